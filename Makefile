@@ -1,0 +1,58 @@
+# On a machine with python3 and make alone: `make demo` installs into .venv and runs the main job.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SOURCES := fastbptt kernels tests setup.py $(wildcard bench)
+
+# Tests and benchmarks against PyTorch and JAX run wherever these import and are skipped, by name,
+# where they do not. CI always installs both and fails if it cannot. Elsewhere they are left out,
+# since PyTorch as most indexes serve it brings gigabytes of CUDA libraries; PEERS=1 asks for them.
+PEERS ?= $(filter true 1,$(CI))
+TORCH := torch==2.13.0
+PEERS_STAMP := $(if $(PEERS),$(VENV)/peers.stamp)
+
+.PHONY: demo test bench lint format clean
+
+demo: $(VENV)/cli.stamp
+	$(BIN)/python -m fastbptt demo $(ARGS)
+
+test: $(VENV)/test.stamp $(PEERS_STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/test.stamp $(PEERS_STAMP)
+ifeq ($(wildcard bench/bench_*.py),)
+	@echo "no benchmarks: bench/ holds no bench_*.py"
+else
+	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only $(ARGS)
+endif
+
+lint: $(VENV)/lint.stamp
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+format: $(VENV)/lint.stamp
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# One stamp for each set of packages: made again when the lists of packages change.
+$(VENV)/venv.stamp:
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+$(VENV)/cli.stamp $(VENV)/test.stamp $(VENV)/lint.stamp: $(VENV)/venv.stamp pyproject.toml setup.py
+	@echo "installing fastbptt[$(basename $(@F))] into $(VENV)"
+	@$(INSTALL) --editable '.[$(basename $(@F))]'
+	@touch $@
+
+$(VENV)/peers.stamp: $(VENV)/venv.stamp pyproject.toml setup.py Makefile
+	@echo "installing $(TORCH) and fastbptt[bench] into $(VENV)"
+	@$(INSTALL) $(TORCH)
+	@$(INSTALL) --editable '.[bench]'
+	$(BIN)/python -c "import jax, torch"
+	@touch $@

@@ -1,0 +1,83 @@
+"""Checks of what a caller passes. Every message names the argument, what came and what was due."""
+
+import operator
+
+import numpy as np
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+def describe(value):
+    """What came, in a few words."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} array of shape {value.shape}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def array(name, value, expected="a NumPy array"):
+    """`value` as a plain ndarray, without a copy; a memory map stays on disk."""
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        where = ""
+        if hasattr(value, "__cuda_array_interface__"):
+            where = "; arrays on a GPU need a CUDA backend, which this version does not have"
+        raise TypeError(f"{name} must be {expected}, not {describe(value)}{where}")
+    return value.view(np.ndarray)
+
+
+def floats(name, value, shape, dtype=None):
+    """A float array of that shape; `None` in the shape is any size, a letter names the axis."""
+    value = array(name, value)
+    if dtype is None:
+        if value.dtype not in FLOATS:
+            raise TypeError(f"{name} must be float32 or float64, not {value.dtype}")
+    elif value.dtype != dtype:
+        raise TypeError(
+            f"{name} must be {dtype}, the dtype of the weights, not {value.dtype}: "
+            "convert it, since no call casts silently"
+        )
+    check_shape(name, value, shape)
+    return value
+
+
+def check_shape(name, value, shape):
+    """Raise unless the shape fits; entries of `shape` are sizes, or names of free axes."""
+    fits = value.ndim == len(shape) and all(
+        isinstance(due, str) or due == size for due, size in zip(shape, value.shape, strict=True)
+    )
+    if not fits:
+        due = "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
+        raise ValueError(f"{name} must have shape {due}, not {value.shape}")
+
+
+def integer(name, value, least):
+    """`value` as an int of at least `least`."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, not {describe(value)}")
+    try:
+        value = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def choice(name, value, options):
+    """`value`, which must be one of the strings in `options`."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be one of {_listed(options)}, not {describe(value)}")
+    if value not in options:
+        raise ValueError(f"{name} must be one of {_listed(options)}, not {value!r}")
+    return value
+
+
+def flag(name, value):
+    """`value`, which must be True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, not {describe(value)}")
+    return bool(value)
+
+
+def _listed(options):
+    return ", ".join(repr(option) for option in options)

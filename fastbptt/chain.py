@@ -1,0 +1,207 @@
+"""The recurrent layers of one call, bottom to top: their state, their cache, their gradients.
+
+The chain moves along time in stretches. Its live state is where it stands; a leaf caches every
+step of a segment for the reverse sweep; the carry is the derivative by the live state on the way
+back.
+"""
+
+import ctypes
+from dataclasses import replace
+
+import numpy as np
+
+from .kernels.cells import CELLS
+from .kernels.cpu import losses
+from .kernels.cpu.recurrence import NO_WEIGHTS, Recurrence
+from .sources import NO_FLOATS, NO_IDS
+
+
+def state_bytes(layers, batch):
+    """S: the bytes of one state of all layers, which is what a checkpoint holds."""
+    return sum(layer.planes * layer.hidden * batch * layer.dtype.itemsize for layer in layers)
+
+
+def step_bytes(layers, batch):
+    """C: the bytes of one cached step of all layers."""
+    kept = sum(
+        CELLS[layer.cell].kept * layer.hidden * batch * layer.dtype.itemsize for layer in layers
+    )
+    return kept + state_bytes(layers, batch)
+
+
+class Leaf:
+    """The cache of up to `capacity` consecutive steps, carved out of a flat array."""
+
+    def __init__(self, memory, recurrences, capacity):
+        self.start = self.stop = 0
+        self.states, self.kept = [], []
+        used = 0
+        for layer in recurrences:
+            rows = layer.batch * layer.hidden
+            for parts, steps, planes in (
+                (self.states, capacity + 1, layer.planes),
+                (self.kept, capacity, layer.kept),
+            ):
+                size = steps * planes * rows
+                parts.append(memory[used : used + size])
+                used += size
+        for index, layer in enumerate(recurrences):
+            B, H = layer.batch, layer.hidden
+            self.states[index] = self.states[index].reshape(layer.planes, capacity + 1, B, H)
+            self.kept[index] = self.kept[index].reshape(capacity, B, layer.kept * H)
+
+    def forget_before(self, start):
+        """Move the steps from `start` on to the front."""
+        shift = start - self.start
+        steps = self.stop - start
+        for states, kept in zip(self.states, self.kept, strict=True):
+            for plane in states:
+                _move_down(plane, shift, steps + 1)
+            _move_down(kept, shift, steps)
+        self.start = start
+
+
+def _move_down(rows, shift, count):
+    # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
+    target = rows.ctypes.data
+    ctypes.memmove(target, target + shift * rows.strides[0], count * rows.strides[0])
+
+
+class Chain:
+    """Layers stacked along one direction of time, with the scratch for stretches of `steps`."""
+
+    def __init__(self, layers, batch, lengths, steps, threads):
+        self.layers = layers
+        self.batch = batch
+        self.lengths = lengths
+        self.threads = threads
+        self.steps = steps
+        self.dtype = layers[0].dtype
+        self.recurrences = [
+            Recurrence(layer.cell, layer.U, layer.W, layer.b, batch, threads) for layer in layers
+        ]
+        self.nothing = NO_FLOATS[self.dtype]
+        self.panels = [self._panel(layer.gates * layer.hidden) for layer in layers]
+        self.outputs = [self._panel(layer.hidden) for layer in layers[:-1]]
+        self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
+        self.row = 0
+        self.spare = [np.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
+        self.carry = None
+
+    def _panel(self, width):
+        return np.empty((self.steps, self.batch, width), self.dtype)
+
+    def set_state(self, state):
+        """Stand at `state`: for each layer (planes, B, H)."""
+        for live, values in zip(self.live, state, strict=True):
+            live[:, self.row] = values
+
+    def state(self):
+        """Return views of the live state, for each layer (planes, B, H)."""
+        return [live[:, self.row] for live in self.live]
+
+    def advance(self, source, start, stop, h=None):
+        """Move on without caching; `h`, if given, (stop - start, B, H) takes the top states."""
+        x, ids = source.stretch(start, stop)
+        n = stop - start
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.recurrences):
+            out = self.nothing if index == last else self.outputs[index][:n]
+            if index == last and h is not None:
+                out = h
+            layer.forward(
+                x, ids, self.panels[index][:n], self.live[index], self.spare[index], out,
+                self.lengths.values, start, n, self.row, False,
+            )  # fmt: skip
+            x, ids = out, NO_IDS
+        self.row ^= n & 1
+
+    def begin(self, leaf, start):
+        """Start filling `leaf` at the live state."""
+        leaf.start = leaf.stop = start
+        for states, live in zip(leaf.states, self.live, strict=True):
+            states[:, 0] = live[:, self.row]
+
+    def fill(self, leaf, source, start, stop, h=None):
+        """Move on from the end of `leaf`, caching every step in it."""
+        x, ids = source.stretch(start, stop)
+        n, first = stop - start, start - leaf.start
+        last = len(self.layers) - 1
+        for index, layer in enumerate(self.recurrences):
+            out = h if index == last and h is not None else self.nothing
+            states = leaf.states[index]
+            layer.forward(
+                x, ids, self.panels[index][:n], states, leaf.kept[index], out,
+                self.lengths.values, start, n, first, True,
+            )  # fmt: skip
+            x, ids = states[0, first + 1 : first + 1 + n], NO_IDS
+        leaf.stop = stop
+
+    def end(self, leaf):
+        """Stand at the end of `leaf`."""
+        for states, live in zip(leaf.states, self.live, strict=True):
+            live[:, self.row] = states[:, leaf.stop - leaf.start]
+
+    def top(self, leaf, start, stop):
+        """Return the states of the top layer at start..stop, a view (n, B, H) of the cache."""
+        first = start - leaf.start + 1
+        return leaf.states[-1][0, first : first + stop - start]
+
+    def begin_reverse(self, carry=None):
+        """Start back in time with derivative `carry` by the live state, or zero."""
+        if self.carry is None:
+            self.carry = [np.empty_like(live) for live in self.live]
+            self.below = [self._panel(layer.hidden) for layer in self.layers[:-1]]
+            self.rows = np.empty(self.steps * self.batch, np.int64)
+        self.current = 0
+        for index, own in enumerate(self.carry):
+            own[:, 0] = 0 if carry is None else carry[index]
+
+    def reverse(self, leaf, source, start, stop, dh, dx=None, deltas=None):
+        """Go back from stop to start, `dh` (n, B, H) being dE/dh of the top layer.
+
+        Adds the weight gradients; fills `dx` (n, B, I) and, for each layer, `deltas`.
+        """
+        n, first = stop - start, start - leaf.start
+        lengths = self.lengths.values
+        count = losses.build_counted_rows()(self.rows, lengths, NO_WEIGHTS, start, n, self.batch)
+        for index in range(len(self.layers) - 1, -1, -1):
+            layer, states = self.recurrences[index], leaf.states[index]
+            if index == 0:
+                x, ids = source.stretch(start, stop)
+                below = dx
+            else:
+                x, ids = leaf.states[index - 1][0, first + 1 : first + 1 + n], NO_IDS
+                below = self.below[index - 1][:n]
+            delta = self.panels[index][:n] if deltas is None else deltas[index]
+            current = layer.reverse(
+                states, leaf.kept[index], dh, self.carry[index], self.current, delta, lengths,
+                start, n, first,
+            )  # fmt: skip
+            layer.accumulate(x, ids, states[0, first : first + n], delta, self.rows, count)
+            if below is not None:
+                layer.input.pull_back(below, delta)
+            dh = below
+        self.current = current
+
+    def reset(self):
+        """Set the weight gradients to zero."""
+        for layer in self.recurrences:
+            layer.reset()
+
+    def flush(self):
+        """End a panel of the weight gradients."""
+        for layer in self.recurrences:
+            layer.flush()
+
+    def carried(self):
+        """Return views of the derivative by the state before the last stretch, one a layer."""
+        return [carry[:, self.current] for carry in self.carry]
+
+    def gradients(self):
+        """Return a gradient for each layer, of the layer's own type."""
+        gradients = []
+        for layer, recurrence in zip(self.layers, self.recurrences, strict=True):
+            dU, dW, db = recurrence.gradients()
+            gradients.append(replace(layer, U=dU, W=dW, b=db))
+        return gradients

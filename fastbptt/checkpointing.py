@@ -1,0 +1,303 @@
+"""How few forward steps an exact gradient can cost in a given number of bytes.
+
+A checkpoint (a state) costs S bytes, a cached step C. A schedule is a binary tree over the steps:
+a node either caches all its steps (a leaf) or runs its left part without caching, stores the state
+there, does its right part and then its left part. A leaf below d right turns has d checkpoints
+outstanding, its own first state among them, and so room for ``c[d] = (m - d*S) // C`` steps; a leaf
+below e left turns is run e + 1 times. What is sought is the tree of T steps with the fewest runs,
+
+    F(n, m) = n if n*C <= m else min_j [ j + F(n - j, m - S) + F(j, m) ].
+
+A *spine* is a chain of right turns with the leaf that ends it. Let R be the least number of
+recomputes that reaches T. Below R - 1 left turns and fewer nothing beats running every spine to the
+full depth D. That leaves the spines below exactly R - 1 left turns, whose left parts are leaves: one
+that starts at depth i and ends at k holds c[i] + ... + c[k] steps and costs c[i] - c[k] runs more
+than if it ended at once. They must hold T steps between them as cheaply as possible, a knapsack,
+and for one price per run every spine's best end is a suffix maximum. At the critical price each has
+a nearest and a farthest best end; the *low* tree takes all the nearest, the *high* tree all the
+farthest, T lies between, and one single spine is left to end between the two.
+
+The result is the optimum F for one recompute (there is one spine), and for C a multiple of S,
+as for every cell of this package: then each further run buys less than the one before. For another
+C >= S it can be a few runs above F, fewer than the one spine costs between its two ends (at most one
+run ever seen, in one case of a hundred), and for C < S, which no cell has, it is legal but may be well
+above; therefore small problems of these kinds go through the recursion itself.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import accumulate, islice
+from math import comb
+from operator import mul
+
+_TABLE_WORK = 300_000  # pairs (n, j) times depths that the recursion itself may look at: some 30 ms
+_ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
+
+
+def _capacities(m: int, S: int, C: int) -> Iterator[int]:
+    """c[0], c[1], ... while they are at least one step."""
+    while m >= C:
+        yield m // C
+        m -= S
+
+
+def _terms(m: int, S: int, C: int, r: int) -> Iterator[int]:
+    """The running sums of N_r(m) = sum_i binom(r - 1 + i, i) * c[i]."""
+    total, weight = 0, 1
+    for i, c in enumerate(_capacities(m, S, C)):
+        total += weight * c
+        yield total
+        weight = weight * (r + i) // (i + 1)
+        if not weight:  # r = 0: one leaf
+            return
+
+
+def capacity(m: int, S: int, C: int, r: int) -> int:
+    """Most steps that m bytes can reverse with no step run again more than r times."""
+    total = 0
+    for total in _terms(m, S, C, r):  # noqa: B007 - the last one counts
+        pass
+    return total
+
+
+def _reaches(T: int, m: int, S: int, C: int, r: int) -> bool:
+    return T == 0 or any(total >= T for total in _terms(m, S, C, r))
+
+
+def _first(holds) -> int:
+    """The least integer from 0 on for which the monotone `holds` is true."""
+    high = 1
+    while not holds(high):
+        high *= 2
+    return bisect_left(range(high), True, key=holds)
+
+
+def least_feasible(T: int, S: int, C: int) -> int:
+    """Least bytes in which T steps can be reversed at all, however often steps are run again."""
+    return min(T * C, S + C)
+
+
+def least_recomputes(T: int, m: int, S: int, C: int) -> int:
+    """Least r for which m bytes reach T steps with no step run again more than r times."""
+    if m < least_feasible(T, S, C):
+        raise ValueError(f"{T} steps of {C} bytes need {least_feasible(T, S, C)} bytes, got {m}")
+    return _first(lambda r: _reaches(T, m, S, C, r))
+
+
+def least_memory(T: int, S: int, C: int, recomputes: int) -> int:
+    """Least bytes that reach T steps with no step run again more than `recomputes` times."""
+    return _first(lambda m: _reaches(T, m, S, C, recomputes))
+
+
+def forward_steps(T: int, m: int, S: int, C: int) -> int:
+    """Forward steps, recomputation counted, of the schedule for T steps in m bytes."""
+    return best(T, m, S, C).forward_steps
+
+
+@lru_cache(maxsize=8)
+def best(T: int, m: int, S: int, C: int) -> Leaf | Spine | Threshold | Table:
+    """The tree for T steps in m bytes, which answers what the schedule needs to know.
+
+    It has `forward_steps`, `recomputes` (most times a step is run again), `peak` (the bytes really
+    reached) and `left(n, d, k)`: how many of the n steps of a node with d checkpoints outstanding
+    and at most k recomputes left go to its left part, 0 for a leaf.
+    """
+    R = least_recomputes(T, m, S, C)
+    if R == 0:
+        return Leaf(T, C)
+    depths = islice(_capacities(m, S, C), T)  # deeper than T nothing can lie
+    if R == 1:
+        return Spine(T, depths, S, C)
+    c = list(depths)
+    if C % S and T * T * len(c) <= 2 * _TABLE_WORK:
+        return Table(T, c, S, C)
+    return Threshold(T, c, R, S, C)
+
+
+class Leaf:
+    """Everything cached."""
+
+    def __init__(self, T: int, C: int):
+        self.forward_steps, self.recomputes, self.peak = T, 0, T * C
+
+    def left(self, n: int, d: int, k: int) -> int:
+        return 0
+
+
+def _spine_end(P: list[int], n: int, d: int) -> int:
+    """Where a spine of n steps that starts at depth d ends, P[i] being c[0] + ... + c[i-1]."""
+    return bisect_left(P, P[d] + n, d + 1) - 1
+
+
+def _spine_left(P: list[int], n: int, d: int) -> int:
+    """The first leaf of that spine takes what the others, which are full, leave."""
+    end = _spine_end(P, n, d)
+    return n - (P[end + 1] - P[d + 1])
+
+
+class Spine:
+    """One recompute: the optimum is closed, F = 2T - c[k] with c[0] + ... + c[k] >= T first at k."""
+
+    recomputes = 1
+
+    def __init__(self, T: int, c: Iterator[int], S: int, C: int):
+        self.P = P = [0]
+        for room in c:
+            P.append(P[-1] + room)
+            if P[-1] >= T:
+                break
+        k = len(P) - 2
+        self.forward_steps = 2 * T - (P[k + 1] - P[k])
+        leaves = [self.left(T, 0, 1), *(P[i + 1] - P[i] for i in range(1, k + 1))]
+        self.peak = max(i * S + n * C for i, n in enumerate(leaves))
+
+    def left(self, n: int, d: int, k: int) -> int:
+        return 0 if n <= self.P[d + 1] - self.P[d] else _spine_left(self.P, n, d)
+
+
+class Sums:
+    """`at(k, d)`: a figure added over a tree from depth d with k recomputes left.
+
+    `row[d]` is the figure of one spine from d (k = 1); a tree from d with k > 1 is the trees with
+    k - 1 that hang on its spine, so that at(k, d) = at(k - 1, d) + at(k, d + 1).
+    """
+
+    def __init__(self, row: list[int]):
+        self.rows = [[], row]
+
+    def at(self, k: int, d: int) -> int:
+        if k <= _ROWS:
+            while len(self.rows) <= k:
+                self.rows.append(list(accumulate(reversed(self.rows[-1])))[::-1])
+            return self.rows[k][d]
+        row = self.rows[1]
+        return sum(comb(k - 2 + i, i) * row[d + i] for i in range(len(row) - d))
+
+
+class Threshold:
+    """Two recomputes and more: the low and the high tree at the critical price; see the module."""
+
+    def __init__(self, T: int, c: list[int], R: int, S: int, C: int):
+        self.c, self.recomputes = c, R
+        self.P = P = [0, *accumulate(c)]
+        D = len(c) - 1
+        spines = [1]  # how many start at each depth; at D, the ends of the spines further up
+        for i in range(D):
+            spines.append(spines[-1] * (R - 1 + i) // (i + 1))
+
+        def tree(ends):
+            """The steps that each spine holds, its added runs, and both for all spines together."""
+            steps = [P[end + 1] - P[d] for d, end in enumerate(ends)]
+            runs = [c[d] - c[end] for d, end in enumerate(ends)]
+            return steps, runs, sum(map(mul, spines, steps)), sum(map(mul, spines, runs))
+
+        # Newton's method on the price: the chord between a tree that holds too little (no spine goes
+        # on) and one that holds enough (all go to the end) gives the next price to try.
+        low, high = tree(range(D + 1)), tree([D] * (D + 1))
+        while True:
+            nearest, farthest = _best_ends(P, c, high[2] - low[2], high[3] - low[3])
+            near, far = tree(nearest), tree(farthest)
+            if near[2] >= T:
+                high = near
+            elif far[2] < T:
+                low = far
+            else:
+                break
+        self.low, self.high = Sums(near[0]), Sums(far[0])
+        low_runs, high_runs = Sums(near[1]), Sums(far[1])
+        self._settle(T, nearest, S, C, low_runs, high_runs)
+
+    def left(self, n: int, d: int, k: int) -> int:
+        """The right part is filled up to the high tree before the left part leaves the low one."""
+        if n <= self.c[d]:
+            return 0
+        if k == 1:
+            return _spine_left(self.P, n, d)
+        at = self.low.at
+        return max(at(k - 1, d), n - self.high.at(k, d + 1))
+
+    def _settle(self, T, nearest, S, C, low_runs, high_runs):
+        """Find the one spine between low and high; with it, the forward steps and the peak.
+
+        On the way down to it the right parts passed by are high, the left parts low, so `unfilled`,
+        what the node lacks to be high, only changes with a turn to the right.
+        """
+        c, P, R = self.c, self.P, self.recomputes
+        D = len(c) - 1
+        used = [d * S + room * C for d, room in enumerate(c)]
+        below = list(accumulate(reversed(used), max))[::-1]  # the most at depth d and deeper
+        low, high = self.low.at, self.high.at
+        unfilled, runs = high(R, 0) - T, high_runs.at(R, 0)
+        d, k, peak = 0, R, 0
+        while True:
+            # To the left as long as the left part is not wholly low.
+            turn = 1 + bisect_right(
+                range(1, k), unfilled, key=lambda j, d=d: high(j, d) - low(j, d)
+            )
+            if turn < k:
+                peak = max(peak, below[d + 1])
+                k = turn
+            if k == 1 or d == D:
+                break
+            unfilled -= high(k - 1, d) - low(k - 1, d)
+            runs -= high_runs.at(k - 1, d) - low_runs.at(k - 1, d)
+            peak = max(peak, below[d] if k > 2 else max(used[d : nearest[d] + 1]))
+            d += 1
+        n = high(k, d) - unfilled
+        end = _spine_end(P, n, d)
+        runs += c[d] - c[end] - high_runs.at(k, d)
+        first = self.left(n, d, k) or n
+        self.peak = max(peak, d * S + first * C, *used[d + 1 : end + 1])
+        # R + 1 runs a step, less R - e for each step below e < R left turns. Were every spine to end
+        # at once, that would be 1 for each step of capacity R - 1 and R - 1 - e more for those further
+        # up, whose ends are all at depth D. `runs` is what the spines' going on adds to it.
+        saved = sum(comb(R - 2 + i, i) * room for i, room in enumerate(c))
+        self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
+
+
+def _best_ends(P, c, steps, runs):
+    """For each start the nearest and the farthest best end, where `steps` steps are worth `runs` runs."""
+    nearest, farthest = [], []
+    top = None
+    for end in range(len(c) - 1, -1, -1):
+        worth = runs * P[end + 1] + steps * c[end]
+        if top is None or worth > top:
+            top, near, far = worth, end, end
+        elif worth == top:
+            near = end
+        nearest.append(near)
+        farthest.append(far)
+    return nearest[::-1], farthest[::-1]
+
+
+class Table:
+    """The recursion for F itself, for small problems."""
+
+    def __init__(self, T: int, c: list[int], S: int, C: int):
+        never = T * T + 1  # more than any schedule
+        right = [0] + [never] * T
+        self.split = []
+        for room in reversed(c):
+            F, split = list(range(min(room, T) + 1)), [0] * (T + 1)
+            for n in range(len(F), T + 1):
+                runs, split[n] = min((j + F[j] + right[n - j], j) for j in range(1, n))
+                F.append(min(runs, never))
+            self.split.append(split)
+            right = F
+        self.split.reverse()
+        self.forward_steps = right[T]
+        self.recomputes = self.peak = 0
+        nodes = [(T, 0, 0)]
+        while nodes:
+            n, d, e = nodes.pop()
+            if j := self.split[d][n]:
+                nodes += [(j, d, e + 1), (n - j, d + 1, e)]
+            else:
+                self.recomputes = max(self.recomputes, e)
+                self.peak = max(self.peak, d * S + n * C)
+
+    def left(self, n: int, d: int, k: int) -> int:
+        return self.split[d][n]

@@ -1,0 +1,82 @@
+"""`fastbptt info`: what this machine and installation offer, for a report beside any figure."""
+
+import platform
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("numpy", "numba", "llvmlite", "matplotlib", "tqdm", "torch", "jax")
+
+
+def add_command(commands):
+    """Add `info` to the command line."""
+    text = "CPU, vector width, caches, threads, GPU and versions"
+    commands.add_parser("info", help=text, description=text + ".").set_defaults(run=run)
+
+
+def run(args):
+    """Print the table."""
+    for name, value in facts().items():
+        print(f"{name:10} {value}")
+    return 0
+
+
+def facts():
+    """Return {name: text} of everything that a figure's reader may ask for."""
+    from .kernels.cpu import team
+
+    return {
+        "fastbptt": version("fastbptt") or "not installed",
+        "Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
+        "CPU": cpu_name(),
+        "vectors": vector_width(),
+        "caches": caches() or "unknown",
+        "threads": f"{team.get_num_threads()} in a call; {team.available_cpus()} usable CPUs",
+        "GPU": "no CUDA kernels in this version",
+        **{name: version(name) or "not installed" for name in PACKAGES},
+    }
+
+
+def version(package):
+    """Return the installed version without importing the package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def cpu_name():
+    """Return the processor's own name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def vector_width():
+    """Return the widest vector registers that the compiler may use."""
+    from llvmlite import binding
+
+    features = binding.get_host_cpu_features()
+    for feature, bits in (("avx512f", 512), ("avx2", 256), ("sse2", 128), ("neon", 128)):
+        if features.get(feature):
+            return f"{bits} bits ({feature})"
+    return "unknown"
+
+
+def caches(folder="/sys/devices/system/cpu/cpu0/cache"):
+    """Return the caches that the first CPU sees, where the system tells them."""
+    found = []
+    for index in sorted(Path(folder).glob("index*")):
+        try:
+            level, kind, size = (
+                (index / name).read_text(encoding="ascii").strip()
+                for name in ("level", "type", "size")
+            )
+        except OSError:
+            continue
+        if kind != "Instruction":
+            found.append(f"L{level} {size}")
+    return ", ".join(found)

@@ -1,0 +1,92 @@
+"""The arguments that all calls share, checked and brought to one form."""
+
+import numpy as np
+
+from . import arguments, devices, states
+from .chain import Chain
+from .engine import sizes
+from .kernels.cpu import team
+from .layers import Network, Recurrent
+from .sources import Floats, Ids, Lengths
+
+
+def recurrent(layer):
+    """`layer`, which must be a recurrent layer."""
+    if not isinstance(layer, Recurrent):
+        raise TypeError(
+            f"layer must be a recurrent layer such as fastbptt.LSTM, "
+            f"not {arguments.describe(layer)}"
+        )
+    return layer
+
+
+def network(value):
+    """`value`, which must be a Network."""
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be a fastbptt.Network, not {arguments.describe(value)}")
+    return value
+
+
+class Call:
+    """The checked arguments that all functions share."""
+
+    def __init__(self, layer, x, state=None, lengths=None, device=None):
+        self.layer = recurrent(layer)
+        self.layers = [layer]
+        devices.require(device)
+        x = arguments.array("x", x)
+        self.tokens = x.dtype.kind in "iu"
+        if self.tokens:
+            if x.ndim not in (1, 2):
+                raise ValueError(f"x of tokens must have shape (T, B) or (T,), not {x.shape}")
+        else:
+            if x.ndim not in (2, 3):
+                raise ValueError(
+                    f"x must have shape (T, B, {layer.inputs}) or (T, {layer.inputs}), not {x.shape}"
+                )
+            arguments.floats("x", x, ("T", "B", layer.inputs)[3 - x.ndim :], layer.dtype)
+        self.squeeze = x.ndim == (1 if self.tokens else 2)
+        self.x = x[:, None] if self.squeeze else x
+        self.T, self.B = self.x.shape[:2]
+        self.lengths = self._check_lengths(lengths)
+        self.initial = (
+            states.zeros(self.layers, self.B)
+            if state is None
+            else states.unpack("state", layer, state, self.B, self.squeeze)
+        )
+
+    def _check_lengths(self, lengths):
+        if lengths is None:
+            return Lengths(None, self.T, self.B)
+        if self.squeeze:
+            values = np.array([arguments.integer("lengths", lengths, 0)])
+        else:
+            values = arguments.array("lengths", lengths)
+            if values.dtype.kind not in "iu":
+                raise TypeError(f"lengths must be integers, not {values.dtype}")
+            arguments.check_shape("lengths", values, (self.B,))
+        for b, length in enumerate(values):
+            if not 0 <= length <= self.T:
+                raise ValueError(f"lengths must lie in 0..T={self.T}, but lengths[{b}] is {length}")
+        return Lengths(values, self.T, self.B)
+
+    def source(self, steps):
+        if self.tokens:
+            layer = self.layer
+            return Ids("x", self.x, layer.inputs, layer.dtype, self.lengths.live, steps)
+        return Floats(self.x, steps)
+
+    def chain(self, steps):
+        return Chain(self.layers, self.B, self.lengths, steps, team.get_num_threads())
+
+    def steps(self, readout=None, spare=None):
+        """Steps in a stretch of this call."""
+        steps = sizes(self.layers, readout, self.B).steps(self.tokens, spare)
+        return max(1, min(steps, self.T))
+
+    def out(self, array):
+        """Drop the batch axis of a result (T, B, ...) where x had none."""
+        return array[:, 0] if self.squeeze else array
+
+    def pack(self, values):
+        return states.pack(self.layer, values, self.squeeze)

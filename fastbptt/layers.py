@@ -1,0 +1,273 @@
+"""Layers and networks: frozen dataclasses of the user's own arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from . import arguments, devices
+
+
+class Model:
+    """What every layer, readout and network can do; its fields hold arrays, models and strings."""
+
+    def arrays(self) -> list:
+        """Return the arrays in field order, not copied."""
+        found = []
+        for value in self._values():
+            if isinstance(value, Model):
+                found += value.arrays()
+            elif value is not None and not isinstance(value, str):
+                found.append(value)
+        return found
+
+    def replace_arrays(self, arrays):
+        """Return the same model with other arrays, given in the order of `arrays()`.
+
+        Raises ValueError when their number or a shape does not fit.
+        """
+        arrays = list(arrays)
+        own = self.arrays()
+        if len(arrays) != len(own):
+            raise ValueError(f"arrays must be a list of {len(own)} arrays, not of {len(arrays)}")
+        for position, (old, new) in enumerate(zip(own, arrays, strict=True)):
+            arguments.check_shape(f"arrays[{position}]", arguments.array("arrays", new), old.shape)
+        return self._rebuilt(iter(arrays))
+
+    def _rebuilt(self, arrays):
+        changes = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Model):
+                changes[field.name] = value._rebuilt(arrays)
+            elif value is not None and not isinstance(value, str):
+                changes[field.name] = next(arrays)
+        return replace(self, **changes)
+
+    def to(self, device):
+        """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
+        devices.require(device)
+        return self
+
+    def save(self, path):
+        """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it."""
+        from .files import save
+
+        save(self, path)
+
+    @property
+    def dtype(self):
+        """The dtype of all arrays, float32 or float64."""
+        return self.arrays()[0].dtype
+
+    def _values(self):
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def _check(self, **shapes):
+        """Check the arrays named in `shapes` and that they share one dtype."""
+        dtype = None
+        for name, shape in shapes.items():
+            value = arguments.floats(f"{type(self).__name__}.{name}", getattr(self, name), shape)
+            dtype = dtype or value.dtype
+            if value.dtype != dtype:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} must be {dtype} like the other arrays, "
+                    f"not {value.dtype}"
+                )
+
+
+class Recurrent(Model):
+    """A layer of one recurrent cell: `gates` pre-activations and `planes` states per unit."""
+
+    gates = 1
+    planes = 1
+
+    def _check_recurrent(self):
+        W = arguments.floats(f"{type(self).__name__}.W", self.W, ("G*H", "H"))
+        hidden = W.shape[1]
+        rows = self.gates * hidden
+        self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,))
+        if hidden == 0:
+            raise ValueError(f"{type(self).__name__}.W must have at least one unit, not {W.shape}")
+
+    @property
+    def inputs(self) -> int:
+        """The number of input features I, or of token classes."""
+        return self.U.shape[1]
+
+    @property
+    def hidden(self) -> int:
+        """The number of hidden units H."""
+        return self.W.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """The width of the states that the layer hands on."""
+        return self.hidden
+
+    @classmethod
+    def _draw(cls, inputs, hidden, rng, dtype):
+        inputs = arguments.integer("inputs", inputs, 1)
+        hidden = arguments.integer("hidden", hidden, 1)
+        rows = cls.gates * hidden
+        shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
+        return _uniform(shapes, hidden, rng, dtype)
+
+    def __repr__(self):
+        extra = "".join(f", {value!r}" for value in self._values() if isinstance(value, str))
+        return f"{type(self).__name__}({self.inputs} -> {self.hidden}, {self.dtype}{extra})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RNN(Recurrent):
+    """Elman layer (Elman 1990): s_t = g(U x_t + W s_{t-1} + b).
+
+    Parameters
+    ----------
+    U : (H, I) array, float32 or float64, input to hidden (PyTorch's weight_ih_l0)
+    W : (H, H) array, same dtype, hidden to hidden (weight_hh_l0)
+    b : (H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
+    activation : g, one of "tanh", "sigmoid", "relu", "identity"
+
+    The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
+    """
+
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+    activation: str = "tanh"
+
+    def __post_init__(self):
+        self._check_recurrent()
+        arguments.choice("activation", self.activation, ("tanh", "sigmoid", "relu", "identity"))
+
+    @property
+    def cell(self) -> str:
+        """The name of the cell's maths in the kernels."""
+        return f"rnn-{self.activation}"
+
+    @classmethod
+    def init(cls, inputs, hidden, *, rng=None, dtype="float32", activation="tanh"):
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        return cls(**cls._draw(inputs, hidden, rng, dtype), activation=activation)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LSTM(Recurrent):
+    """Long short-term memory (Hochreiter and Schmidhuber 1997), with forget gate.
+
+    i, f, o = sigmoid(U x + W s' + b), g = tanh(U x + W s' + b), c = f*c' + i*g, s = o*tanh(c).
+
+    Parameters
+    ----------
+    U : (4H, I) array, float32 or float64, rows of gates i, f, g, o (PyTorch's weight_ih_l0)
+    W : (4H, H) array, same dtype (weight_hh_l0)
+    b : (4H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
+
+    The arrays are held, not copied, and read afresh in every call. The state is a pair (s, c) of
+    arrays (B, H).
+    """
+
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+
+    gates = 4
+    planes = 2
+    cell = "lstm"
+
+    def __post_init__(self):
+        self._check_recurrent()
+
+    @classmethod
+    def init(cls, inputs, hidden, *, rng=None, dtype="float32"):
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        return cls(**cls._draw(inputs, hidden, rng, dtype))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Readout(Model):
+    """Hidden to output: o_t = h(V s_t + c).
+
+    Parameters
+    ----------
+    V : (O, H) array, float32 or float64
+    c : (O,) array, same dtype
+    activation : h, one of "identity", "sigmoid", "tanh", "softmax"
+    """
+
+    V: np.ndarray
+    c: np.ndarray
+    activation: str = "identity"
+
+    def __post_init__(self):
+        V = arguments.floats("Readout.V", self.V, ("O", "H"))
+        self._check(V=V.shape, c=(V.shape[0],))
+        arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
+
+    @property
+    def inputs(self) -> int:
+        """The number of hidden units H that it reads."""
+        return self.V.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs O."""
+        return self.V.shape[0]
+
+    @classmethod
+    def init(cls, hidden, outputs, *, rng=None, dtype="float32", activation="identity"):
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        hidden = arguments.integer("hidden", hidden, 1)
+        outputs = arguments.integer("outputs", outputs, 1)
+        shapes = {"V": (outputs, hidden), "c": (outputs,)}
+        return cls(**_uniform(shapes, hidden, rng, dtype), activation=activation)
+
+    def __repr__(self):
+        return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Model):
+    """The whole model: a recurrent layer and the readout of its states.
+
+    `readout` may be None where no output is needed: with a callable loss.
+    """
+
+    layer: Model
+    readout: Readout | None
+
+    def __post_init__(self):
+        if not isinstance(self.layer, Model) or isinstance(self.layer, (Readout, Network)):
+            raise TypeError(
+                f"layer must be a recurrent layer such as fastbptt.LSTM, "
+                f"not {arguments.describe(self.layer)}"
+            )
+        if self.readout is None:
+            return
+        if not isinstance(self.readout, Readout):
+            raise TypeError(
+                f"readout must be a fastbptt.Readout or None, "
+                f"not {arguments.describe(self.readout)}"
+            )
+        if self.readout.inputs != self.layer.outputs:
+            raise ValueError(
+                f"readout.V must have shape (O, {self.layer.outputs}) to read the layer's states, "
+                f"not {self.readout.V.shape}"
+            )
+        if self.readout.dtype != self.layer.dtype:
+            raise TypeError(
+                f"readout must be {self.layer.dtype} like the layer, not {self.readout.dtype}"
+            )
+
+
+def _uniform(shapes, hidden, rng, dtype):
+    dtype = np.dtype(dtype)
+    if dtype not in arguments.FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, not {dtype}")
+    rng = np.random.default_rng(rng)
+    bound = hidden**-0.5
+    return {
+        name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()
+    }

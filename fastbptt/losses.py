@@ -1,0 +1,137 @@
+"""The loss of a stretch of time and its derivative by the top layer's states."""
+
+import numpy as np
+
+from . import arguments
+from .kernels.cpu import linear, losses
+from .kernels.cpu.recurrence import Linear
+from .kernels.cpu.team import share
+from .sources import NO_FLOATS, NO_IDS, NO_WEIGHTS
+
+NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
+
+
+def check(loss, readout):
+    """Raise unless `loss` is a callable or a name that fits the readout."""
+    if callable(loss):
+        return
+    arguments.choice("loss", loss, NAMES)
+    if readout is None:
+        raise ValueError(f"loss={loss!r} needs a readout, but the network's readout is None")
+    due = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss)
+    if due and readout.activation != due:
+        raise ValueError(
+            f"loss={loss!r} needs a readout with activation {due!r}, not {readout.activation!r}"
+        )
+
+
+class Output:
+    """The readout over a stretch: o = h(V s + c)."""
+
+    def __init__(self, readout, batch, steps, threads):
+        self.readout = readout
+        self.linear = Linear(readout.V, readout.c, threads)
+        self.kind = losses.READOUTS[readout.activation]
+        self.threads = threads
+        self.batch = batch
+        self.panel = np.empty((steps, batch, readout.outputs), readout.dtype)
+
+    def preactivate(self, h, out):
+        """out = V h + c."""
+        self.linear.project(out, h, NO_IDS)
+
+    def activate(self, out, lengths, start):
+        """out = h(out), 0 past a sequence's length."""
+        rows = out.shape[0] * out.shape[1]
+        share(
+            losses.build_activate(), 16 * out.size, rows, out, self.linear.outputs, self.kind,
+            lengths, start, self.batch, threads=self.threads,
+        )  # fmt: skip
+
+
+class NamedLoss:
+    """A loss by name, through the readout."""
+
+    def __init__(self, name, output, source, weights, lengths, factor):
+        self.kind = losses.LOSSES[name]
+        self.output = output
+        self.source = source
+        self.weights = weights
+        self.lengths = lengths.values
+        self.factor = factor
+        steps, batch = output.panel.shape[:2]
+        self.values = np.empty((steps, batch))
+        self.rows = np.empty(steps * batch, np.int64)
+        self.total = np.zeros(2)
+
+    def add(self, h, start, dh=None):
+        """Add the stretch's loss; with `dh`, fill it with dE/dh and add the readout's gradients."""
+        n, batch = h.shape[:2]
+        output, o = self.output, self.output.panel[:n]
+        y, targets = self.source.stretch(start, start + n)
+        weights = self.weights.stretch(start, start + n)
+        output.preactivate(h, o)
+        share(
+            losses.build_loss(), 32 * o.size, n * batch, o, output.linear.outputs, output.kind,
+            self.kind, y, targets, self.lengths, weights, self.factor, self.values, start, batch,
+            threads=output.threads,
+        )  # fmt: skip
+        count = losses.build_counted_rows()(self.rows, self.lengths, weights, start, n, batch)
+        losses.build_add_losses()(self.total, self.values, self.rows, count)
+        if dh is not None:
+            output.linear.pull_back(dh, o)
+            output.linear.accumulate(h, NO_IDS, o, self.rows, count)
+
+    def flush(self):
+        """End a panel of the readout's gradients."""
+        self.output.linear.flush()
+
+    def value(self):
+        """The loss so far."""
+        total, error = self.total
+        return float((total + error if np.isfinite(error) else total) * self.factor)
+
+    def gradient(self):
+        """Return the gradient of the readout."""
+        V, c = self.output.linear.gradients()
+        return type(self.output.readout)(V, c, self.output.readout.activation)
+
+
+class CallableLoss:
+    """A caller's own loss of the states, `loss(h, y, start) -> (value, dh)`."""
+
+    def __init__(self, function, readout, y, squeeze):
+        self.function = function
+        self.readout = readout
+        self.y = y
+        self.squeeze = squeeze
+        self.total = 0.0
+
+    def add(self, h, start, dh=None):
+        """Add the stretch's loss; with `dh`, fill it."""
+        given = h[:, 0].copy() if self.squeeze else h.copy()
+        y = None if self.y is None else self.y[start : start + len(h)]
+        result = self.function(given, y, start)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            raise TypeError(
+                f"loss must return a pair (value, dh), not {arguments.describe(result)}"
+            )
+        value, derivative = result
+        self.total += float(value)
+        if dh is not None:
+            arguments.floats("dh returned by loss", derivative, given.shape, h.dtype)
+            dh[...] = derivative[:, None] if self.squeeze else derivative
+
+    def flush(self):
+        """Nothing: a callable has no gradients of its own."""
+
+    def value(self):
+        """The loss so far."""
+        return self.total
+
+    def gradient(self):
+        """Return the readout's gradient, which is zero, or None."""
+        if self.readout is None:
+            return None
+        zeros = [np.zeros(a.shape, a.dtype) for a in self.readout.arrays()]
+        return self.readout.replace_arrays(zeros)

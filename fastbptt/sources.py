@@ -1,0 +1,95 @@
+"""A caller's arrays, one stretch of time at a time, as the kernels want them.
+
+Kernels take C-contiguous, writable arrays. A stretch of an array that is all that is passed on as
+a view; of any other (strided, read-only, a memory map) it is copied into a panel.
+"""
+
+import numpy as np
+
+from . import arguments
+
+NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
+NO_IDS = np.empty((0, 0), np.int64)
+NO_WEIGHTS = np.empty((0, 0))
+
+
+class Floats:
+    """A float array of shape (T, B, features)."""
+
+    def __init__(self, values, panel_steps):
+        flags = values.flags
+        self.values = values
+        direct = flags.c_contiguous and flags.writeable and flags.aligned
+        shape = (panel_steps, *values.shape[1:])
+        self._panel = None if direct else np.empty(shape, values.dtype)
+
+    def stretch(self, start, stop):
+        """Rows start..stop and, since they are no tokens, no ids."""
+        if self._panel is None:
+            return self.values[start:stop], NO_IDS
+        panel = self._panel[: stop - start]
+        np.copyto(panel, self.values[start:stop])
+        return panel, NO_IDS
+
+
+class Ids:
+    """An integer array of shape (T, B), classes 0..`classes`-1 wherever `counts` says they count."""
+
+    def __init__(self, name, values, classes, dtype, counts, panel_steps):
+        self.name = name
+        self.values = values
+        self.classes = classes
+        self._counts = counts
+        self._nothing = NO_FLOATS[np.dtype(dtype)]
+        self._panel = np.empty((panel_steps, values.shape[1]), np.int64)
+
+    def stretch(self, start, stop):
+        """No floats, and the ids of rows start..stop; those that do not count are 0.
+
+        Raises ValueError that names the position of a class that does not exist.
+        """
+        given = self.values[start:stop]
+        panel = self._panel[: stop - start]
+        np.copyto(panel, given, casting="unsafe")  # uint64 beyond int64 turns negative: caught
+        if panel.size and (panel.min() < 0 or panel.max() >= self.classes):
+            wrong = (panel < 0) | (panel >= self.classes)
+            panel[wrong] = 0
+            wrong &= self._counts(start, stop)
+            if wrong.any():
+                t, b = np.argwhere(wrong)[0]
+                raise ValueError(
+                    f"{self.name} must hold classes 0..{self.classes - 1}, "
+                    f"but at t={start + t}, b={b} it is {given[t, b]}"
+                )
+        return self._nothing, panel
+
+
+class Weights:
+    """Loss weights (T,) or (T, B), or None; float64 in the kernels."""
+
+    def __init__(self, values, batch, panel_steps):
+        self.values = values
+        self._panel = NO_WEIGHTS if values is None else np.empty((panel_steps, batch))
+
+    def stretch(self, start, stop):
+        """Rows start..stop, (n, B), or an empty array for no weights."""
+        if self.values is None:
+            return NO_WEIGHTS
+        panel = self._panel[: stop - start]
+        part = self.values[start:stop]
+        np.copyto(panel, part[:, None] if part.ndim == 1 else part)
+        return panel
+
+
+class Lengths:
+    """The lengths (B,) of the sequences; all T when None was given."""
+
+    def __init__(self, values, steps, batch):
+        self.given = values is not None
+        self.values = np.full(batch, steps, np.int64)
+        if self.given:
+            self.values[:] = values
+
+    def live(self, start, stop):
+        """Whether each (t, b) of the stretch lies within its sequence, (n, B)."""
+        return np.arange(start, stop)[:, None] < self.values

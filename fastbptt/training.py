@@ -1,0 +1,208 @@
+"""bptt and evaluate: the loss of a network on a sequence, with and without the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import arguments, inputs, losses, planning
+from .engine import propagate, stretches
+from .inputs import Call
+from .kernels.cpu import team
+from .layers import Network
+from .sources import Floats, Ids, Weights
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What `bptt` returns.
+
+    loss : float, added in float64
+    grad : the gradient of the network, a Network
+    state : the final state
+    grad_state : dL/d(initial state)
+    grad_x : dL/dx, or None
+    plan : the Plan that was carried out
+    """
+
+    loss: float
+    grad: Network
+    state: Any
+    grad_state: Any
+    grad_x: np.ndarray | None
+    plan: Any
+
+
+def evaluate(
+    network, x, y, loss="squared_error", *, weights=None, lengths=None, state=None,
+    reduction="sum", device=None,
+):  # fmt: skip
+    """Return the loss that `bptt` would return, as a float, without the gradient.
+
+    Parameters are those of `bptt`. No state is kept over time.
+    """
+    call = Call(inputs.network(network).layer, x, state, lengths, device)
+    steps = call.steps(network.readout)
+    chain, source = call.chain(steps), call.source(steps)
+    stage = _loss_stage(network, call, y, loss, weights, reduction, steps, chain.threads)
+    h = np.empty((steps, call.B, network.layer.outputs), call.layer.dtype)
+    chain.set_state(call.initial)
+    for a, b in stretches(0, call.T, steps):
+        chain.advance(source, a, b, h[: b - a])
+        stage.add(h[: b - a], a)
+    return stage.value()
+
+
+def bptt(
+    network, x, y, loss="squared_error", *, weights=None, lengths=None, state=None, memory="full",
+    reduction="sum", input_grad=False, seed=None, t0=0, device=None, progress=None,
+):  # fmt: skip
+    """Return the loss of a network on a sequence and the gradient of it, by BPTT.
+
+    Parameters
+    ----------
+    network : Network
+    x : (T, B, I) array of the network's dtype, or integer tokens (T, B); B may be left out
+    y : targets: (T, B, O) of the network's dtype, or for cross entropy (T, B) integer classes
+    loss : "squared_error" (sum of ||o - y||^2), "cross_entropy" (softmax readout),
+        "binary_cross_entropy" (sigmoid readout), or a callable `loss(h, y, start) -> (value, dh)`
+        in place of the readout, called once for each position, a stretch at a time
+    weights : (T,) or (T, B), scale each position's loss; positions of weight 0 are left out
+    lengths : (B,) integers; sequence b counts only for t < lengths[b]
+    state : the initial state, zero by default
+    memory : "full", bytes such as "64MB" or an int, Full(), Checkpointed(...), Truncated(k1, k2)
+    reduction : "sum", or "mean" over the positions that count
+    input_grad : whether to compute dL/dx
+    seed, t0 : for dropout: its seed and the time of x[0]
+    device : None, "cpu"
+    progress : True for a bar, or a callable `(done_steps, total_steps)`
+
+    Returns
+    -------
+    Result with .loss .grad .state .grad_state .grad_x .plan
+
+    Raises
+    ------
+    ValueError, TypeError : a wrong argument, before any work; a token or class that does not exist
+    MemoryLimitError : a budget too small for any exact schedule
+    """
+    call = Call(inputs.network(network).layer, x, state, lengths, device)
+    arguments.integer("t0", t0, 0)
+    input_grad = arguments.flag("input_grad", input_grad)
+    if input_grad and call.tokens:
+        raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
+    plan, spare = planning.choose(network, call.T, call.B, memory)
+    steps = call.steps(network.readout, spare)
+    threads = team.get_num_threads()
+    stage = _loss_stage(network, call, y, loss, weights, reduction, steps, threads)
+    report, finish = _progress(progress)
+    chain, source = call.chain(steps), call.source(steps)
+    grad_x = None
+    if input_grad:
+        make = np.empty if plan.exact else np.zeros
+        grad_x = make((call.T, call.B, call.layer.inputs), call.layer.dtype)
+    try:
+        grad_state = propagate(
+            chain, source, stage, plan, call.initial, grad_x=grad_x, progress=report
+        )
+    finally:
+        finish()
+    return Result(
+        loss=stage.value(),
+        grad=Network(chain.gradients()[0], stage.gradient()),
+        state=call.pack(chain.state()),
+        grad_state=call.pack(grad_state),
+        grad_x=None if grad_x is None else call.out(grad_x),
+        plan=plan,
+    )
+
+
+def _loss_stage(network, call, y, loss, weights, reduction, steps, threads):
+    losses.check(loss, network.readout)
+    arguments.choice("reduction", reduction, ("sum", "mean"))
+    if callable(loss):
+        return _callable_stage(network, call, y, loss, weights, reduction)
+    readout = network.readout
+    weights = _check_weights(weights, call)
+    targets = loss == "cross_entropy"
+    y = arguments.array("y", y)
+    time = ("T",) if call.squeeze else ("T", "B")
+    if targets:
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
+        arguments.check_shape("y", y, (call.T, call.B)[: len(time)])
+    else:
+        arguments.floats("y", y, (*(call.T, call.B)[: len(time)], readout.outputs), readout.dtype)
+    y = y[:, None] if call.squeeze else y
+
+    def counted(start, stop):
+        live = call.lengths.live(start, stop)
+        if weights is None:
+            return live
+        part = weights[start:stop]
+        return live & ((part[:, None] if part.ndim == 1 else part) != 0)
+
+    if targets:
+        source = Ids("y", y, readout.outputs, readout.dtype, counted, steps)
+    else:
+        source = Floats(y, steps)
+    factor = 1.0
+    if reduction == "mean":
+        count = sum(
+            int(np.count_nonzero(counted(a, b))) for a, b in stretches(0, call.T, steps)
+        )
+        factor = 1.0 / count if count else 0.0
+    output = losses.Output(readout, call.B, steps, threads)
+    weights = Weights(weights, call.B, steps)
+    return losses.NamedLoss(loss, output, source, weights, call.lengths, factor)
+
+
+def _callable_stage(network, call, y, loss, weights, reduction):
+    if weights is not None:
+        raise ValueError("weights must be None with a callable loss, which weighs by itself")
+    if reduction != "sum":
+        raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
+    if y is not None and len(y) != call.T:
+        raise ValueError(f"y must have T={call.T} entries along time, not {len(y)}")
+    return losses.CallableLoss(loss, network.readout, y, call.squeeze)
+
+
+def _check_weights(weights, call):
+    if weights is None:
+        return None
+    weights = arguments.array("weights", weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, not {weights.dtype}")
+    if call.squeeze or weights.ndim == 1:
+        arguments.check_shape("weights", weights, (call.T,))
+    else:
+        arguments.check_shape("weights", weights, (call.T, call.B))
+    return weights
+
+
+def _progress(progress):
+    """Return the callable to report to, or None, and what to call at the end."""
+    if progress is None or progress is False:
+        return None, lambda: None
+    if progress is True:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            raise ImportError(
+                "progress=True draws its bar with tqdm: pip install 'fastbptt[cli]'"
+            ) from None
+        bar = tqdm(unit="step", unit_scale=True)
+
+        def report(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        return report, bar.close
+    if not callable(progress):
+        raise TypeError(
+            f"progress must be True or a callable (done, total), "
+            f"not {arguments.describe(progress)}"
+        )
+    return progress, lambda: None

@@ -1,0 +1,114 @@
+"""Flat, unchecked access to C-contiguous arrays, one number or a tuple of numbers at a time.
+
+`array[i]` in Numba costs a test for a negative index and hides that two arrays do not overlap. A
+cell reads and writes many streams at once (an LSTM's step: 6 in, 6 out), and to vectorise such a
+loop LLVM would compare every pair for overlap; it gives up beyond eight comparisons. The arrays of
+a sweep never overlap, so `load` and `store` carry alias scopes that say so.
+"""
+
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_STREAMS = 16  # distinguishable store streams in one loop
+
+
+def _scopes(module):
+    domain = module.add_metadata(["fastbptt"])
+    loads = module.add_metadata(["fastbptt loads", domain])
+    stores = [module.add_metadata([f"fastbptt store {n}", domain]) for n in range(_STREAMS)]
+    return loads, stores
+
+
+def _element(context, builder, array_type, array, index):
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+
+
+def _require_contiguous(array):
+    if not (isinstance(array, types.Array) and array.layout == "C"):
+        raise TypeError(f"a C-contiguous array is needed, not {array}")
+
+
+@intrinsic
+def settle(typingctx):
+    """Keep the compiler from moving memory accesses across this point.
+
+    It stands after every loop of `load` and `store`, whose scopes hold within that loop only: the
+    next step does read what this one stored.
+    """
+
+    def codegen(context, builder, signature, args):
+        builder.fence("seq_cst", "singlethread")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def get(typingctx, array, index):
+    """array.flat[index]"""
+    _require_contiguous(array)
+
+    def codegen(context, builder, signature, args):
+        return builder.load(_element(context, builder, array, *args))
+
+    return array.dtype(array, types.intp), codegen
+
+
+@intrinsic
+def put(typingctx, array, index, value):
+    """array.flat[index] = value"""
+    _require_contiguous(array)
+
+    def codegen(context, builder, signature, args):
+        builder.store(args[2], _element(context, builder, array, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, array.dtype), codegen
+
+
+@intrinsic(prefer_literal=True)
+def load(typingctx, array, index, stride, count):
+    """The tuple `array.flat[index + k * stride] for k < count`; `count` is a literal."""
+    _require_contiguous(array)
+    length = count.literal_value
+    result = types.UniTuple(array.dtype, length) if length else types.Tuple(())
+
+    def codegen(context, builder, signature, args):
+        data, start, step, _ = args
+        loads, stores = _scopes(builder.module)
+        values = []
+        for _ in range(length):
+            value = builder.load(_element(context, builder, array, data, start))
+            value.set_metadata("alias.scope", builder.module.add_metadata([loads]))
+            value.set_metadata("noalias", builder.module.add_metadata(stores))
+            values.append(value)
+            start = builder.add(start, step)
+        return context.make_tuple(builder, result, values)
+
+    return result(array, types.intp, types.intp, count), codegen
+
+
+@intrinsic(prefer_literal=True)
+def store(typingctx, array, index, stride, values, stream):
+    """Set `array.flat[index + k * stride] = values[k]`.
+
+    `stream`, a literal, numbers the first store stream: no two stores of a loop share one.
+    """
+    _require_contiguous(array)
+    first = stream.literal_value
+
+    def codegen(context, builder, signature, args):
+        data, start, step, tuple_, _ = args
+        loads, stores = _scopes(builder.module)
+        for k, value in enumerate(cgutils.unpack_tuple(builder, tuple_, len(values))):
+            own = stores[first + k]
+            others = [loads] + [scope for scope in stores if scope is not own]
+            instruction = builder.store(value, _element(context, builder, array, data, start))
+            instruction.set_metadata("alias.scope", builder.module.add_metadata([own]))
+            instruction.set_metadata("noalias", builder.module.add_metadata(others))
+            start = builder.add(start, step)
+        return context.get_dummy_value()
+
+    target = types.UniTuple(array.dtype, len(values)) if len(values) else types.Tuple(())
+    return types.void(array, types.intp, types.intp, target, stream), codegen

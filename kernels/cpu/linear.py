@@ -1,0 +1,117 @@
+"""What is linear in a stretch of time: input products, weight gradients, sums.
+
+Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
+"""
+
+from functools import cache
+
+from ..access import get, put
+from ..jit import SOURCE_KEY, entry
+from ..maths import like
+from .products import outer, product
+
+
+@cache
+def build_project():
+    """out = a @ w + bias over rows."""
+    key = SOURCE_KEY
+
+    @entry
+    def project(out, a, ids, w, bias, inner_size, columns, low, high):
+        """Rows low..high of `out`; with tokens (`ids` not empty) row r of `a` is one-hot at ids[r]."""
+        key  # noqa: B018 - enters the disk cache's key
+        for r in range(low, high):
+            for j in range(columns):
+                put(out, r * columns + j, get(bias, j))
+        if ids.size == 0:
+            product(
+                out, low * columns, columns, a, low * inner_size, inner_size,
+                high - low, w, inner_size, columns,
+            )  # fmt: skip
+            return
+        for r in range(low, high):
+            w_start = get(ids, r) * columns
+            for j in range(columns):
+                s = get(out, r * columns + j) + get(w, w_start + j)
+                put(out, r * columns + j, s)
+
+    return project
+
+
+@cache
+def build_multiply():
+    """out = a @ w over rows."""
+    key = SOURCE_KEY
+
+    @entry
+    def multiply(out, a, w, inner_size, columns, low, high):
+        """Rows low..high of `out`."""
+        key  # noqa: B018 - enters the disk cache's key
+        for i in range(low * columns, high * columns):
+            put(out, i, 0)
+        product(
+            out, low * columns, columns, a, low * inner_size, inner_size,
+            high - low, w, inner_size, columns,
+        )  # fmt: skip
+
+    return multiply
+
+
+@cache
+def build_accumulate():
+    """Weight gradients of a linear map from `a` to what `d` is the derivative by."""
+    key = SOURCE_KEY
+
+    @entry
+    def accumulate(total, panel, a, ids, inner_size, d, columns, rows, count, low, high):
+        """panel[k, j] += sum of a[r, k] d[r, j] over rows, for columns low..high.
+
+        Tokens add straight to `total`, since a panel would be nearly all zeros.
+        """
+        key  # noqa: B018 - enters the disk cache's key
+        if ids.size == 0:
+            outer(panel, a, inner_size, d, columns, rows, count, low, high)
+            return
+        for n in range(count):
+            r = get(rows, n)
+            t_start = get(ids, r) * columns
+            for j in range(low, high):
+                s = get(total, t_start + j) + get(d, r * columns + j)
+                put(total, t_start + j, s)
+
+    return accumulate
+
+
+@cache
+def build_add_rows():
+    """Bias gradients."""
+    key = SOURCE_KEY
+
+    @entry
+    def add_rows(total, d, columns, rows, count):
+        """total[j] += sum of d[r, j] over rows, in float64."""
+        key  # noqa: B018 - enters the disk cache's key
+        for n in range(count):
+            d_start = get(rows, n) * columns
+            for j in range(columns):
+                put(total, j, get(total, j) + get(d, d_start + j))
+
+    return add_rows
+
+
+@cache
+def build_flush():
+    """Carry a panel into the float64 total."""
+    key = SOURCE_KEY
+
+    @entry
+    def flush(total, panel, low, high):
+        """total += panel; panel = 0."""
+        key  # noqa: B018 - enters the disk cache's key
+        for i in range(low, high):
+            s = get(panel, i)
+            put(total, i, get(total, i) + s)
+            put(panel, i, like(0, s))
+
+    return flush
+

@@ -1,0 +1,158 @@
+"""Small random networks and data, the same in the oracle's dicts, and the tolerances."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import oracle
+
+import fastbptt as fb
+
+# The norm of the difference over the norm, for contractive networks (one place for all tests).
+STATES = {"float32": 2e-6, "float64": 1e-10}
+GRADIENTS = {"float32": 2e-5, "float64": 1e-10}
+LOSSES = {"float32": 1e-5, "float64": 1e-10}
+DIFFERENCES = 1e-7  # central differences in float64, step 1e-5 to 1e-6
+
+DTYPES = ["float32", "float64"]
+ACTIVATIONS = ["tanh", "sigmoid", "relu", "identity"]
+CELLS = [*(f"rnn-{g}" for g in ACTIVATIONS), "lstm"]
+# (T, B, I, H, O): ordinary, one of everything, odd sizes, wider than one vector, no time at all.
+SIZES = [(7, 3, 4, 6, 2), (1, 1, 1, 1, 1), (1, 4, 3, 17, 5), (23, 1, 3, 17, 5), (9, 5, 3, 1, 2),
+         (6, 9, 33, 70, 18), (0, 2, 3, 5, 2)]  # fmt: skip
+# The readout that each loss needs, or any.
+LOSS_READOUTS = [
+    *(("squared_error", h) for h in ("identity", "sigmoid", "tanh", "softmax")),
+    ("cross_entropy", "softmax"),
+    ("binary_cross_entropy", "sigmoid"),
+]
+
+
+def rounded(rng, shape, dtype, scale=1.0):
+    return (scale * rng.standard_normal(shape)).astype(dtype)
+
+
+def make_layer(cell, I, H, dtype, rng):
+    if cell == "lstm":
+        return fb.LSTM.init(I, H, rng=rng, dtype=dtype)
+    return fb.RNN.init(I, H, rng=rng, dtype=dtype, activation=cell.removeprefix("rnn-"))
+
+
+def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="squared_error",
+                 readout="identity", tokens=False, seed=0):  # fmt: skip
+    """A network with x, y, initial state, dh and dstate that fit it, as one namespace."""
+    T, B, I, H, O = sizes
+    rng = np.random.default_rng(seed)
+    layer = make_layer(cell, I, H, dtype, rng)
+    head = fb.Readout.init(H, O, rng=rng, dtype=dtype, activation=readout)
+    state = like_state(layer, lambda: rounded(rng, (B, H), dtype, 0.5))
+    if loss == "cross_entropy":
+        y = rng.integers(0, O, (T, B))
+    elif loss == "binary_cross_entropy":
+        y = rng.random((T, B, O)).astype(dtype)
+    else:
+        y = rounded(rng, (T, B, O), dtype)
+    return SimpleNamespace(
+        T=T, B=B, I=I, H=H, O=O, dtype=dtype, loss=loss, rng=rng,
+        layer=layer, readout=head, network=fb.Network(layer, head),
+        x=rng.integers(0, I, (T, B)) if tokens else rounded(rng, (T, B, I), dtype),
+        y=y,
+        state=state,
+        dh=rounded(rng, (T, B, H), dtype),
+        dstate=like_state(layer, lambda: rounded(rng, (B, H), dtype)),
+        lengths=ragged(T, B, rng),
+    )  # fmt: skip
+
+
+def like_state(layer, draw):
+    return (draw(), draw()) if isinstance(layer, fb.LSTM) else draw()
+
+
+def ragged(T, B, rng):
+    """Lengths with 0 and T among them where B allows."""
+    lengths = rng.integers(0, T + 1, B)
+    lengths[: min(B, 2)] = [T, 0][: min(B, 2)]
+    return lengths
+
+
+def plain(part):
+    """A layer or readout as the oracle's dict, in float64."""
+    p = {name: np.asarray(getattr(part, name), float) for name in array_names(part)}
+    if isinstance(part, fb.LSTM):
+        return {"cell": "lstm", **p}
+    if isinstance(part, fb.RNN):
+        return {"cell": "rnn", "activation": part.activation, **p}
+    return {"activation": part.activation, **p}
+
+
+def array_names(part):
+    return ("V", "c") if isinstance(part, fb.Readout) else ("U", "W", "b")
+
+
+def wide(value):
+    """Float arrays and tuples of them in float64; all else as it is."""
+    if isinstance(value, tuple):
+        return tuple(wide(v) for v in value)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return value.astype(float)
+    return value
+
+
+def oracle_bptt(problem, **options):
+    """The oracle's answer to fb.bptt(problem.network, problem.x, problem.y, problem.loss, ...)."""
+    q = problem
+    options = {name: wide(value) for name, value in options.items()}
+    return oracle.bptt(plain(q.layer), plain(q.readout), wide(q.x), wide(q.y), q.loss, **options)
+
+
+def assert_close(actual, expected, tolerance, what=""):
+    """Same shape (or the same tuple of shapes), and the relative norm of the difference."""
+    if isinstance(expected, tuple):
+        assert isinstance(actual, tuple) and len(actual) == len(expected), what
+        for one, other in zip(actual, expected, strict=True):
+            assert_close(one, other, tolerance, what)
+        return
+    assert np.shape(actual) == np.shape(expected), f"{what}: {np.shape(actual)}"
+    error = np.linalg.norm(np.ravel(np.asarray(actual, float) - expected))
+    scale = np.linalg.norm(np.ravel(expected))
+    assert error <= tolerance * scale, f"{what}: error {error:.3g} beside a norm of {scale:.3g}"
+
+
+def assert_gradient_close(actual, expected, part, tolerance):
+    """`actual` has the type, shapes and dtype of `part` and agrees with the oracle's dict."""
+    assert type(actual) is type(part)
+    for name in array_names(part):
+        assert getattr(actual, name).dtype == getattr(part, name).dtype, name
+        assert_close(getattr(actual, name), expected[name], tolerance, f"gradient of {name}")
+
+
+def assert_bptt_close(r, expected, problem):
+    """Everything that fb.bptt returned against the oracle's answer."""
+    tolerance = GRADIENTS[problem.dtype]
+    assert isinstance(r.loss, float)
+    assert_close(r.loss, expected["loss"], LOSSES[problem.dtype], "loss")
+    assert isinstance(r.grad, fb.Network)
+    assert_gradient_close(r.grad.layer, expected["layer"], problem.layer, tolerance)
+    assert_gradient_close(r.grad.readout, expected["readout"], problem.readout, tolerance)
+    assert_close(r.state, expected["state"], STATES[problem.dtype], "final state")
+    assert_close(r.grad_state, expected["grad_state"], tolerance, "gradient of the state")
+    if r.grad_x is not None:
+        assert_close(r.grad_x, expected["x"], tolerance, "gradient of x")
+
+
+def flatten(value):
+    """All arrays of a result, for comparing bits: tuples, models and None included."""
+    if value is None:
+        return []
+    if isinstance(value, tuple):
+        return [array for v in value for array in flatten(v)]
+    return [value] if isinstance(value, np.ndarray) else value.arrays()
+
+
+def all_results(r):
+    """Loss, gradients and states of fb.bptt as one list of arrays."""
+    return [np.array(r.loss), *flatten((r.grad, r.grad_x, r.grad_state, r.state))]
+
+
+def assert_same_bits(one, other, what=""):
+    for a, b in zip(all_results(one), all_results(other), strict=True):
+        assert a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True), what

@@ -1,0 +1,248 @@
+"""The naive reference: NumPy float64, one time step after another, nothing of fastbptt imported.
+
+A layer is a dict: {"cell": "rnn", "activation": "tanh", "U": ..., "W": ..., "b": ...} or
+{"cell": "lstm", "U": ..., "W": ..., "b": ...}; a readout is {"V": ..., "c": ..., "activation": ...}
+or None; a gradient is a dict of the same arrays. Time goes first: x is (T, B, I) or integer tokens
+(T, B), and everything has its batch axis. The state is (B, H), for an LSTM a pair of them.
+Another cell is another class in CELLS, and another kind of layer a function beside `forward`.
+"""
+
+import numpy as np
+
+
+def sigmoid(a):
+    return np.exp(-np.logaddexp(0, -a))
+
+
+ACTIVATIONS = {
+    "tanh": (np.tanh, lambda s: 1 - s**2),
+    "sigmoid": (sigmoid, lambda s: s * (1 - s)),
+    "relu": (lambda a: np.maximum(a, 0), lambda s: (s > 0).astype(float)),
+    "identity": (lambda a: a, np.ones_like),
+}
+
+
+class RNN:
+    """Elman: s = g(U x + W s' + b); the state is the tuple (s,)."""
+
+    planes = 1
+
+    @staticmethod
+    def step(p, x, state):
+        g, _ = ACTIVATIONS[p["activation"]]
+        s = g(x @ p["U"].T + state[0] @ p["W"].T + p["b"])
+        return (s,), None
+
+    @staticmethod
+    def reverse(p, before, after, saved, dstate):
+        """dL/d(pre-activation), dL/d(old state), and the gradient of all arrays but U and b."""
+        _, derivative = ACTIVATIONS[p["activation"]]
+        delta = dstate[0] * derivative(after[0])
+        return delta, (delta @ p["W"],), {"W": delta.T @ before[0]}
+
+
+class LSTM:
+    """Gates i, f, g, o: c = f*c' + i*g and s = o*tanh(c); the state is the tuple (s, c)."""
+
+    planes = 2
+
+    @staticmethod
+    def step(p, x, state):
+        s, c = state
+        a = np.split(x @ p["U"].T + s @ p["W"].T + p["b"], 4, axis=1)
+        i, f, g, o = sigmoid(a[0]), sigmoid(a[1]), np.tanh(a[2]), sigmoid(a[3])
+        c = f * c + i * g
+        return (o * np.tanh(c), c), (i, f, g, o)
+
+    @staticmethod
+    def reverse(p, before, after, saved, dstate):
+        i, f, g, o = saved
+        ds, dc = dstate
+        tanh_c = np.tanh(after[1])
+        dc = dc + ds * o * (1 - tanh_c**2)
+        di = dc * g * i * (1 - i)
+        df = dc * before[1] * f * (1 - f)
+        dg = dc * i * (1 - g**2)
+        do = ds * tanh_c * o * (1 - o)
+        delta = np.concatenate([di, df, dg, do], axis=1)
+        return delta, (delta @ p["W"], dc * f), {"W": delta.T @ before[0]}
+
+
+CELLS = {"rnn": RNN, "lstm": LSTM}
+
+
+def as_planes(state):
+    return tuple(state) if isinstance(state, tuple) else (state,)
+
+
+def as_state(planes):
+    return planes if len(planes) > 1 else planes[0]
+
+
+def zero_state(layer, B):
+    H = layer["W"].shape[1]
+    return as_state(tuple(np.zeros((B, H)) for _ in range(CELLS[layer["cell"]].planes)))
+
+
+def input_at(layer, x, t, live):
+    """x[t] as floats, one-hot for tokens, zero where the sequence has ended."""
+    if not np.issubdtype(x.dtype, np.integer):
+        return np.where(live, x[t], 0.0)
+    one_hot = np.zeros((x.shape[1], layer["U"].shape[1]))
+    for b in range(x.shape[1]):
+        if live[b, 0]:
+            one_hot[b, x[t, b]] = 1
+    return one_hot
+
+
+def forward(layer, x, state=None, lengths=None):
+    """h (T, B, H), the final state, and a cache: the steps one by one."""
+    cell = CELLS[layer["cell"]]
+    T, B = x.shape[:2]
+    lengths = np.full(B, T) if lengths is None else lengths
+    now = as_planes(zero_state(layer, B) if state is None else state)
+    h = np.zeros((T, B, layer["W"].shape[1]))
+    steps = []
+    for t in range(T):
+        live = (t < lengths)[:, None]
+        x_t = input_at(layer, x, t, live)
+        after, saved = cell.step(layer, x_t, now)
+        steps.append((live, x_t, now, after, saved))
+        now = tuple(np.where(live, new, old) for new, old in zip(after, now, strict=True))
+        h[t] = np.where(live, now[0], 0.0)
+    return h, as_state(now), steps
+
+
+def zero_gradient(p):
+    return {name: np.zeros(a.shape) for name, a in p.items() if isinstance(a, np.ndarray)}
+
+
+def backward(layer, steps, dh, dstate=None, start=0, stop=None):
+    """Gradient by the steps [start, stop), the state before `start` being an independent variable.
+
+    `dh` (T, B, H) and `dstate`, the gradient of the state after `stop`. Returns a dict: layer, x,
+    state (of the state before `start`), deltas.
+    """
+    cell = CELLS[layer["cell"]]
+    T, B = dh.shape[:2]
+    stop = T if stop is None else stop
+    grad = zero_gradient(layer)
+    dx = np.zeros((T, B, layer["U"].shape[1]))
+    deltas = np.zeros((T, B, layer["U"].shape[0]))
+    dnow = as_planes(zero_state(layer, B) if dstate is None else dstate)
+    for t in reversed(range(start, stop)):
+        live, x_t, before, after, saved = steps[t]
+        dafter = [np.where(live, d, 0.0) for d in dnow]
+        dafter[0] = dafter[0] + np.where(live, dh[t], 0.0)
+        delta, dbefore, others = cell.reverse(layer, before, after, saved, tuple(dafter))
+        dnow = tuple(np.where(live, new, old) for new, old in zip(dbefore, dnow, strict=True))
+        grad["U"] += delta.T @ x_t
+        grad["b"] += delta.sum(axis=0)
+        for name, value in others.items():
+            grad[name] += value
+        dx[t] = delta @ layer["U"]
+        deltas[t] = delta
+    return {"layer": grad, "x": dx, "state": as_state(dnow), "deltas": deltas}
+
+
+def readout_forward(readout, s):
+    """The pre-activation a and the output o = h(a)."""
+    a = s @ readout["V"].T + readout["c"]
+    if readout["activation"] == "softmax":
+        e = np.exp(a - a.max(axis=1, keepdims=True))
+        return a, e / e.sum(axis=1, keepdims=True)
+    return a, ACTIVATIONS[readout["activation"]][0](a)
+
+
+def readout_reverse(readout, o, do):
+    """dE/da from dE/do."""
+    if readout["activation"] == "softmax":
+        return o * (do - (o * do).sum(axis=1, keepdims=True))
+    return do * ACTIVATIONS[readout["activation"]][1](o)
+
+
+def loss_and_derivative(name, readout, a, o, y):
+    """E (B,) at one time and dE/da (B, O)."""
+    if name == "squared_error":
+        return ((o - y) ** 2).sum(axis=1), readout_reverse(readout, o, 2 * (o - y))
+    if name == "binary_cross_entropy":  # -y log o - (1-y) log(1-o), by a so that it can saturate
+        return (np.logaddexp(0, a) - y * a).sum(axis=1), o - y
+    assert name == "cross_entropy"  # -log o[y]
+    rows = np.arange(len(y))
+    shifted = a - a.max(axis=1, keepdims=True)
+    one_hot = np.zeros_like(a)
+    one_hot[rows, y] = 1
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, y], o - one_hot
+
+
+def windows(T, k1, k2):
+    """(s, a, b) of every window: losses of [a, b), run back to s."""
+    found = []
+    for j in range(1, -(-T // k1) + 1):
+        a, b = (j - 1) * k1, min(j * k1, T)
+        found.append((0 if k2 >= T else max(0, a - (k2 - k1)), a, b))
+    return found
+
+
+def predict(layer, readout, x, state=None, lengths=None):
+    h, state, _ = forward(layer, x, state, lengths)
+    o = np.zeros((*x.shape[:2], len(readout["c"])))
+    for t in range(len(x)):
+        o[t] = readout_forward(readout, h[t])[1]
+    return o, state
+
+
+def bptt(layer, readout, x, y, loss="squared_error", *, weights=None, lengths=None, state=None,
+         reduction="sum", truncation=None, recount=False):  # fmt: skip
+    """Loss and gradients; a dict: loss, layer, readout, x, state (final), grad_state.
+
+    `truncation` is (k1, k2) or None. `recount=True` is the well-known wrong recipe: every window
+    adds all the losses that it runs over, so the overlaps are counted again.
+    """
+    T, B = x.shape[:2]
+    h, final, steps = forward(layer, x, state, lengths)
+    lengths = np.full(B, T) if lengths is None else lengths
+    weights = np.ones((T, B)) if weights is None else weights
+    if weights.ndim == 1:
+        weights = np.repeat(weights[:, None], B, axis=1)
+
+    total, counted = 0.0, 0
+    dh = np.zeros_like(h)
+    dreadout = zero_gradient(readout)
+    for t in range(T):
+        for b in range(B):
+            if t >= lengths[b] or weights[t, b] == 0:
+                continue
+            s = h[t, b][None]
+            a, o = readout_forward(readout, s)
+            E, da = loss_and_derivative(loss, readout, a, o, y[t, b][None])
+            da = weights[t, b] * da
+            total += weights[t, b] * E[0]
+            counted += 1
+            dreadout["V"] += da.T @ s
+            dreadout["c"] += da[0]
+            dh[t, b] = (da @ readout["V"])[0]
+
+    grad = zero_gradient(layer)
+    dx = np.zeros((T, B, layer["U"].shape[1]))
+    dstate = as_planes(zero_state(layer, B))
+    for s, a, b in [(0, 0, T)] if truncation is None else windows(T, *truncation):
+        dh_window = np.zeros_like(dh)
+        first = s if recount else a
+        dh_window[first:b] = dh[first:b]
+        g = backward(layer, steps, dh_window, start=s, stop=b)
+        for name in grad:
+            grad[name] += g["layer"][name]
+        dx += g["x"]
+        if s == 0:
+            dstate = tuple(d + w for d, w in zip(dstate, as_planes(g["state"]), strict=True))
+
+    scale = 1.0 if reduction == "sum" else 1.0 / max(counted, 1)
+    return {
+        "loss": total * scale,
+        "layer": {name: scale * a for name, a in grad.items()},
+        "readout": {name: scale * a for name, a in dreadout.items()},
+        "x": scale * dx,
+        "state": final,
+        "grad_state": as_state(tuple(scale * d for d in dstate)),
+    }
