@@ -63,6 +63,17 @@ def integer(name, value, least):
     return value
 
 
+def dtype(value):
+    """`value` as float32 or float64."""
+    try:
+        found = np.dtype(value)
+    except TypeError:
+        found = None
+    if found not in FLOATS:
+        raise TypeError(f"dtype must be float32 or float64, not {value!r}")
+    return found
+
+
 def choice(name, value, options):
     """`value`, which must be one of the strings in `options`."""
     if not isinstance(value, str):

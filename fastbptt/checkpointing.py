@@ -9,19 +9,19 @@ below e left turns is run e + 1 times. What is sought is the tree of T steps wit
     F(n, m) = n if n*C <= m else min_j [ j + F(n - j, m - S) + F(j, m) ].
 
 A *spine* is a chain of right turns with the leaf that ends it. Let R be the least number of
-recomputes that reaches T. Below R - 1 left turns and fewer nothing beats running every spine to the
-full depth D. That leaves the spines below exactly R - 1 left turns, whose left parts are leaves: one
-that starts at depth i and ends at k holds c[i] + ... + c[k] steps and costs c[i] - c[k] runs more
-than if it ended at once. They must hold T steps between them as cheaply as possible, a knapsack,
-and for one price per run every spine's best end is a suffix maximum. At the critical price each has
-a nearest and a farthest best end; the *low* tree takes all the nearest, the *high* tree all the
-farthest, T lies between, and one single spine is left to end between the two.
+recomputes that reaches T. On fewer than R - 1 left turns nothing beats running every spine to the
+full depth D. That leaves the spines below exactly R - 1 left turns, whose left parts are leaves:
+one that starts at depth i and ends at k holds c[i] + ... + c[k] steps and costs c[i] - c[k] runs
+more than if it ended at once. Together they must hold what is left of T as cheaply as possible, a
+knapsack, and for one price per run every spine's best end is a suffix maximum. At the critical
+price each has a nearest and a farthest best end; the *low* tree takes all the nearest, the *high*
+tree all the farthest, T lies between, and one single spine is left to end between the two.
 
-The result is the optimum F for one recompute (there is one spine), and for C a multiple of S,
-as for every cell of this package: then each further run buys less than the one before. For another
-C >= S it can be a few runs above F, fewer than the one spine costs between its two ends (at most one
-run ever seen, in one case of a hundred), and for C < S, which no cell has, it is legal but may be well
-above; therefore small problems of these kinds go through the recursion itself.
+The result is the optimum F for one recompute (there is one spine), and for C a multiple of S, as
+for every cell of this package: then a further run never buys more than the one before. For another
+C >= S it may lie above F by fewer runs than that one spine costs between its two ends (never more
+than one run seen, in a few cases of a hundred). For C < S, which no cell has, it is legal but may
+lie well above. Small problems of these two kinds therefore go through the recursion itself.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate
 from math import comb
 from operator import mul
 
-_TABLE_WORK = 300_000  # pairs (n, j) times depths that the recursion itself may look at: some 30 ms
+_TABLE_WORK = 100_000  # pairs (n, j) times depths for the recursion itself: 10 to 20 ms
 _ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
 
 
@@ -57,22 +57,11 @@ def _terms(m: int, S: int, C: int, r: int) -> Iterator[int]:
 
 def capacity(m: int, S: int, C: int, r: int) -> int:
     """Most steps that m bytes can reverse with no step run again more than r times."""
-    total = 0
-    for total in _terms(m, S, C, r):  # noqa: B007 - the last one counts
-        pass
-    return total
+    return max(_terms(m, S, C, r), default=0)
 
 
 def _reaches(T: int, m: int, S: int, C: int, r: int) -> bool:
-    return T == 0 or any(total >= T for total in _terms(m, S, C, r))
-
-
-def _first(holds) -> int:
-    """The least integer from 0 on for which the monotone `holds` is true."""
-    high = 1
-    while not holds(high):
-        high *= 2
-    return bisect_left(range(high), True, key=holds)
+    return any(total >= T for total in _terms(m, S, C, r))
 
 
 def least_feasible(T: int, S: int, C: int) -> int:
@@ -84,12 +73,12 @@ def least_recomputes(T: int, m: int, S: int, C: int) -> int:
     """Least r for which m bytes reach T steps with no step run again more than r times."""
     if m < least_feasible(T, S, C):
         raise ValueError(f"{T} steps of {C} bytes need {least_feasible(T, S, C)} bytes, got {m}")
-    return _first(lambda r: _reaches(T, m, S, C, r))
+    return bisect_left(range(T), True, key=lambda r: _reaches(T, m, S, C, r))
 
 
 def least_memory(T: int, S: int, C: int, recomputes: int) -> int:
     """Least bytes that reach T steps with no step run again more than `recomputes` times."""
-    return _first(lambda m: _reaches(T, m, S, C, recomputes))
+    return bisect_left(range(T * C), True, key=lambda m: _reaches(T, m, S, C, recomputes))
 
 
 def forward_steps(T: int, m: int, S: int, C: int) -> int:
@@ -108,10 +97,9 @@ def best(T: int, m: int, S: int, C: int) -> Leaf | Spine | Threshold | Table:
     R = least_recomputes(T, m, S, C)
     if R == 0:
         return Leaf(T, C)
-    depths = islice(_capacities(m, S, C), T)  # deeper than T nothing can lie
     if R == 1:
-        return Spine(T, depths, S, C)
-    c = list(depths)
+        return Spine(T, _capacities(m, S, C), S, C)
+    c = list(_capacities(m, S, C))
     if C % S and T * T * len(c) <= 2 * _TABLE_WORK:
         return Table(T, c, S, C)
     return Threshold(T, c, R, S, C)
@@ -139,7 +127,7 @@ def _spine_left(P: list[int], n: int, d: int) -> int:
 
 
 class Spine:
-    """One recompute: the optimum is closed, F = 2T - c[k] with c[0] + ... + c[k] >= T first at k."""
+    """One recompute: F = 2T - c[k], k the first with c[0] + ... + c[k] >= T."""
 
     recomputes = 1
 
@@ -194,8 +182,8 @@ class Threshold:
             runs = [c[d] - c[end] for d, end in enumerate(ends)]
             return steps, runs, sum(map(mul, spines, steps)), sum(map(mul, spines, runs))
 
-        # Newton's method on the price: the chord between a tree that holds too little (no spine goes
-        # on) and one that holds enough (all go to the end) gives the next price to try.
+        # Newton's method on the price: the chord between a tree that holds too little (no spine
+        # goes on) and one that holds enough (all go to the end) gives the next price to try.
         low, high = tree(range(D + 1)), tree([D] * (D + 1))
         while True:
             nearest, farthest = _best_ends(P, c, high[2] - low[2], high[3] - low[3])
@@ -251,15 +239,15 @@ class Threshold:
         runs += c[d] - c[end] - high_runs.at(k, d)
         first = self.left(n, d, k) or n
         self.peak = max(peak, d * S + first * C, *used[d + 1 : end + 1])
-        # R + 1 runs a step, less R - e for each step below e < R left turns. Were every spine to end
-        # at once, that would be 1 for each step of capacity R - 1 and R - 1 - e more for those further
-        # up, whose ends are all at depth D. `runs` is what the spines' going on adds to it.
+        # R + 1 runs a step, less R - e for each step below e < R left turns. Were every spine to
+        # end at once, that would be 1 for each step of capacity R - 1, and R - 1 - e more for the
+        # ends further up, which are all at depth D. `runs` is what the spines' going on adds.
         saved = sum(comb(R - 2 + i, i) * room for i, room in enumerate(c))
         self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
 
 
 def _best_ends(P, c, steps, runs):
-    """For each start the nearest and the farthest best end, where `steps` steps are worth `runs` runs."""
+    """For each start the nearest and the farthest best end, `steps` steps being worth `runs`."""
     nearest, farthest = [], []
     top = None
     for end in range(len(c) - 1, -1, -1):
@@ -274,30 +262,35 @@ def _best_ends(P, c, steps, runs):
 
 
 class Table:
-    """The recursion for F itself, for small problems."""
+    """The recursion for F itself, for small problems; among the best, few recomputes."""
 
     def __init__(self, T: int, c: list[int], S: int, C: int):
         never = T * T + 1  # more than any schedule
-        right = [0] + [never] * T
-        self.split = []
+        right, right_most = [0] + [never] * T, [0] * (T + 1)
+        self.splits = []
         for room in reversed(c):
-            F, split = list(range(min(room, T) + 1)), [0] * (T + 1)
+            # For n steps at this depth: F, the most times a step is run again, the left part.
+            F, most, split = list(range(min(room, T) + 1)), [0] * (T + 1), [0] * (T + 1)
             for n in range(len(F), T + 1):
-                runs, split[n] = min((j + F[j] + right[n - j], j) for j in range(1, n))
-                F.append(min(runs, never))
-            self.split.append(split)
-            right = F
-        self.split.reverse()
-        self.forward_steps = right[T]
-        self.recomputes = self.peak = 0
-        nodes = [(T, 0, 0)]
+                runs = [j + F[j] + right[n - j] for j in range(1, n)]
+                fewest = min(runs)
+                most[n], split[n] = min(
+                    (max(most[j] + 1, right_most[n - j]), j)
+                    for j, total in enumerate(runs, 1)
+                    if total == fewest
+                )
+                F.append(min(fewest, never))
+            self.splits.append(split)
+            right, right_most = F, most
+        self.splits.reverse()
+        self.forward_steps, self.recomputes = right[T], right_most[T]
+        self.peak, nodes = 0, [(T, 0)]
         while nodes:
-            n, d, e = nodes.pop()
-            if j := self.split[d][n]:
-                nodes += [(j, d, e + 1), (n - j, d + 1, e)]
+            n, d = nodes.pop()
+            if j := self.splits[d][n]:
+                nodes += [(j, d), (n - j, d + 1)]
             else:
-                self.recomputes = max(self.recomputes, e)
                 self.peak = max(self.peak, d * S + n * C)
 
     def left(self, n: int, d: int, k: int) -> int:
-        return self.split[d][n]
+        return self.splits[d][n]

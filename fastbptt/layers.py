@@ -263,9 +263,7 @@ class Network(Model):
 
 
 def _uniform(shapes, hidden, rng, dtype):
-    dtype = np.dtype(dtype)
-    if dtype not in arguments.FLOATS:
-        raise TypeError(f"dtype must be float32 or float64, not {dtype}")
+    dtype = arguments.dtype(dtype)
     rng = np.random.default_rng(rng)
     bound = hidden**-0.5
     return {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from . import arguments, devices, inputs, memory
 from .chain import state_bytes, step_bytes
 from .engine import sizes
+from .layers import Network
 
 
 def choose(network, T, B, policy):
@@ -55,3 +58,36 @@ def frontier(network, T, B=1, *, device=None):
     return memory.frontier(
         T, B, state_bytes(layers, B), step_bytes(layers, B), fixed.fixed()
     )
+
+
+def explain(layer, T, B=1, *, dtype=None, device=None):
+    """Say which device, kernel, split and tile a call would use, and why.
+
+    Parameters
+    ----------
+    layer : a layer or Network; T, B : steps and sequences
+    dtype : "float32" or "float64", if other than the layer's own
+
+    Returns
+    -------
+    str, a few lines
+    """
+    from .kernels.cpu import describe
+
+    device = devices.require(device)
+    readout = layer.readout if isinstance(layer, Network) else None
+    layer = inputs.recurrent(layer.layer if isinstance(layer, Network) else layer)
+    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    if dtype is not None:
+        layer = layer.replace_arrays([np.asarray(a, arguments.dtype(dtype)) for a in layer.arrays()])
+        if readout is not None:
+            readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
+    scratch = sizes([layer], readout, B)
+    steps = max(1, min(T, scratch.steps(tokens=False)))
+    lines = [
+        f"device     {device}: this version has no other",
+        f"stretch    {steps:,} steps a kernel call, so that its scratch "
+        f"({steps * scratch.per_step:,} bytes) stays in a core's cache",
+        *describe.lines(layer.cell, layer.gates, layer.inputs, layer.hidden, B, layer.dtype),
+    ]
+    return "\n".join(lines)

@@ -20,11 +20,11 @@ def _scopes(module):
     return loads, stores
 
 
-def _element(context, builder, array_type, array, index):
+def element(context, builder, array_type, array, index):
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
 
 
-def _require_contiguous(array):
+def require_contiguous(array):
     if not (isinstance(array, types.Array) and array.layout == "C"):
         raise TypeError(f"a C-contiguous array is needed, not {array}")
 
@@ -47,10 +47,10 @@ def settle(typingctx):
 @intrinsic
 def get(typingctx, array, index):
     """array.flat[index]"""
-    _require_contiguous(array)
+    require_contiguous(array)
 
     def codegen(context, builder, signature, args):
-        return builder.load(_element(context, builder, array, *args))
+        return builder.load(element(context, builder, array, *args))
 
     return array.dtype(array, types.intp), codegen
 
@@ -58,10 +58,10 @@ def get(typingctx, array, index):
 @intrinsic
 def put(typingctx, array, index, value):
     """array.flat[index] = value"""
-    _require_contiguous(array)
+    require_contiguous(array)
 
     def codegen(context, builder, signature, args):
-        builder.store(args[2], _element(context, builder, array, *args[:2]))
+        builder.store(args[2], element(context, builder, array, *args[:2]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), codegen
@@ -70,7 +70,7 @@ def put(typingctx, array, index, value):
 @intrinsic(prefer_literal=True)
 def load(typingctx, array, index, stride, count):
     """The tuple `array.flat[index + k * stride] for k < count`; `count` is a literal."""
-    _require_contiguous(array)
+    require_contiguous(array)
     length = count.literal_value
     result = types.UniTuple(array.dtype, length) if length else types.Tuple(())
 
@@ -79,7 +79,7 @@ def load(typingctx, array, index, stride, count):
         loads, stores = _scopes(builder.module)
         values = []
         for _ in range(length):
-            value = builder.load(_element(context, builder, array, data, start))
+            value = builder.load(element(context, builder, array, data, start))
             value.set_metadata("alias.scope", builder.module.add_metadata([loads]))
             value.set_metadata("noalias", builder.module.add_metadata(stores))
             values.append(value)
@@ -95,7 +95,7 @@ def store(typingctx, array, index, stride, values, stream):
 
     `stream`, a literal, numbers the first store stream: no two stores of a loop share one.
     """
-    _require_contiguous(array)
+    require_contiguous(array)
     first = stream.literal_value
 
     def codegen(context, builder, signature, args):
@@ -104,7 +104,7 @@ def store(typingctx, array, index, stride, values, stream):
         for k, value in enumerate(cgutils.unpack_tuple(builder, tuple_, len(values))):
             own = stores[first + k]
             others = [loads] + [scope for scope in stores if scope is not own]
-            instruction = builder.store(value, _element(context, builder, array, data, start))
+            instruction = builder.store(value, element(context, builder, array, data, start))
             instruction.set_metadata("alias.scope", builder.module.add_metadata([own]))
             instruction.set_metadata("noalias", builder.module.add_metadata(others))
             start = builder.add(start, step)

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from numba.extending import overload
 
-from .jit import inner
+from .jit import INLINED, scalar
 from .maths import like, sigmoid, tanh
 
 
@@ -46,12 +46,12 @@ def _rnn(activate, slope):
 
 
 # NaN fails both comparisons, so it goes through relu as it does in NumPy.
-_relu = inner(lambda a: like(0, a) if a < like(0, a) else a)
-_relu_slope = inner(lambda s: like(0, s) if s <= like(0, s) else like(1, s))
-_identity = inner(lambda a: a)
-_identity_slope = inner(lambda s: like(1, s))
-_tanh_slope = inner(lambda s: like(1, s) - s * s)
-_sigmoid_slope = inner(lambda s: s * (like(1, s) - s))
+_relu = scalar(lambda a: like(0, a) if a < like(0, a) else a)
+_relu_slope = scalar(lambda s: like(0, s) if s <= like(0, s) else like(1, s))
+_identity = scalar(lambda a: a)
+_identity_slope = scalar(lambda s: like(1, s))
+_tanh_slope = scalar(lambda s: like(1, s) - s * s)
+_sigmoid_slope = scalar(lambda s: s * (like(1, s) - s))
 
 
 def _lstm():
@@ -97,13 +97,13 @@ def reverse(cell, ds, s, previous, kept):
     raise NotImplementedError("compiled code only")
 
 
-@overload(forward, prefer_literal=True)
+@overload(forward, prefer_literal=True, jit_options=INLINED)
 def _forward(cell, a, s):
-    function = inner(CELLS[cell.literal_value].forward)
+    function = scalar(CELLS[cell.literal_value].forward)
     return lambda cell, a, s: function(a, s)
 
 
-@overload(reverse, prefer_literal=True)
+@overload(reverse, prefer_literal=True, jit_options=INLINED)
 def _reverse(cell, ds, s, previous, kept):
-    function = inner(CELLS[cell.literal_value].reverse)
+    function = scalar(CELLS[cell.literal_value].reverse)
     return lambda cell, ds, s, previous, kept: function(ds, s, previous, kept)

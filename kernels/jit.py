@@ -29,6 +29,11 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 inner = numba.njit(**OPTIONS)
 """Decorate a function that is only called from other kernels."""
 
+INLINED = {**OPTIONS, "forceinline": True}
+
+scalar = numba.njit(**INLINED)
+"""Decorate a function of numbers: inlined always, else LLVM could not vectorise the loop around it."""
+
 
 def entry(function):
     """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""

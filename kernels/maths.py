@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import inner
+from .jit import INLINED, scalar
 
 
 @intrinsic
@@ -82,7 +82,7 @@ def _functions(dtype, terms, mantissa, high, low, lowest, highest, flat):
         taylor.append(dtype(1 / factorial))
     last, taylor = taylor[-1], tuple(reversed(taylor[:-1]))
 
-    @inner
+    @scalar
     def reduce(x):
         shifted = fma(x, log2e, shift)
         n = shifted - shift
@@ -92,14 +92,14 @@ def _functions(dtype, terms, mantissa, high, low, lowest, highest, flat):
             series = fma(series, r, coefficient)
         return _power_of_two(shifted), series * r
 
-    @inner
+    @scalar
     def exp(x):
         scale, p = reduce(x)
         y = fma(scale, p, scale)
         y = zero if x < lowest else y
         return infinity if x > highest else y
 
-    @inner
+    @scalar
     def tanh(x):
         size = abs(x)
         size = flat if size > flat else size
@@ -108,7 +108,7 @@ def _functions(dtype, terms, mantissa, high, low, lowest, highest, flat):
         y = expm1 / (expm1 + two)
         return -y if x < zero else y
 
-    @inner
+    @scalar
     def sigmoid(x):
         return one / (one + exp(-x))
 
@@ -125,7 +125,7 @@ _FLOAT64 = _functions(
 
 
 def _register(function, position):
-    @overload(function, inline="never")
+    @overload(function, jit_options=INLINED)
     def choose(x):
         if x == types.float32:
             return _wrap(_FLOAT32[position])

@@ -40,7 +40,8 @@ def poisoned_empty(monkeypatch):
     """A result that was never written shows as NaN. Only Python code of fastbptt is affected."""
     import fastbptt
 
-    assert callable(fastbptt.bptt)  # all modules are loaded once a public function has been
+    for name in ("forward", "run", "predict", "evaluate", "bptt"):  # loads the modules
+        getattr(fastbptt, name)
     for name, module in list(sys.modules.items()):
         ours = name.partition(".")[0] == "fastbptt"
         compiled = name.startswith("fastbptt.kernels")  # it looks numpy up by identity

@@ -156,3 +156,60 @@ def all_results(r):
 def assert_same_bits(one, other, what=""):
     for a, b in zip(all_results(one), all_results(other), strict=True):
         assert a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True), what
+
+
+def spoil_beyond(array, lengths):
+    """A copy that holds NaN, or an id out of range, from every sequence's end on."""
+    array = array.copy()
+    for b, length in enumerate(lengths):
+        array[length:, b] = np.nan if array.dtype.kind == "f" else -1
+    return array
+
+
+def drop_batch(value):
+    """`value` of a batch of one, (T, 1, ...), or a state (1, H), without its batch axis."""
+    if isinstance(value, tuple):
+        return tuple(drop_batch(v) for v in value)
+    return value[0] if value.ndim == 2 and value.shape[0] == 1 else value[:, 0]
+
+
+def in_other_layouts(array, folder):
+    """(name, the same values laid out in memory in another way) for every way that matters."""
+    every_other = np.repeat(array, 2, axis=0)[::2]
+    wider = np.concatenate([array, array], axis=-1)[..., : array.shape[-1]]
+    read_only = array.copy()
+    read_only.flags.writeable = False
+    file = folder / f"array-{len(list(folder.iterdir()))}"
+    file.write_bytes(array.tobytes() or b"-")
+    yield "strided in time", every_other
+    yield "strided in the last axis", np.repeat(array, 2, axis=-1)[..., ::2]
+    yield "a slice of wider rows", wider
+    yield "reversed", np.ascontiguousarray(array[::-1, ::-1])[::-1, ::-1]
+    yield "Fortran order", np.asfortranarray(array)
+    yield "batch first", np.ascontiguousarray(array.swapaxes(0, 1)).swapaxes(0, 1)
+    yield "read-only", read_only
+    yield "misaligned", misaligned(array)
+    yield "memory-mapped", np.memmap(file, array.dtype, "r", shape=array.shape)
+
+
+def misaligned(array):
+    raw = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    raw[...] = array.reshape(-1).view(np.uint8)
+    return raw.view(array.dtype).reshape(array.shape)
+
+
+def untouched(*arrays):
+    """A function that asserts that none of the arrays has changed since."""
+    before = [array.copy() for array in arrays]
+
+    def check():
+        for array, old in zip(arrays, before, strict=True):
+            assert np.array_equal(array, old, equal_nan=array.dtype.kind == "f")
+
+    return check
+
+
+def assert_no_alias(results, inputs):
+    for result in results:
+        for given in inputs:
+            assert not np.shares_memory(result, given)

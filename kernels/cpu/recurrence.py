@@ -1,11 +1,12 @@
 """One recurrent layer on the CPU, for the length of one call."""
 
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 
 from ..cells import CELLS
-from . import linear, losses, sweeps
+from . import linear, sweeps
+from .products import pack
 from .team import share
 
 NO_IDS = np.empty((0, 0), np.int64)
@@ -28,39 +29,49 @@ class Linear:
         self.outputs, self.inputs = weight.shape
         self.dtype = weight.dtype
         self.weight = weight
-        self.packed = np.ascontiguousarray(weight.T)
+        self.size = weight.size
         self.bias = None if bias is None else np.ascontiguousarray(bias)
         self.threads = threads
         self.total = None
+
+    @cached_property
+    def forth(self):
+        """weight.T in panels, for `x @ weight.T`."""
+        return pack(self.weight.T)
+
+    @cached_property
+    def back(self):
+        """The weight in panels, for `d @ weight`."""
+        return pack(self.weight)
+
+    @cached_property
+    def table(self):
+        """weight.T, a row for each token."""
+        return np.array(self.weight.T, order="C").reshape(-1)
 
     def project(self, out, a, ids):
         """out = a W^T + b over all rows of `out` (n, B, outputs)."""
         rows = out.shape[0] * out.shape[1]
         share(
-            linear.build_project(), rows * self.packed.size, rows,
-            out, a, ids, self.packed, self.bias, self.inputs, self.outputs, threads=self.threads,
+            linear.build_project(), rows * self.size, rows, out, a, ids,
+            self.table if ids.size else self.forth, self.bias, self.inputs, self.outputs,
+            threads=self.threads,
         )  # fmt: skip
 
     def pull_back(self, out, d):
         """out = d W: what the derivative by the outputs says of the inputs."""
         rows = out.shape[0] * out.shape[1]
         share(
-            linear.build_multiply(), rows * self.packed.size, rows,
-            out, d, self.natural(), self.outputs, self.inputs, threads=self.threads,
+            linear.build_multiply(), rows * self.size, rows,
+            out, d, self.back, self.outputs, self.inputs, threads=self.threads,
         )  # fmt: skip
-
-    def natural(self):
-        """The weight as (outputs, inputs), contiguous."""
-        if not (self.weight.flags.c_contiguous and self.weight.flags.writeable):
-            self.weight = np.array(self.weight, order="C")
-        return self.weight
 
     def accumulate(self, a, ids, d, rows, count):
         """Add the gradients of a stretch, over the first `count` of `rows`."""
         if self.total is None:
             self._start(tokens=ids.size > 0)
         share(
-            linear.build_accumulate(), count * self.packed.size, self.outputs,
+            linear.build_accumulate(), count * self.size, self.outputs,
             self.total, self.panel, a, ids, self.inputs, d, self.outputs, rows, count,
             threads=self.threads,
         )  # fmt: skip
@@ -120,8 +131,8 @@ class Recurrence:
         B, H = self.batch, self.hidden
         self.input.project(z, x, ids)
         share(
-            self._forward, n * B * self.recurrent.packed.size, B,
-            z, states, kept, h, lengths, self.recurrent.packed, t0, n, B, H, first,
+            self._forward, n * B * self.recurrent.size, B,
+            z, states, kept, h, lengths, self.recurrent.forth, t0, n, B, H, first,
             states.shape[1], cached, threads=self.threads,
         )  # fmt: skip
 
@@ -129,8 +140,8 @@ class Recurrence:
         """Steps t0+n back to t0: fills `delta`; returns which of `carry[:, 0..1]` is now current."""
         B, H = self.batch, self.hidden
         share(
-            self._reverse, n * B * self.recurrent.packed.size, B,
-            states, kept, dh, carry, delta, lengths, self.recurrent.natural(), t0, n, B, H, first,
+            self._reverse, n * B * self.recurrent.size, B,
+            states, kept, dh, carry, delta, lengths, self.recurrent.back, t0, n, B, H, first,
             states.shape[1], current, threads=self.threads,
         )  # fmt: skip
         return current ^ (n & 1)

@@ -53,16 +53,21 @@ def _from_environment():
     return int(text)
 
 
+def parts(work, total, threads=None):
+    """Into how many parts `share` would cut a job."""
+    return max(1, min(threads or get_num_threads(), total, 1 + work // _SMALL))
+
+
 def share(kernel, work, total, *arguments, threads=1):
     """Run `kernel(*arguments, low, high)` over parts of range(total).
 
     `work` is the number of multiply-adds in all: a small job stays on the calling thread.
     """
-    parts = min(threads, total, 1 + work // _SMALL)
-    if parts <= 1:
+    count = parts(work, total, threads)
+    if count == 1:
         kernel(*arguments, 0, total)
         return
-    cuts = [total * part // parts for part in range(parts + 1)]
+    cuts = [total * part // count for part in range(count + 1)]
     others = [
         _workers().submit(kernel, *arguments, low, high)
         for low, high in zip(cuts[1:-1], cuts[2:], strict=True)

@@ -1,0 +1,94 @@
+"""JAX as an outside oracle: jax.lax.scan and jax.grad in float64."""
+
+import importlib.util
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import pytest
+from helpers import (
+    DTYPES,
+    GRADIENTS,
+    LOSS_READOUTS,
+    LOSSES,
+    STATES,
+    assert_close,
+    flatten,
+    make_problem,
+    wide,
+)
+
+import fastbptt as fb
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="JAX is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def jax_process():
+    """One process for JAX alone: where its threads run, os.fork warns, and other tests fork."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def in_jax(cell, loss, head, arrays, x, y, state, weights):
+    """Loss, final state and gradients of (U, W, b, V, c), x and the state, as NumPy arrays."""
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    activation = {
+        "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "identity": lambda a: a
+    }  # fmt: skip
+
+    def total(arrays, x, state):
+        U, W, b, V, c = arrays
+
+        def step(state, x_t):
+            a = x_t @ U.T + state[0] @ W.T + b
+            if cell == "lstm":
+                i, f, g, o = jnp.split(a, 4, axis=1)
+                memory = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
+                state = (jax.nn.sigmoid(o) * jnp.tanh(memory), memory)
+            else:
+                state = (activation[cell.removeprefix("rnn-")](a),)
+            return state, state[0]
+
+        final, h = jax.lax.scan(step, state, x)
+        a = h @ V.T + c
+        if loss == "cross_entropy":
+            E = -jnp.take_along_axis(jax.nn.log_softmax(a), y[..., None], axis=2)[..., 0]
+        elif loss == "binary_cross_entropy":
+            log_o, log_not_o = jax.nn.log_sigmoid(a), jax.nn.log_sigmoid(-a)
+            E = -(y * log_o + (1 - y) * log_not_o).sum(axis=2)
+        else:
+            o = jax.nn.softmax(a) if head == "softmax" else activation[head](a)
+            E = ((o - y) ** 2).sum(axis=2)
+        return (weights * E).sum(), final
+
+    run = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True))
+    return jax.tree.map(np.asarray, run(arrays, x, state))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "rnn-sigmoid", "lstm"])
+@pytest.mark.parametrize("loss, head", LOSS_READOUTS)
+def test_loss_states_and_gradients_are_those_of_jax(jax_process, cell, loss, head, dtype):
+    for sizes in [(15, 3, 4, 9, 5), (40, 1, 17, 21, 3)]:
+        q = make_problem(cell, sizes, dtype, loss, head)
+        weights = q.rng.random(sizes[:2]).astype(dtype)
+        state = q.state if isinstance(q.state, tuple) else (q.state,)
+        arguments = wide((tuple(q.network.arrays()), q.x, q.y, state, weights))
+        job = jax_process.submit(in_jax, cell, loss, head, *arguments)
+        (due, final), (arrays, dx, dstate) = job.result()
+
+        r = fb.bptt(
+            q.network, q.x, q.y, loss, weights=weights, state=q.state, input_grad=True
+        )  # fmt: skip
+        assert_close(r.loss, due, LOSSES[dtype], "loss")
+        for ours, theirs in zip(flatten(r.state), final, strict=True):
+            assert_close(ours, theirs, STATES[dtype], "final state")
+        gradients = [*r.grad.arrays(), r.grad_x, *flatten(r.grad_state)]
+        for ours, theirs in zip(gradients, (*arrays, dx, *dstate), strict=True):
+            assert_close(ours, theirs, GRADIENTS[dtype])

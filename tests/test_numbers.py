@@ -1,0 +1,277 @@
+"""Accuracy of tanh and sigmoid, NaN and infinity, long sequences, the caller's environment."""
+
+import threading
+
+import numpy as np
+import pytest
+from helpers import (
+    CELLS, DTYPES, GRADIENTS, STATES, assert_close, assert_same_bits, flatten, make_layer, make_problem,
+)  # fmt: skip
+
+import fastbptt as fb
+
+EXTENDED = np.finfo(np.longdouble).nmant > np.finfo(np.float64).nmant
+ULPS = 4 if EXTENDED else 5  # without a wider type the reference itself is off by up to one
+FLOAT32_ERROR = 3e-7
+
+
+def activate(values, name, along):
+    """g(values) by one step of an RNN with W = 0, the values along the batch or along the units."""
+    one = np.ones(1, values.dtype)
+    U, x = (one, values) if along == "batch" else (values, one)
+    H = len(U)
+    layer = fb.RNN(U[:, None], np.zeros((H, H), U.dtype), np.zeros(H, U.dtype), activation=name)
+    return fb.run(layer, x[None, :, None])[0].ravel()
+
+
+def exact(values, name):
+    x = values.astype(np.longdouble)
+    with np.errstate(over="ignore", under="ignore"):
+        if name == "tanh":
+            return np.tanh(x)
+        e = np.exp(-np.abs(x))
+        return np.where(x < 0, e, 1) / (1 + e)
+
+
+def arguments(dtype, count):
+    """Every size of number with both signs, most of them where the functions bend."""
+    info = np.finfo(dtype)
+    rng = np.random.default_rng(0)
+    tail = 90 if dtype == "float32" else 709
+    sizes = np.concatenate([
+        rng.uniform(0, 1, count), rng.uniform(0, 20, count), rng.uniform(0, tail + 5, count),
+        2.0 ** rng.uniform(info.minexp, info.maxexp, count),
+        [0, 0.5, 1, 2, 0.5 * np.log(2), np.log(2), 9, 9.01, 10, 19, 20, 22, tail, info.max, info.tiny],
+        [info.smallest_subnormal, info.tiny / 3, info.eps, info.eps / 2, info.max / 2],
+    ]).astype(dtype)  # fmt: skip
+    return np.concatenate([sizes, -sizes])
+
+
+@pytest.mark.parametrize("along, count", [("batch", 60_000), ("units", 150)])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_float32_activations_are_off_by_at_most_3e_7(name, along, count):
+    x = arguments("float32", count)
+    error = np.abs(activate(x, name, along) - exact(x, name))
+    assert error.max() <= FLOAT32_ERROR, f"at {x[error.argmax()]!r}"
+
+
+@pytest.mark.parametrize("along, count", [("batch", 60_000), ("units", 150)])
+@pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+def test_float64_activations_are_off_by_at_most_4_ulp(name, along, count):
+    x = arguments("float64", count)
+    got, due = activate(x, name, along), exact(x, name)
+    ulp = np.spacing(np.maximum(np.abs(due), np.finfo("f8").tiny).astype("f8"))
+    error = np.abs(got - due) / ulp
+    error[(np.abs(due) < np.finfo("f8").tiny) & (got == 0)] = 0  # a subnormal may become 0
+    assert error.max() <= ULPS, f"at {x[error.argmax()]!r}: {got[error.argmax()]!r}"
+
+
+@pytest.mark.parametrize("along, count", [("batch", 10_000), ("units", 150)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_saturate_exactly_and_never_pass_their_limits(dtype, along, count):
+    x = arguments(dtype, count)
+    tanh, sigmoid = activate(x, "tanh", along), activate(x, "sigmoid", along)
+    assert (np.abs(tanh) <= 1).all() and (sigmoid >= 0).all() and (sigmoid <= 1).all()
+    flat, one, none = (10, 18, 110) if dtype == "float32" else (20, 40, 750)
+    assert (tanh[x >= flat] == 1).all() and (tanh[x <= -flat] == -1).all()
+    assert (sigmoid[x >= one] == 1).all() and (sigmoid[x <= -none] == 0).all()
+    assert (tanh[x == 0] == 0).all() and (sigmoid[x == 0] == 0.5).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_lstm_of_any_finite_input_stays_within_its_bounds(dtype):
+    x = arguments(dtype, 500)[:, None, None]
+    layer = fb.LSTM.init(1, 9, rng=0, dtype=dtype)
+    h, (s, c), cache = fb.forward(layer, x)
+    assert (np.abs(h) <= 1).all() and (np.abs(c) <= len(x)).all()
+    g = fb.backward(cache, np.ones_like(h))
+    assert all(np.isfinite(a).all() for a in g.layer.arrays()[1:])  # dU holds the huge x itself
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("B, b", [(1, 0), (3, 1), (8, 7)])
+def test_nan_reaches_what_follows_in_its_own_sequence_and_nothing_else(cell, dtype, B, b):
+    p = make_problem(cell, (9, B, 4, 17, 3), dtype)
+    t, others = 5, np.arange(B) != b
+    x = p.x.copy()
+    x[t, b, 2] = np.nan
+
+    h, _, cache = fb.forward(p.layer, x, p.state)
+    clean_h, _, clean_cache = fb.forward(p.layer, p.x, p.state)
+    assert np.isnan(h[t:, b]).all() and np.array_equal(h[:t], clean_h[:t])
+    assert np.array_equal(h[:, others], clean_h[:, others])
+    g, clean = fb.backward(cache, p.dh, p.dstate), fb.backward(clean_cache, p.dh, p.dstate)
+    assert np.isnan(g.layer.W).any() and np.isnan(g.layer.U).any()
+    assert np.array_equal(g.x[:, others], clean.x[:, others])
+    for one, other in zip(flatten(g.state), flatten(clean.state), strict=True):
+        assert np.array_equal(one[others], other[others])
+
+    for memory in ("full", fb.Checkpointed(segment=2), fb.Truncated(2, 3)):
+        r = fb.bptt(p.network, x, p.y, state=p.state, memory=memory, input_grad=True)
+        clean = fb.bptt(p.network, p.x, p.y, state=p.state, memory=memory, input_grad=True)
+        assert np.isnan(r.loss) and np.isnan(r.grad.layer.W).any() and np.isnan(r.grad.readout.V).any()
+        assert np.array_equal(r.grad_x[:, others], clean.grad_x[:, others])
+        for one, other in zip(flatten((r.grad_state, r.state)), flatten((clean.grad_state, clean.state)), strict=True):
+            assert np.array_equal(one[others], other[others])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_behaves_as_in_numpy(cell, dtype, value):
+    p = make_problem(cell, (1, 3, 4, 17, 3), dtype)
+    x = p.x.copy()
+    x[0, 1, 2] = value
+    h, state = fb.run(p.layer, x, p.state)
+    first = p.state[0] if cell == "lstm" else p.state
+    a = x[0] @ p.layer.U.T + first @ p.layer.W.T + p.layer.b
+
+    def sigmoid(a):
+        return 1 / (1 + np.exp(-a))
+
+    if cell == "lstm":
+        i, f, g, o = np.split(a, 4, axis=1)
+        c = sigmoid(f) * p.state[1] + sigmoid(i) * np.tanh(g)
+        assert_close(state[1], c, STATES["float32"])
+        due = sigmoid(o) * np.tanh(c)
+    else:
+        due = {"tanh": np.tanh, "sigmoid": sigmoid, "relu": lambda a: np.maximum(a, 0), "identity": lambda a: a}[
+            cell.removeprefix("rnn-")
+        ](a)
+    finite = np.isfinite(due)
+    assert np.array_equal(np.isfinite(h[0]), finite) and np.array_equal(h[0][~finite], due[~finite])
+    assert_close(h[0][finite], due[finite], STATES["float32"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_subnormal_inputs_are_fine(cell, dtype):
+    p = make_problem(cell, (30, 3, 4, 17, 3), dtype)
+    tiny = p.x * np.finfo(dtype).smallest_subnormal * 100
+    assert tiny.any()
+    r = fb.bptt(p.network, tiny, p.y, input_grad=True)
+    zero = fb.bptt(p.network, tiny * 0, p.y, input_grad=True)
+    assert_close(r.loss, zero.loss, GRADIENTS[dtype])
+    for one, other in zip(flatten((r.grad_x, r.state)), flatten((zero.grad_x, zero.state)), strict=True):
+        assert_close(one, other, GRADIENTS[dtype])
+    vanishing = fb.backward(fb.forward(p.layer, p.x)[2], p.dh * np.finfo(dtype).tiny)
+    assert all(np.isfinite(a).all() for a in (*vanishing.layer.arrays(), vanishing.x))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("tokens", [False, True])
+@pytest.mark.parametrize("loss, readout", [("squared_error", "tanh"), ("cross_entropy", "softmax")])
+def test_what_lies_past_a_length_never_matters(cell, tokens, loss, readout):
+    p = make_problem(cell, (9, 4, 5, 7, 3), "float32", loss, readout, tokens)
+    lengths = np.array([9, 0, 4, 8])
+    past = np.arange(9)[:, None] >= lengths
+    dirty, clean = ([a.copy() for a in (p.x, p.y, p.dh)] for _ in range(2))
+    weights = [np.ones((9, 4), "f4") for _ in range(2)]
+    for a in dirty:
+        a[past] = np.nan if a.dtype.kind == "f" else 10**9
+    for a in clean:
+        a[past] = 0
+    weights[0][past] = np.nan
+    for memory in ("full", fb.Checkpointed(segment=2), fb.Truncated(2, 5)):
+        one, other = (
+            fb.bptt(p.network, x, y, loss, lengths=lengths, weights=w, state=p.state, memory=memory,
+                    reduction="mean", input_grad=not tokens)
+            for (x, y, _), w in zip((dirty, clean), weights, strict=True)
+        )  # fmt: skip
+        assert np.isfinite(one.loss)
+        assert_same_bits(one, other)
+    results = []
+    for x, _, dh in (dirty, clean):
+        h, state, cache = fb.forward(p.layer, x, p.state, lengths=lengths)
+        assert (h[past] == 0).all()
+        g = fb.backward(cache, dh, p.dstate, deltas=True)
+        assert (g.deltas[past] == 0).all() and (tokens or (g.x[past] == 0).all())
+        results.append(flatten((h, state, g.layer, g.x, g.state, g.deltas)))
+    assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_positions_of_weight_zero_are_left_out_not_multiplied(cell, reduction):
+    p = make_problem(cell, (9, 4, 5, 7, 3), "float32")
+    weights = p.rng.integers(0, 2, (9, 4)).astype("f4")
+    y = np.where(weights[:, :, None] == 0, np.float32(np.nan), p.y)
+    y_inf = np.where(weights[:, :, None] == 0, np.float32(np.inf), p.y)
+    one, two, other = (
+        fb.bptt(p.network, p.x, y, weights=weights, reduction=reduction) for y in (y, y_inf, p.y)
+    )
+    assert np.isfinite(one.loss)
+    assert_same_bits(one, other)
+    assert_same_bits(two, other)
+
+
+@pytest.mark.parametrize("cell", ["rnn-tanh", "rnn-sigmoid", "lstm"])
+@pytest.mark.parametrize("B", [1, 4])
+def test_float32_follows_float64_over_a_thousand_steps(cell, B):
+    results = []
+    single = make_problem(cell, (1000, B, 8, 32, 3), "float32")
+    for dtype in DTYPES:
+        layer, head = (part.replace_arrays([a.astype(dtype) for a in part.arrays()])
+                       for part in (single.layer, single.readout))  # fmt: skip
+        x, y = single.x.astype(dtype), single.y.astype(dtype)
+        results.append((fb.run(layer, x)[0], fb.bptt(fb.Network(layer, head), x, y, input_grad=True)))
+    (h, r), (h64, r64) = results
+    assert_close(h, h64, STATES["float32"], "states")
+    for one, other in zip(flatten((r.grad, r.grad_x)), flatten((r64.grad, r64.grad_x)), strict=True):
+        assert_close(one, other, GRADIENTS["float32"], "gradient")
+
+
+def test_dw_stays_accurate_over_a_million_steps():
+    T, I, H = 10**6, 2, 4
+    x = np.random.default_rng(0).standard_normal((T, 1, I)).astype("f4")
+    y = np.broadcast_to(np.float32(1), (T, 1, 1))
+    grads = []
+    for dtype in DTYPES:
+        layer = make_layer("rnn-tanh", I, H, "float32", np.random.default_rng(1))
+        head = fb.Readout.init(H, 1, rng=2)
+        network = fb.Network(layer, head)
+        network = network.replace_arrays([a.astype(dtype) for a in network.arrays()])
+        r = fb.bptt(network, x.astype(dtype), y.astype(dtype), memory="8MB")
+        grads.append(r.grad.arrays())
+    for one, other in zip(*grads, strict=True):
+        assert_close(one, other, 1e-4)
+
+
+def arithmetic(_=None):
+    """What changes when subnormals are flushed, or rounding differs, on the calling thread."""
+    single, double = np.array([1e-40], "f4"), np.array([1e-310])
+    plain = float("1e-310") * float("0.1")
+    assert plain > 0, "subnormals are flushed"
+    third = np.array([1.0, -1.0]) / np.array([3.0, 3.0])
+    return [plain, *(single * np.float32(0.5)).tolist(), *(double * 0.1).tolist(), *third.tolist(), np.geterr()]
+
+
+def failing(h, y, start):
+    if start:
+        raise ArithmeticError
+    return 0.0, np.zeros_like(h)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_floating_point_environment_is_left_as_it_was(threads, set_threads):
+    set_threads(threads)
+    before, inside = arithmetic(), []
+
+    def loss(h, y, start):
+        inside.append(arithmetic())
+        return 0.0, h * np.float32(1e-38)
+
+    p = make_problem("lstm", (3000, 4, 5, 32, 3), "float32", tokens=True)
+    bad = p.x.copy()
+    bad[2990, 1] = 99
+    fb.bptt(p.network, p.x, p.y, progress=lambda done, total: inside.append(arithmetic()))
+    fb.bptt(p.network, p.x, None, loss)
+    with pytest.raises(ValueError):
+        fb.bptt(p.network, bad, p.y, memory="2MB")
+    with pytest.raises(ArithmeticError):
+        fb.bptt(p.network, p.x, None, failing, memory=fb.Checkpointed(segment=50))
+    thread = threading.Thread(target=lambda: inside.append(arithmetic()))
+    thread.start()
+    thread.join()
+    assert len(inside) > 3 and all(found == before for found in [*inside, arithmetic()])

@@ -1,0 +1,212 @@
+"""Across processes: forks, Ctrl-C, environment variables, warnings, and the cache on disk."""
+
+import ast
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from threading import Timer
+
+import pytest
+from checks import kill, run_python, start_python
+
+import fastbptt as fb
+
+SMALL = """
+import hashlib
+import numpy as np
+import fastbptt as fb
+from helpers import all_results, make_problem
+
+p = make_problem("lstm", (600, 16, 4, 48, 2), "float32")
+
+def answer(_=None):
+    results = all_results(fb.bptt(p.network, p.x, p.y, memory="1MB"))
+    return hashlib.sha256(b"".join(a.tobytes() for a in results)).hexdigest()
+"""
+
+
+@pytest.fixture(scope="module")
+def due():
+    """The answer of a plain process."""
+    return run_python(SMALL + "print(answer())").strip()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("how", [
+    """
+pid = os.fork()
+if not pid:
+    os._exit(0 if answer() == before else 3)
+assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+""",
+    """
+import multiprocessing
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    assert pool.map(answer, range(6), chunksize=1) == [before] * 6
+""",
+], ids=["os.fork", "multiprocessing"])  # fmt: skip
+def test_a_process_forked_after_a_call_can_call_again(due, how):
+    # Python itself warns of forks beside other threads; here that is the question.
+    code = f"import os\n{SMALL}\nbefore = answer()\n{how}\nassert answer() == before\nprint(before)"
+    assert run_python(code).strip() == due
+
+
+LONG = """
+import signal
+import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def tokens(T, B):
+    return np.broadcast_to(np.uint8(1), (T, B))
+
+def long(cell, T, B, H, **given):
+    make = fb.LSTM.init if cell == "lstm" else fb.RNN.init
+    network = fb.Network(make(4, H, rng=0), fb.Readout.init(H, 2, rng=1))
+    y = np.broadcast_to(np.float32(0.1), (T, B, 2))
+    return network, tokens(T, B), y
+
+def interrupted(call):
+    print("started", flush=True)
+    try:
+        call()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    else:
+        print("finished", flush=True)
+"""
+INTERRUPTED = {
+    "full": "n, x, y = long('rnn', 10**6, 1, 256)\ncall = lambda: fb.bptt(n, x, y)",
+    "budget": "n, x, y = long('lstm', 10**6, 16, 64)\ncall = lambda: fb.bptt(n, x, y, memory='64MB')",
+    "truncated": "n, x, y = long('lstm', 10**6, 16, 64)\n"
+    "call = lambda: fb.bptt(n, x, y, memory=fb.Truncated(500, 1000))",
+    "wide": "n, x, y = long('lstm', 10**5, 16, 1024)\ncall = lambda: fb.bptt(n, x, y, memory='200MB')",
+    "narrow": "n, x, y = long('rnn', 10**8, 1, 2)\ncall = lambda: fb.evaluate(n, x, y)",
+    "run": "n, x, y = long('rnn', 10**8, 1, 64)\ncall = lambda: fb.run(n.layer, x, keep='last')",
+    "forward": "n, x, y = long('rnn', 10**6, 1, 256)\ncall = lambda: fb.forward(n.layer, x)",
+    "backward": "n, x, y = long('lstm', 40_000, 8, 128)\nh, _, cache = fb.forward(n.layer, x)\n"
+    "call = lambda: fb.backward(cache, h)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", INTERRUPTED)
+def test_ctrl_c_stops_a_long_call_and_leaves_the_package_usable(due, what):
+    warm = INTERRUPTED[what].replace("10**6", "10").replace("10**5", "10").replace("10**8", "10")
+    warm = warm.replace("40_000", "10").replace("'64MB'", "'900MB'")
+    code = f"{SMALL}{LONG}\n{warm}\ncall()\n{INTERRUPTED[what]}\ninterrupted(call)\nprint(answer())"
+    with start_python(code) as process:
+        limit = Timer(60, kill, [process])
+        limit.start()
+        try:
+            first = process.stdout.readline()
+            assert first == "started\n", process.stderr.read()
+            time.sleep(0.3)
+            sent = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.stdout.readline() == "interrupted\n"
+            took = time.monotonic() - sent
+            assert process.stdout.readline().strip() == due
+        finally:
+            limit.cancel()
+            kill(process)
+    assert took < 2, f"Ctrl-C took {took:.1f} s"
+
+
+def test_the_environment_sets_the_number_of_threads(due):
+    count = """
+import os
+def threads():
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+before = threads()
+most = []
+fb.bptt(p.network, p.x, p.y, progress=lambda *_: most.append(threads()))
+most.append(threads())
+print(answer(), max(most) - before)
+"""
+    for n in (1, 3):
+        bits, more = run_python(SMALL + count, FASTBPTT_NUM_THREADS=str(n)).split()
+        assert bits == due and int(more) <= n - 1
+
+
+@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
+def test_a_bad_number_of_threads_in_the_environment_is_named(value):
+    code = SMALL + "try:\n    answer()\nexcept (ValueError, TypeError) as e:\n    print(type(e).__name__, e)"
+    out = run_python(code, FASTBPTT_NUM_THREADS=value)
+    assert out.split()[0] in ("ValueError", "TypeError")
+    assert "FASTBPTT_NUM_THREADS" in out and value in out
+
+
+@pytest.mark.parametrize("by", ["variable", "option"])
+def test_import_and_a_call_warn_of_nothing(due, by):
+    how = {"PYTHONWARNINGS": "error"} if by == "variable" else {}
+    options = ["-W", "error"] if by == "option" else []
+    assert run_python(SMALL + "print(answer())", *options, **how).strip() == due
+    code = "import sys, fastbptt as fb\nfb.LSTM, fb.Truncated(1, 2)\nassert 'numba' not in sys.modules"
+    run_python(code, *options, **how)
+
+
+ACTIVATE = """
+import numpy as np
+import fastbptt as fb
+one = np.ones((1, 1), "f4")
+h, _ = fb.run(fb.RNN(one, 0 * one, 0 * one[0]), 0.5 * one[None])
+print(fb.__file__, h.item())
+"""
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the package's sources, on the path, with a compiler cache of its own."""
+    import fastbptt.kernels
+
+    package = tmp_path / "path" / "fastbptt"
+    ignore = shutil.ignore_patterns("__pycache__", "*.nbi", "*.nbc")
+    shutil.copytree(Path(fb.__file__).parent, package, ignore=ignore)
+    shutil.copytree(
+        Path(fastbptt.kernels.__file__).parent, package / "kernels", ignore=ignore, dirs_exist_ok=True
+    )
+
+    def activate():
+        out = run_python(
+            ACTIVATE, cwd=package.parent, PYTHONPATH=str(package.parent),
+            NUMBA_CACHE_DIR=str(tmp_path / "cache"), PYTHONDONTWRITEBYTECODE="1",
+        )  # fmt: skip
+        file, value = out.rsplit(maxsplit=1)
+        assert Path(file).parent == package
+        return float(value)
+
+    activate.package, activate.cache = package, tmp_path / "cache"
+    return activate
+
+
+def square_tanh(folder):
+    """Make every compiled function named tanh return its square; how many returns that changed."""
+    changed = 0
+    for path in folder.rglob("*.py"):
+        tree, before = ast.parse(path.read_text(encoding="utf-8")), changed
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef) and "tanh" in function.name:
+                for node in ast.walk(function):
+                    if isinstance(node, ast.Return) and node.value is not None:
+                        node.value = ast.BinOp(node.value, ast.Mult(), node.value)
+                        changed += 1
+        if changed > before:
+            path.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
+    return changed
+
+
+def test_compiled_code_is_cached_on_disk_and_never_stale(copied):
+    def files():
+        return {path: path.stat().st_mtime_ns for path in copied.cache.rglob("*") if path.is_file()}
+
+    tanh = 0.46211715726000975
+    assert copied() == pytest.approx(tanh, abs=3e-7)
+    compiled = files()
+    assert compiled
+    assert copied() == pytest.approx(tanh, abs=3e-7)
+    assert files() == compiled, "a second process compiled again"
+    assert square_tanh(copied.package / "kernels") > 0, "no function named tanh in the kernels"
+    assert copied() == pytest.approx(tanh**2, abs=3e-7)
+    assert sys.flags.dont_write_bytecode or not list(copied.package.rglob("*.nbi"))
