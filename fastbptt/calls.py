@@ -9,9 +9,10 @@ import numpy as np
 
 from . import arguments, inputs, states
 from .chain import Leaf, state_bytes, step_bytes
-from .engine import backward_stretches, panel_steps, stretches
+from .engine import backward_stretches, stretches
 from .inputs import Call
 from .losses import Output
+from .sizes import panel_steps
 from .sources import Floats
 
 
@@ -71,14 +72,11 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     ------
     ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
     """
-
     call = Call(layer, x, state, lengths, device)
     steps = call.steps()
     chain, source = call.chain(steps), call.source(steps)
     size = call.T * step_bytes(call.layers, call.B) + state_bytes(call.layers, call.B)
-    leaf = Leaf(
-        np.empty(size // layer.dtype.itemsize, layer.dtype), chain.recurrences, call.T
-    )
+    leaf = Leaf(np.empty(size // layer.dtype.itemsize, layer.dtype), chain.recurrences, call.T)
     h = np.empty((call.T, call.B, layer.outputs), layer.dtype)
     chain.set_state(call.initial)
     chain.begin(leaf, 0)
@@ -106,7 +104,6 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
     -------
     Gradient with .layer, .x, .state and .deltas
     """
-
     if not isinstance(cache, Cache):
         raise TypeError(f"cache must come from forward(), not {arguments.describe(cache)}")
     input_grad = arguments.flag("input_grad", input_grad)
@@ -156,7 +153,6 @@ def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
     h : (T, B, H), or with keep="last" the last, (B, H) (each sequence's at its own end)
     state : the final state
     """
-
     arguments.choice("keep", keep, ("all", "last"))
     call = Call(layer, x, state, lengths, device)
     steps = call.steps()
@@ -181,7 +177,6 @@ def predict(network, x, state=None, *, lengths=None, device=None):
     o : (T, B, O), the readout's outputs, 0 past a sequence's length
     state : the final state
     """
-
     readout = inputs.network(network).readout
     if readout is None:
         raise ValueError("network must have a readout to predict with, but its readout is None")

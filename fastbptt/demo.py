@@ -2,6 +2,7 @@
 
 import platform
 import sys
+import threading
 import time
 import tracemalloc
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 
 from . import demo_text as text
 
-CHUNK = 64
+CHUNK = 32
 """Steps of a training chunk: the state is carried on from chunk to chunk, the gradient is not."""
 
 EXACT_HIDDEN = 64
@@ -103,8 +104,8 @@ class Exact:
     bits: float
     measured_bytes: int
     plan: object
-    full_bytes: int
     frontier: tuple
+    between: list
 
 
 def exact_gradient(ids, budget, hidden=EXACT_HIDDEN, seed=0):
@@ -117,8 +118,7 @@ def exact_gradient(ids, budget, hidden=EXACT_HIDDEN, seed=0):
     plan = fb.plan(network, steps, memory=budget)
     print(f"\nExact gradient of an LSTM with {hidden} units (float32)")
     print(f"through {steps:,} characters, within {budget}:", flush=True)
-    if not compiled(lambda: fb.bptt(network, x[:2], y[:2], "cross_entropy")):
-        print("  (the kernels were compiled: only the first run on a machine does that)")
+    warm_up(network)
     with Bar("steps", plan.forward_steps + plan.backward_steps) as bar:
         tracemalloc.start()
         try:
@@ -129,16 +129,26 @@ def exact_gradient(ids, budget, hidden=EXACT_HIDDEN, seed=0):
         finally:
             tracemalloc.stop()
     frontier = fb.frontier(network, steps)
+    budgets = np.geomspace(frontier[-1].peak_bytes, frontier[0].peak_bytes, 80).astype(int)
+    between = [fb.plan(network, steps, memory=int(budget)) for budget in budgets[1:-1]]
     bits = result.loss / steps / np.log(2)
-    full = fb.plan(network, steps, memory="full").peak_bytes
-    return Exact(steps, hidden, budget, seconds, bits, measured, plan, full, frontier)
+    return Exact(steps, hidden, budget, seconds, bits, measured, plan, frontier, between)
 
 
-def compiled(call, seconds=2.0):
-    """Make a first, tiny call; return whether it was quick, its kernels being on disk already."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start < seconds
+def warm_up(network):
+    """Make each call once on two characters, so that no later one is timed while compiling."""
+    import fastbptt as fb
+
+    note = "  compiling the kernels (only the first run on a machine does) ..."
+    notice = threading.Timer(1.5, print, [note], {"flush": True})
+    notice.start()
+    try:
+        x = np.zeros((2, 1), np.uint8)
+        fb.bptt(network, x, x, "cross_entropy", reduction="mean")
+        fb.evaluate(network, x, x, loss="cross_entropy")
+        fb.predict(network, x)
+    finally:
+        notice.cancel()
 
 
 def report_exact(exact):
@@ -152,7 +162,7 @@ def report_exact(exact):
         f"  memory   {exact.measured_bytes / 1e6:.1f} MB peak measured (tracemalloc), "
         f"{plan.peak_bytes / 1e6:.1f} MB planned"
     )
-    print(f"           {exact.full_bytes / 1e6:,.0f} MB if every step were cached")
+    print(f"           {exact.frontier[0].peak_bytes / 1e6:,.0f} MB if every step were cached")
     print(
         f"  loss     {exact.bits:.3f} bits per character, untrained "
         f"(a uniform guess: {np.log2(text.CLASSES):.3f})"
@@ -190,7 +200,7 @@ class Learning:
         self.characters = self.updates = self.seconds = 0
 
 
-def train(network, train_ids, held_ids, seconds, B, rate=4e-3):
+def train(network, train_ids, held_ids, seconds, B, rate=1e-2):
     """Train by truncated BPTT for that many seconds, the weights updated in place.
 
     The text is cut into B streams that run side by side. Every chunk of `CHUNK` steps starts from
@@ -218,7 +228,7 @@ def train(network, train_ids, held_ids, seconds, B, rate=4e-3):
             state, at = r.state, at + CHUNK
             if at + CHUNK > len(x):
                 state, at = None, 0
-            recent += (r.loss / np.log(2) - recent) * max(0.02, 1 / (1 + learning.updates))
+            recent += (r.loss / np.log(2) - recent) * max(0.03, 1 / (1 + learning.updates))
             learning.training.append((elapsed, recent))
             learning.updates += 1
             learning.characters += x[part].size

@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
 # Okabe and Ito's colours, told apart with any colour vision.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+BLUE, SKY, ORANGE, GREEN, GREY = "#0072B2", "#56B4E9", "#D55E00", "#009E73", "#555555"
 
 
 def draw(path, learning, exact, title):
@@ -22,35 +22,27 @@ def draw(path, learning, exact, title):
 
 
 def _learning(axes, learning):
-    """Bits per character against training time, the baselines as named lines."""
+    """Bits per character against training time; the baselines are named at the right."""
     seconds, bits = zip(*learning.held_out, strict=True)
-    axes.plot(*zip(*learning.training, strict=True), color=BLUE, linewidth=0.8, alpha=0.4)
-    axes.plot(seconds, bits, color=BLUE, marker="o", markersize=4)
-    axes.annotate(
-        f"LSTM, held-out text\n{bits[-1]:.2f} at the end (thin: training text)",
-        (seconds[-1], bits[-1]),
-        (0, -8),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        color=BLUE,
-    )
+    label = f"LSTM, held-out text: {bits[-1]:.2f} at the end"
+    axes.plot(seconds, bits, color=BLUE, marker="o", markersize=4, label=label)
+    label = "LSTM, training text, running mean"
+    axes.plot(*zip(*learning.training, strict=True), color=SKY, linewidth=0.9, label=label)
     for (name, value), style in zip(learning.baselines.items(), ("-", "--", ":"), strict=True):
         axes.axhline(value, color=GREY, linestyle=style, linewidth=1.2)
         axes.annotate(
-            f"{name}: {value:.2f}",
+            f"{name}\n{value:.2f}",
             (1, value),
-            (0, 2),
+            (4, 0),
             xycoords=("axes fraction", "data"),
             textcoords="offset points",
-            ha="right",
-            va="bottom",
+            va="center",
             color=GREY,
             fontsize=9,
         )
-    lowest = min(*bits, *learning.baselines.values())
-    axes.set_xlim(left=0)
-    axes.set_ylim(max(0, lowest - 0.7), max(*bits[:1], *learning.baselines.values()) + 0.4)
+    axes.legend(loc="upper right", frameon=False)
+    axes.set_xlim(0, seconds[-1])
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("training time (s)")
     axes.set_ylabel("bits per character (lower is better)")
     axes.set_title("Character LSTM trained by truncated BPTT", fontsize=11)
@@ -58,14 +50,20 @@ def _learning(axes, learning):
 
 def _memory(axes, exact):
     """Peak bytes against the time factor for full caching and for one, two, three recomputes."""
-    peaks = [plan.peak_bytes / 1e6 for plan in exact.frontier]
-    factors = [plan.time_factor for plan in exact.frontier]
-    axes.plot(peaks, factors, color=GREEN, marker="o", linestyle="--", linewidth=0.8)
-    for plan, peak, factor in zip(exact.frontier, peaks, factors, strict=True):
+    plans = sorted([*exact.frontier, *exact.between], key=lambda plan: plan.peak_bytes)
+    axes.plot(
+        [plan.peak_bytes / 1e6 for plan in plans],
+        [plan.time_factor for plan in plans],
+        color=GREEN,
+        linewidth=1.2,
+    )
+    for plan in exact.frontier:
+        point = (plan.peak_bytes / 1e6, plan.time_factor)
+        axes.plot(*point, color=GREEN, marker="o")
         axes.annotate(
-            f"{_recomputes(plan.recomputes)}\n{peak:,.3g} MB",
-            (peak, factor),
-            (7, 5),
+            f"{_recomputes(plan.recomputes)}\n{_bytes(plan.peak_bytes)}",
+            point,
+            (8, 5),
             textcoords="offset points",
             fontsize=9,
             color=GREEN,
@@ -73,10 +71,11 @@ def _memory(axes, exact):
     here = exact.plan.peak_bytes / 1e6
     axes.plot(here, exact.plan.time_factor, color=ORANGE, marker="D", markersize=8)
     axes.annotate(
-        f"this run: budget {exact.budget}\n{exact.measured_bytes / 1e6:.3g} MB measured",
+        f"this run: budget {exact.budget}\n{_bytes(exact.measured_bytes)} measured",
         (here, exact.plan.time_factor),
-        (10, -12),
+        (0, -10),
         textcoords="offset points",
+        ha="right",
         va="top",
         color=ORANGE,
     )
@@ -86,6 +85,10 @@ def _memory(axes, exact):
     axes.set_xlabel("peak memory (MB)")
     axes.set_ylabel("time factor (1 = nothing recomputed)")
     axes.set_title(f"Exact gradient through {exact.steps:,} characters", fontsize=11)
+
+
+def _bytes(count):
+    return f"{count / 1e9:.3g} GB" if count >= 1e9 else f"{count / 1e6:.3g} MB"
 
 
 def _recomputes(count):

@@ -5,69 +5,12 @@ Ctrl-C to be heard. A stretch never crosses a multiple of its own length nor, in
 of a panel, so panels are cut at the same absolute times whatever the schedule.
 """
 
-from dataclasses import dataclass
 from time import monotonic
 
 import numpy as np
 
 from .chain import Leaf
-
-_SCRATCH = 1 << 20  # bytes of scratch that stay in a core's own cache
-_PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into float64
-_OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
-
-
-def panel_steps(batch):
-    """Steps after which weight gradients are carried into float64: a power of two."""
-    return _power_of_two_below(_PANEL_ROWS // max(1, batch))
-
-
-def _power_of_two_below(n):
-    return 1 << max(0, int(n).bit_length() - 1)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The bytes that a call needs besides checkpoints and cached steps."""
-
-    batch: int
-    base: int
-    per_step: int  # scratch for each step of a stretch
-    per_token_step: int  # the same when x holds tokens
-
-    def steps(self, tokens, spare=None):
-        """Steps in a stretch; `spare`: bytes of a budget that scratch may take a quarter of."""
-        per_step = self.per_token_step if tokens else self.per_step
-        limit = _SCRATCH if spare is None else max(0, min(_SCRATCH, spare // 4))
-        return min(
-            panel_steps(self.batch), _power_of_two_below(max(1, limit // max(1, per_step)))
-        )
-
-    def fixed(self, spare=None):
-        """Bytes besides checkpoints and cached steps, for tokens or not."""
-        dense = self.steps(False, spare) * self.per_step
-        tokens = self.steps(True, spare) * self.per_token_step
-        return self.base + max(dense, tokens)
-
-
-def sizes(layers, readout, batch):
-    """Bound the fixed bytes of bptt, backward and evaluate for these layers."""
-    item = layers[0].dtype.itemsize
-    weights = [a for layer in layers for a in layer.arrays()]
-    weights += readout.arrays() if readout is not None else []
-    accumulators = sum(a.size * (2 * item + 8 + (item if item < 8 else 0)) for a in weights)
-    state = sum(layer.planes * layer.hidden * batch * item for layer in layers)
-    spare = sum(4 * layer.hidden * batch * item for layer in layers)
-    widths = sum((layer.gates + 2) * layer.hidden for layer in layers)
-    outputs = 0 if readout is None else 2 * readout.outputs
-    rows = 4 * 8  # row numbers (twice), loss values, weights
-    ids = 2 * 8
-    return Sizes(
-        batch=batch,
-        base=accumulators + 8 * state + spare + 64 * batch + _OBJECTS,
-        per_step=batch * ((widths + outputs + 2 * layers[0].inputs) * item + rows + ids),
-        per_token_step=batch * ((widths + outputs) * item + rows + ids),
-    )
+from .sizes import panel_steps
 
 
 class Progress:
@@ -162,7 +105,7 @@ class _Run:
 
     def _new_leaf(self, steps):
         if not self.plan.exact:
-            steps = self.plan.cache_bytes // self.plan.step_bytes
+            steps = min(self.plan.steps, self.plan.memory.k2)
         return Leaf(self.arena[len(self.stored) * self.checkpoint :], self.chain.recurrences, steps)
 
     def _note_final(self, stop):
@@ -186,9 +129,7 @@ class _Run:
         self.stored.append(position)
 
     def _restore(self, position):
-        self.chain.set_state(
-            self._checkpoint(len(self.stored) - 1) if position else self.initial
-        )
+        self.chain.set_state(self._checkpoint(len(self.stored) - 1) if position else self.initial)
 
     def _discard(self, position):
         self.stored.pop()

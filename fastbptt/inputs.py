@@ -4,9 +4,9 @@ import numpy as np
 
 from . import arguments, devices, states
 from .chain import Chain
-from .engine import sizes
 from .kernels.cpu import team
 from .layers import Network, Recurrent
+from .sizes import sizes
 from .sources import Floats, Ids, Lengths
 
 
@@ -79,9 +79,9 @@ class Call:
     def chain(self, steps):
         return Chain(self.layers, self.B, self.lengths, steps, team.get_num_threads())
 
-    def steps(self, readout=None, spare=None):
+    def steps(self, readout=None, reserve=None):
         """Steps in a stretch of this call."""
-        steps = sizes(self.layers, readout, self.B).steps(self.tokens, spare)
+        steps = sizes(self.layers, readout, self.B).steps(self.tokens, reserve)
         return max(1, min(steps, self.T))
 
     def out(self, array):

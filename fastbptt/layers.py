@@ -266,6 +266,4 @@ def _uniform(shapes, hidden, rng, dtype):
     dtype = arguments.dtype(dtype)
     rng = np.random.default_rng(rng)
     bound = hidden**-0.5
-    return {
-        name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()
-    }
+    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}

@@ -3,10 +3,10 @@
 import numpy as np
 
 from . import arguments
-from .kernels.cpu import linear, losses
+from .kernels.cpu import losses
 from .kernels.cpu.recurrence import Linear
 from .kernels.cpu.team import share
-from .sources import NO_FLOATS, NO_IDS, NO_WEIGHTS
+from .sources import NO_IDS
 
 NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 

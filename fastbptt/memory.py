@@ -259,14 +259,17 @@ def make_plan(T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: in
     )
 
 
-def frontier(T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: int) -> Frontier:
-    """The plans for full caching and for the least memory with one, two and three recomputes."""
-    plans = [make_plan(T, B, state_bytes, step_bytes, fixed_bytes, Full())]
+def frontier(T: int, state_bytes: int, step_bytes: int, plan_of, budget_of) -> Frontier:
+    """The plans for full caching and for the least memory with one, two and three recomputes.
+
+    `plan_of(policy)` makes a plan; `budget_of(cache_bytes)` is the budget that leaves so many bytes
+    for checkpoints and cached steps.
+    """
+    plans = [plan_of(Full())]
     for recomputes in (1, 2, 3):
         least = checkpointing.least_memory(T, state_bytes, step_bytes, recomputes)
         if least < plans[-1].cache_bytes:  # a short sequence may need no more recomputes
-            policy = Checkpointed(fixed_bytes + least)
-            plans.append(make_plan(T, B, state_bytes, step_bytes, fixed_bytes, policy))
+            plans.append(plan_of(Checkpointed(budget_of(least))))
     return Frontier(plans)
 
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import numpy as np
 
 from . import arguments, devices, inputs, memory
-from .chain import state_bytes, step_bytes
-from .engine import sizes
 from .layers import Network
+from .sizes import sizes
 
 
 def choose(network, T, B, policy):
-    """Return the plan, and what its budget leaves for scratch and cache (None: no budget)."""
+    """Return the plan, and the bytes that its budget reserves for scratch (None: no budget)."""
     policy = memory.as_policy(policy)
-    layers = [inputs.network(network).layer]
-    fixed = sizes(layers, network.readout, B)
-    S, C = state_bytes(layers, B), step_bytes(layers, B)
+    size = sizes([inputs.network(network).layer], network.readout, B)
     budget = getattr(policy, "budget", None)
-    spare = None if budget is None else budget - fixed.base - S - C
-    return memory.make_plan(T, B, S, C, fixed.fixed(spare), policy), spare
+    if budget is None:
+        reserve, fixed = None, size.base + size.scratch()
+    else:
+        reserve = size.reserve(budget, T)
+        if reserve < size.per_step:
+            raise memory.MemoryLimitError(budget, size.budget(T, 0))
+        fixed = size.base + reserve
+    return memory.make_plan(T, B, size.state, size.step, fixed, policy), reserve
 
 
 def plan(
@@ -53,11 +56,12 @@ def frontier(network, T, B=1, *, device=None):
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     devices.require(device)
-    layers = [inputs.network(network).layer]
-    fixed = sizes(layers, network.readout, B)
+    size = sizes([inputs.network(network).layer], network.readout, B)
     return memory.frontier(
-        T, B, state_bytes(layers, B), step_bytes(layers, B), fixed.fixed()
-    )
+        T, size.state, size.step,
+        lambda policy: choose(network, T, B, policy)[0],
+        lambda cache_bytes: size.budget(T, cache_bytes),
+    )  # fmt: skip
 
 
 def explain(layer, T, B=1, *, dtype=None, device=None):
@@ -79,7 +83,9 @@ def explain(layer, T, B=1, *, dtype=None, device=None):
     layer = inputs.recurrent(layer.layer if isinstance(layer, Network) else layer)
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     if dtype is not None:
-        layer = layer.replace_arrays([np.asarray(a, arguments.dtype(dtype)) for a in layer.arrays()])
+        layer = layer.replace_arrays(
+            [np.asarray(a, arguments.dtype(dtype)) for a in layer.arrays()]
+        )
         if readout is not None:
             readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
     scratch = sizes([layer], readout, B)

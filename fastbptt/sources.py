@@ -33,7 +33,7 @@ class Floats:
 
 
 class Ids:
-    """An integer array of shape (T, B), classes 0..`classes`-1 wherever `counts` says they count."""
+    """Integers of shape (T, B): classes 0..`classes`-1 wherever `counts` says that they count."""
 
     def __init__(self, name, values, classes, dtype, counts, panel_steps):
         self.name = name

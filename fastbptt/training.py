@@ -93,8 +93,8 @@ def bptt(
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
-    plan, spare = planning.choose(network, call.T, call.B, memory)
-    steps = call.steps(network.readout, spare)
+    plan, reserve = planning.choose(network, call.T, call.B, memory)
+    steps = call.steps(network.readout, reserve)
     threads = team.get_num_threads()
     stage = _loss_stage(network, call, y, loss, weights, reduction, steps, threads)
     report, finish = _progress(progress)
@@ -150,9 +150,7 @@ def _loss_stage(network, call, y, loss, weights, reduction, steps, threads):
         source = Floats(y, steps)
     factor = 1.0
     if reduction == "mean":
-        count = sum(
-            int(np.count_nonzero(counted(a, b))) for a, b in stretches(0, call.T, steps)
-        )
+        count = sum(int(np.count_nonzero(counted(a, b))) for a, b in stretches(0, call.T, steps))
         factor = 1.0 / count if count else 0.0
     output = losses.Output(readout, call.B, steps, threads)
     weights = Weights(weights, call.B, steps)
@@ -202,7 +200,6 @@ def _progress(progress):
         return report, bar.close
     if not callable(progress):
         raise TypeError(
-            f"progress must be True or a callable (done, total), "
-            f"not {arguments.describe(progress)}"
+            f"progress must be True or a callable (done, total), not {arguments.describe(progress)}"
         )
     return progress, lambda: None

@@ -21,12 +21,38 @@ def _scopes(module):
 
 
 def element(context, builder, array_type, array, index):
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+    """The address of a flat element."""
+    if isinstance(array_type, types.Array):
+        array = context.make_array(array_type)(context, builder, array).data
+    return builder.gep(array, [index])
 
 
 def require_contiguous(array):
-    if not (isinstance(array, types.Array) and array.layout == "C"):
+    """Raise at compile time unless `array` is a C-contiguous array or comes from `data`."""
+    if not (isinstance(array, types.CPointer) or getattr(array, "layout", None) == "C"):
         raise TypeError(f"a C-contiguous array is needed, not {array}")
+
+
+@intrinsic
+def data(typingctx, array):
+    """The array without its shape: functions of it are compiled once, not once a dimension."""
+    require_contiguous(array)
+
+    def codegen(context, builder, signature, args):
+        return context.make_array(array)(context, builder, args[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic
+def itemsize(typingctx, array):
+    """The bytes of an element."""
+    size = array.dtype.bitwidth // 8
+
+    def codegen(context, builder, signature, args):
+        return context.get_constant(types.intp, size)
+
+    return types.intp(array), codegen
 
 
 @intrinsic

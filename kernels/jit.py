@@ -7,22 +7,9 @@ Cache: Numba keys its disk cache on the function's own code and file, not on wha
 calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with any kernel source.
 """
 
-import hashlib
-from pathlib import Path
-
 import numba
 
-
-def _source_key():
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-SOURCE_KEY = _source_key()
+from . import SOURCE_KEY  # noqa: F401 - the entry kernels take it from here
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
@@ -32,7 +19,7 @@ inner = numba.njit(**OPTIONS)
 INLINED = {**OPTIONS, "forceinline": True}
 
 scalar = numba.njit(**INLINED)
-"""Decorate a function of numbers: inlined always, else LLVM could not vectorise the loop around it."""
+"""Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
 
 
 def entry(function):

@@ -116,9 +116,7 @@ def _functions(dtype, terms, mantissa, high, low, lowest, highest, flat):
 
 
 LN2 = 0.6931471805599453
-_FLOAT32 = _functions(
-    np.float32, 7, 23, 45426 / 2**16, 1.428606820309417e-06, -87.33, 88.37, 10.0
-)
+_FLOAT32 = _functions(np.float32, 7, 23, 45426 / 2**16, 1.428606820309417e-06, -87.33, 88.37, 10.0)
 _FLOAT64 = _functions(
     np.float64, 14, 52, 762123384785 / 2**40, 7.371002565167799e-13, -708.39, 709.43, 20.0
 )

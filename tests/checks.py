@@ -1,5 +1,6 @@
-"""What the robustness tests share: a rejection, the least budget a refusal names, subprocesses."""
+"""What the robustness tests share: rejections, the least budget a refusal names, subprocesses."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,8 +9,54 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import make_problem
 
 import fastbptt as fb
+
+SIZES = (6, 3, 4, 5, 2)  # T, B, I, H, O of `small_problem`
+
+f16, f64, c64, longdouble = (
+    lambda a, name=name: a.astype(name)
+    for name in ("float16", "float64", "complex64", "longdouble")
+)
+
+
+def small_problem():
+    """A float32 problem to spoil, with tokens, class ids and networks of other readouts."""
+    p = make_problem("rnn-tanh", SIZES, "float32")
+    T, B, I, H, O = SIZES
+    p.tokens, p.ids = p.rng.integers(0, I, (T, B)), p.rng.integers(0, O, (T, B))
+    p.lstm = fb.LSTM.init(I, H, rng=p.rng)
+    p.bare = fb.Network(p.layer, None)
+    p.softmax, p.sigmoid = (
+        fb.Network(p.layer, fb.Readout.init(H, O, rng=p.rng, activation=name))
+        for name in ("softmax", "sigmoid")
+    )
+    return p
+
+
+def changed(array, index, value):
+    """A copy with one element changed."""
+    array = array.copy()
+    array[index] = value
+    return array
+
+
+def train(function, p, **changes):
+    """`fb.bptt` or `fb.evaluate` on the problem with some arguments changed."""
+    given = {"network": p.network, "x": p.x, "y": p.y} | changes
+    network, x, y = (given.pop(name) for name in ("network", "x", "y"))
+    return function(network, x, y, **given)
+
+
+def bptt(p, **changes):
+    return train(fb.bptt, p, **changes)
+
+
+def contents(p):
+    """The bytes of everything that a call must not change."""
+    arrays = (*p.network.arrays(), p.x, p.y, p.state, p.tokens, p.ids, p.dh)
+    return [a.tobytes() for a in arrays]
 
 
 def rejected(call, *words, errors=(ValueError, TypeError)):
@@ -72,7 +119,5 @@ def run_python(code, *options, timeout=60, **given):
 
 def kill(process):
     """End the process and all that it forked."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

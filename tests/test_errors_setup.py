@@ -1,21 +1,18 @@
 """Rejected layers, networks, budgets, devices and files; a budget too small names the least."""
 
-import re
-
 import numpy as np
 import pytest
-from checks import least_bytes, rejected
+from checks import SIZES, bptt, f16, f64, least_bytes, rejected, small_problem
 from helpers import assert_same_bits, make_problem
-from test_errors import bptt, f16, f64
 
 import fastbptt as fb
 
-T, B, I, H, O = SIZES = (6, 3, 4, 5, 2)
+T, B, I, H, O = SIZES
 
 
 @pytest.fixture
 def p():
-    return make_problem("rnn-tanh", SIZES, "float32")
+    return small_problem()
 
 
 def rnn(p, **changes):
@@ -45,10 +42,28 @@ LAYERS = {
     "three gates": (lambda p: lstm(W=(3 * H, H)), "W", str((3 * H, H))),
     "rows of an RNN": (lambda p: lstm(U=(H, I)), "U", str((H, I)), str(4 * H)),
     "V of one axis": (lambda p: fb.Readout(np.zeros(H, "f4"), np.zeros(1, "f4")), "V", str((H,))),
-    "c of another O": (lambda p: fb.Readout(np.zeros((O, H), "f4"), np.zeros(O + 1, "f4")), "c", str((O + 1,))),
-    "relu readout": (lambda p: fb.Readout(p.readout.V, p.readout.c, "relu"), "activation", "'relu'", "'softmax'"),
-    "readout of another H": (lambda p: fb.Network(p.layer, fb.Readout.init(H + 3, O, rng=0)), "readout", str((O, H + 3))),
-    "readout of another dtype": (lambda p: fb.Network(p.layer, fb.Readout.init(H, O, rng=0, dtype="float64")), "readout", "float64", "float32"),
+    "c of another O": (
+        lambda p: fb.Readout(np.zeros((O, H), "f4"), np.zeros(O + 1, "f4")),
+        "c",
+        str((O + 1,)),
+    ),
+    "relu readout": (
+        lambda p: fb.Readout(p.readout.V, p.readout.c, "relu"),
+        "activation",
+        "'relu'",
+        "'softmax'",
+    ),
+    "readout of another H": (
+        lambda p: fb.Network(p.layer, fb.Readout.init(H + 3, O, rng=0)),
+        "readout",
+        str((O, H + 3)),
+    ),
+    "readout of another dtype": (
+        lambda p: fb.Network(p.layer, fb.Readout.init(H, O, rng=0, dtype="float64")),
+        "readout",
+        "float64",
+        "float32",
+    ),
     "a readout as layer": (lambda p: fb.Network(p.readout, p.readout), "layer", "Readout"),
     "an array as layer": (lambda p: fb.Network(p.layer.W, p.readout), "layer", str((H, H))),
     "a layer as readout": (lambda p: fb.Network(p.layer, p.layer), "readout", "RNN"),
@@ -59,11 +74,22 @@ LAYERS = {
     "init in float16": (lambda p: fb.LSTM.init(I, H, dtype="float16"), "dtype", "float16"),
     "init in integers": (lambda p: fb.RNN.init(I, H, dtype="int32"), "dtype", "int32"),
     "init in nonsense": (lambda p: fb.RNN.init(I, H, dtype="floaty"), "dtype", "floaty"),
-    "arrays too few": (lambda p: p.network.replace_arrays(p.network.arrays()[1:]), "arrays", "5", "4"),
-    "arrays in another order": (lambda p: p.network.replace_arrays(p.network.arrays()[::-1]), "arrays"),
-    "arrays of float16": (lambda p: p.network.replace_arrays([f16(a) for a in p.network.arrays()]), "float16"),
+    "arrays too few": (
+        lambda p: p.network.replace_arrays(p.network.arrays()[1:]),
+        "arrays",
+        "5",
+        "4",
+    ),
+    "arrays in another order": (
+        lambda p: p.network.replace_arrays(p.network.arrays()[::-1]),
+        "arrays",
+    ),
+    "arrays of float16": (
+        lambda p: p.network.replace_arrays([f16(a) for a in p.network.arrays()]),
+        "float16",
+    ),
     "to nowhere": (lambda p: p.network.to("moon"), "device", "'moon'"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("wrong", LAYERS)
@@ -100,7 +126,7 @@ POLICIES = {
     "segment no integer": (lambda: fb.Checkpointed(segment=2.5), "segment", "2.5"),
     "neither budget nor segment": (lambda: fb.Checkpointed(), "budget", "segment"),
     "both budget and segment": (lambda: fb.Checkpointed("1MB", segment=3), "budget", "segment"),
-    "budget in parsecs": (lambda: fb.Checkpointed("5 parsecs"), "budget", "'5 parsecs'"),
+    "budget in parsecs": (lambda: fb.Checkpointed("5 parsecs"), "'5 parsecs'"),
     "negative budget": (lambda: fb.Checkpointed(-3), "budget", "-3"),
 }
 
@@ -108,11 +134,10 @@ POLICIES = {
 @pytest.mark.parametrize("wrong", MEMORY)
 def test_memory_is_full_a_size_or_a_policy(p, wrong):
     memory = MEMORY[wrong]()
-    shown = repr(memory) if isinstance(memory, (str, int, float)) else ""
-    for call in (lambda: bptt(p, memory=memory), lambda: fb.plan(p.network, T, B, memory=memory)):
-        rejected(call, "memory")
-        with pytest.raises((ValueError, TypeError), match=re.escape(shown)):
-            call()
+    came = [str(memory)] if isinstance(memory, (int, float)) else []
+    came += [repr(memory)] if isinstance(memory, str) else []
+    rejected(lambda: bptt(p, memory=memory), "memory", *came)
+    rejected(lambda: fb.plan(p.network, T, B, memory=memory), "memory", *came)
 
 
 @pytest.mark.parametrize("wrong", POLICIES)
@@ -127,12 +152,15 @@ def test_policies_reject(p, wrong):
     rejected(lambda: bptt(p, memory=make()), *words, errors=errors)
 
 
-@pytest.mark.parametrize("cell, sizes, tokens", [
-    ("rnn-tanh", SIZES, False),
-    ("rnn-relu", (800, 2, 3, 9, 3), False),
-    ("lstm", (300, 1, 3, 17, 2), False),
-    ("lstm", (401, 4, 30, 8, 2), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, sizes, tokens",
+    [
+        ("rnn-tanh", SIZES, False),
+        ("rnn-relu", (800, 2, 3, 9, 3), False),
+        ("lstm", (300, 1, 3, 17, 2), False),
+        ("lstm", (401, 4, 30, 8, 2), True),
+    ],
+)
 def test_a_budget_too_small_names_the_least_that_works(cell, sizes, tokens):
     p = make_problem(cell, sizes, "float32", tokens=tokens)
     least = least_bytes(p.network, p.T, p.B)
@@ -167,13 +195,16 @@ def test_a_forced_gpu_that_is_not_there_says_what_is_missing(p, monkeypatch, dev
         monkeypatch.setenv("FASTBPTT_DEVICE", device)
     calls = {
         "to": [lambda: p.network.to(device)],
-    }.get(by, [
-        lambda: fb.forward(p.layer, p.x, **given),
-        lambda: fb.run(p.layer, p.x, **given),
-        lambda: fb.predict(p.network, p.x, **given),
-        lambda: fb.evaluate(p.network, p.x, p.y, **given),
-        lambda: fb.bptt(p.network, p.x, p.y, **given),
-    ])  # fmt: skip
+    }.get(
+        by,
+        [
+            lambda: fb.forward(p.layer, p.x, **given),
+            lambda: fb.run(p.layer, p.x, **given),
+            lambda: fb.predict(p.network, p.x, **given),
+            lambda: fb.evaluate(p.network, p.x, p.y, **given),
+            lambda: fb.bptt(p.network, p.x, p.y, **given),
+        ],
+    )
     for call in calls:
         with pytest.raises(Exception, match=r"(?i)cuda|gpu"):
             call()

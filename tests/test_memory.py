@@ -49,13 +49,16 @@ def check_peak(network, x, y, *args, **given):
 
 
 @pytest.mark.parametrize("memory", POLICIES, ids=str)
-@pytest.mark.parametrize("cell, sizes, dtype", [
-    ("rnn-tanh", (1500, 4, 8, 32, 3), "float32"),
-    ("rnn-relu", (4000, 1, 5, 17, 30), "float32"),
-    ("lstm", (1500, 3, 8, 20, 3), "float32"),
-    ("lstm", (700, 2, 40, 16, 20), "float64"),
-    ("rnn-tanh", (40, 3, 200, 100, 60), "float64"),  # the weights outweigh the cache
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "cell, sizes, dtype",
+    [
+        ("rnn-tanh", (1500, 4, 8, 32, 3), "float32"),
+        ("rnn-relu", (4000, 1, 5, 17, 30), "float32"),
+        ("lstm", (1500, 3, 8, 20, 3), "float32"),
+        ("lstm", (700, 2, 40, 16, 20), "float64"),
+        ("rnn-tanh", (40, 3, 200, 100, 60), "float64"),  # the weights outweigh the cache
+    ],
+)
 def test_measured_peak_is_within_the_plan(cell, sizes, dtype, memory):
     p = make_problem(cell, sizes, dtype)
     try:
@@ -71,13 +74,22 @@ VARIANTS = {
     "tokens": ({"tokens": True}, lambda p: {}),
     "small tokens": ({"tokens": True}, lambda p: {"x": p.x.astype("u1")}),
     "lengths": ({}, lambda p: {"lengths": p.lengths}),
-    "weights": ({}, lambda p: {"weights": p.rng.random((p.T, p.B)).astype("f4"), "reduction": "mean"}),
+    "weights": (
+        {},
+        lambda p: {"weights": p.rng.random((p.T, p.B)).astype("f4"), "reduction": "mean"},
+    ),
     "Fortran order": ({}, lambda p: {"x": np.asfortranarray(p.x), "y": np.asfortranarray(p.y)}),
     "reversed": ({}, lambda p: {"x": p.x[::-1, ::-1, ::-1], "y": p.y[::-1]}),
     "every second": ({}, lambda p: {"x": np.repeat(p.x, 2, 2)[:, :, ::2]}),
-    "cross-entropy": ({"loss": "cross_entropy", "readout": "softmax"}, lambda p: {"loss": "cross_entropy"}),
-    "binary": ({"loss": "binary_cross_entropy", "readout": "sigmoid"}, lambda p: {"loss": "binary_cross_entropy"}),
-}  # fmt: skip
+    "cross-entropy": (
+        {"loss": "cross_entropy", "readout": "softmax"},
+        lambda p: {"loss": "cross_entropy"},
+    ),
+    "binary": (
+        {"loss": "binary_cross_entropy", "readout": "sigmoid"},
+        lambda p: {"loss": "binary_cross_entropy"},
+    ),
+}
 
 
 @pytest.mark.parametrize("memory", ["full", "500KB", fb.Truncated(40, 100)], ids=str)
@@ -100,7 +112,7 @@ def test_measured_peak_is_within_the_plan_for_a_callable_without_y(memory, reado
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
 def test_every_budget_from_the_least_to_full_is_kept_and_never_runs_more_for_more(cell):
-    p = make_problem(cell, (900, 4, 3, 48, 2), "float32")
+    p = make_problem(cell, (250, 8, 3, 96, 2), "float32")
     full = fb.plan(p.network, p.T, p.B)
     least, steps = least_bytes(p.network, p.T, p.B), []
     exact = fb.bptt(p.network, p.x, p.y)
@@ -120,14 +132,25 @@ def test_peak_of_truncation_does_not_grow_with_time(cell, k1, k2):
     assert len({plan.peak_bytes for plan in plans}) == 1
     assert plans[0].peak_bytes <= fb.plan(network, k1 + k2, 8).peak_bytes
     peaks = []
-    for T in (500, 10_000):
+    for T in (500, 2500):
         x, y = np.zeros((T, 8, 16), "f4"), np.zeros((T, 8, 4), "f4")
         peaks.append(check_peak(network, x, y, memory=fb.Truncated(k1, k2))[1])
     assert peaks[1] <= peaks[0] + OBJECTS
 
 
-@pytest.mark.parametrize("memory", ["full", "700KB", 1_000_000, fb.Full(), fb.Checkpointed("1MiB"),
-                                    fb.Checkpointed(segment=100), fb.Truncated(7, 30)], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "memory",
+    [
+        "full",
+        "700KB",
+        1_000_000,
+        fb.Full(),
+        fb.Checkpointed("1MiB"),
+        fb.Checkpointed(segment=100),
+        fb.Truncated(7, 30),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
 def test_bptt_carries_out_the_plan(cell, memory):
     p = make_problem(cell, (2000, 3, 4, 16, 2), "float32")
@@ -135,7 +158,9 @@ def test_bptt_carries_out_the_plan(cell, memory):
     plan = fb.plan(p.network, 2000, 3, **given)
     assert fb.bptt(p.network, p.x, p.y, **given).plan == plan
     T = 2000
-    assert plan.time_factor == pytest.approx((plan.forward_steps + 2 * plan.backward_steps) / (3 * T))
+    assert plan.time_factor == pytest.approx(
+        (plan.forward_steps + 2 * plan.backward_steps) / (3 * T)
+    )
     assert plan.forward_steps >= T and plan.backward_steps >= T
     assert len(list(plan.actions)) > 0
     if not isinstance(memory, fb.Truncated):
@@ -148,8 +173,15 @@ def test_bptt_carries_out_the_plan(cell, memory):
 
 def test_plans_of_other_arguments_differ():
     network = make_problem("lstm").network
-    plans = [fb.plan(network, T, B, memory=m) for T in (90, 91) for B in (1, 2) for m in ("full", fb.Truncated(9, 9))]
-    assert all((one == other) == (i == j) for i, one in enumerate(plans) for j, other in enumerate(plans))
+    plans = [
+        fb.plan(network, T, B, memory=m)
+        for T in (90, 91)
+        for B in (1, 2)
+        for m in ("full", fb.Truncated(9, 9))
+    ]
+    assert all(
+        (one == other) == (i == j) for i, one in enumerate(plans) for j, other in enumerate(plans)
+    )
 
 
 @pytest.mark.parametrize("memory", POLICIES, ids=str)
@@ -221,7 +253,7 @@ def test_memory_maps_larger_than_the_budget_are_read_stretch_by_stretch(tmp_path
     # The readers that cache nothing hold no more than their results.
     tracemalloc.start()
     fb.evaluate(p.network, x, y)
-    h, state = fb.run(p.layer, x, keep="last")
+    h = fb.run(p.layer, x, keep="last")[0]
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert h.shape == (B, 16) and peak <= 4_000_000

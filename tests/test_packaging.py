@@ -26,7 +26,7 @@ for name in {blocked}:
     sys.modules[name] = None  # importing it fails
 import numpy as np
 import fastbptt as fb
-network = fb.Network(fb.LSTM.init(3, 4, rng=0), fb.Readout.init(4, 2, rng=1))
+network = fb.Network(fb.RNN.init(3, 4, rng=0), fb.Readout.init(4, 2, rng=1))
 x, y = np.ones((5, 2, 3), np.float32), np.zeros((5, 2, 2), np.float32)
 loss = fb.bptt(network, x, y).loss
 files = {{n: m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "fastbptt"}}

@@ -157,7 +157,7 @@ def test_no_sequences_take_no_bytes(memory_):
     plan = make_plan(7, 0, 0, 0, 0, memory_)
     assert plan.peak_bytes == 0
     assert plan.actions
-    assert len(memory.frontier(7, 0, 0, 0, 0)) == 1
+    assert len(frontier(7, 0, 0, 0, 0)) == 1
 
 
 def test_a_segment_of_everything_is_full():
@@ -204,8 +204,14 @@ def test_a_plan_prints_as_a_table_with_units():
     assert " " not in values, "values begin in one column"
 
 
+def frontier(T, B, S, C, fixed):
+    return memory.frontier(
+        T, S, C, lambda policy: make_plan(T, B, S, C, fixed, policy), lambda least: fixed + least
+    )
+
+
 def test_the_frontier_has_the_least_memory_for_each_number_of_recomputes():
-    plans = memory.frontier(10**6, 32, 2**15, 2**15, 1000)
+    plans = frontier(10**6, 32, 2**15, 2**15, 1000)
     assert isinstance(plans, tuple)
     assert [plan.recomputes for plan in plans] == [0, 1, 2, 3]
     assert plans[0] == make_plan(10**6, 32, 2**15, 2**15, 1000, "full")
@@ -220,5 +226,5 @@ def test_the_frontier_has_the_least_memory_for_each_number_of_recomputes():
 
 @pytest.mark.parametrize(("T", "rows"), [(0, 1), (1, 1), (2, 1), (3, 2), (40, 4)])
 def test_the_frontier_of_a_short_sequence_has_no_row_twice(T, rows):
-    plans = memory.frontier(T, 1, 1, 1, 0)
+    plans = frontier(T, 1, 1, 1, 0)
     assert len(plans) == len({plan.peak_bytes for plan in plans}) == rows

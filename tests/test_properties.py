@@ -51,7 +51,7 @@ def problems(draw, longest=40, widest=20):
 
 def bptt(q, options, memory="full"):
     x, y = q.x, q.y
-    if "lengths" in options:
+    if options.get("lengths") is not None:
         x, y = spoil_beyond(x, options["lengths"]), spoil_beyond(y, options["lengths"])
     floats = x.dtype.kind == "f"
     return fb.bptt(q.network, x, y, q.loss, memory=memory, input_grad=floats, **options)

@@ -5,10 +5,12 @@ Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
 
 from functools import cache
 
-from ..access import get, put
+import numpy as np
+
+from ..access import data, get, put
 from ..jit import SOURCE_KEY, entry
 from ..maths import like
-from .products import outer, product
+from .products import NEAR_A, NEAR_D, outer, product
 
 
 @cache
@@ -18,15 +20,15 @@ def build_project():
 
     @entry
     def project(out, a, ids, w, bias, inner_size, columns, low, high):
-        """Rows low..high of `out`; with tokens (`ids` not empty) row r of `a` is one-hot at ids[r]."""
+        """Rows low..high of `out`; if `ids` is not empty, row r of `a` is one-hot at ids[r]."""
         key  # noqa: B018 - enters the disk cache's key
         for r in range(low, high):
             for j in range(columns):
                 put(out, r * columns + j, get(bias, j))
         if ids.size == 0:
             product(
-                out, low * columns, columns, a, low * inner_size, inner_size,
-                high - low, w, inner_size, columns,
+                data(out), low * columns, columns, data(a), low * inner_size, inner_size,
+                high - low, data(w), inner_size, columns,
             )  # fmt: skip
             return
         for r in range(low, high):
@@ -50,8 +52,8 @@ def build_multiply():
         for i in range(low * columns, high * columns):
             put(out, i, 0)
         product(
-            out, low * columns, columns, a, low * inner_size, inner_size,
-            high - low, w, inner_size, columns,
+            data(out), low * columns, columns, data(a), low * inner_size, inner_size,
+            high - low, data(w), inner_size, columns,
         )  # fmt: skip
 
     return multiply
@@ -70,7 +72,11 @@ def build_accumulate():
         """
         key  # noqa: B018 - enters the disk cache's key
         if ids.size == 0:
-            outer(panel, a, inner_size, d, columns, rows, count, low, high)
+            near_a, near_d = np.empty(NEAR_A, a.dtype), np.empty(NEAR_D, a.dtype)
+            outer(
+                data(panel), data(a), inner_size, data(d), columns, data(rows), count, low, high,
+                data(near_a), data(near_d),
+            )  # fmt: skip
             return
         for n in range(count):
             r = get(rows, n)
@@ -114,4 +120,3 @@ def build_flush():
             put(panel, i, like(0, s))
 
     return flush
-

@@ -8,18 +8,26 @@ which rows, columns, segment or thread a call covers, nor on the shape of the ti
 
 import numpy as np
 
+from ..access import get, itemsize, put
 from ..jit import inner
-from .tile import VECTOR_BYTES, tile
+from ..maths import like
+from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
 
-# Rows of a tile and its vectors of columns, widest first: as many sums as registers hold.
+# Rows of a tile and its vectors of columns, widest first: sums that the registers hold.
 _TILES = (
     {6: (4, 2, 1), 4: (4, 2, 1), 2: (8, 4, 2, 1), 1: (8, 4, 2, 1)}
     if VECTOR_BYTES == 64
     else {6: (2, 1), 4: (2, 1), 2: (4, 2, 1), 1: (8, 4, 2, 1)}
 )
-_PANEL_BYTES = 256  # a row of a panel: what the widest tile reads at once
-_INNER_BLOCK = 256  # terms of a sum that keep a strip of w in the first-level cache
+_PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
+_INNER_BLOCK = 256  # terms of a sum: keeps a panel of w in the first-level cache
 _ROW_BLOCK = 128  # the same for `outer`, whose terms are rows
+_OUTER_BYTES = 1024  # bytes of a row of d that `outer` packs at once
+_OUTER_HEIGHT = 96  # columns of a, rows of the result, that it packs at once
+
+
+NEAR_A = _ROW_BLOCK * _OUTER_HEIGHT  # numbers that `outer` needs room for
+NEAR_D = _ROW_BLOCK * _OUTER_BYTES // 4
 
 
 def tiles(rows):
@@ -28,50 +36,56 @@ def tiles(rows):
     return height, _TILES[height][0]
 
 
-def panel_columns(dtype):
-    """Columns in a panel of a packed matrix."""
-    return _PANEL_BYTES // np.dtype(dtype).itemsize
+def packed_size(inner_size, columns, itemsize):
+    """Numbers in a packed matrix: its last panel is filled up with zeros."""
+    width = _PANEL_BYTES // itemsize
+    return inner_size * -(-columns // width) * width
 
 
 def pack(w):
     """`w` (inner_size, columns) as panels of columns one after another, each contiguous."""
-    width = panel_columns(w.dtype)
-    if w.shape[1] <= width:
-        return np.array(w, order="C").reshape(-1)
-    packed = np.empty(w.size, w.dtype)
-    used = 0
-    for start in range(0, w.shape[1], width):
-        panel = w[:, start : start + width]
-        packed[used : used + panel.size].reshape(panel.shape)[...] = panel
-        used += panel.size
+    inner_size, columns = w.shape
+    width = _PANEL_BYTES // w.itemsize
+    packed = np.empty(packed_size(inner_size, columns, w.itemsize), w.dtype)
+    panels = packed.reshape(-1, inner_size, width)
+    whole = columns // width
+    panels[:whole] = w[:, : whole * width].reshape(inner_size, whole, width).transpose(1, 0, 2)
+    if whole * width < columns:
+        panels[-1, :, : columns - whole * width] = w[:, whole * width :]
+        panels[-1, :, columns - whole * width :] = 0
     return packed
 
 
 def _build_strip(R):
     """A strip of R rows by any number of columns."""
-    widths = _TILES[R]
-    V0, V1, V2, V3 = (widths + (0, 0, 0))[:4]
+    V0, V1, V2, V3 = (_TILES[R] + (0, 0, 0))[:4]
 
     @inner
-    def strip(
-        out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, columns, lanes
-    ):
-        while columns >= V0 * lanes:
-            tile(out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, 0, R, V0, 0)
-            o, j, columns = o + V0 * lanes, j + V0 * lanes, columns - V0 * lanes
-        if V1 > 0 and columns >= V1 * lanes:
-            tile(out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, 0, R, V1, 0)
-            o, j, columns = o + V1 * lanes, j + V1 * lanes, columns - V1 * lanes
-        if V2 > 0 and columns >= V2 * lanes:
-            tile(out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, 0, R, V2, 0)
-            o, j, columns = o + V2 * lanes, j + V2 * lanes, columns - V2 * lanes
-        if V3 > 0 and columns >= V3 * lanes:
-            tile(out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, 0, R, V3, 0)
-            o, j, columns = o + V3 * lanes, j + V3 * lanes, columns - V3 * lanes
-        if columns > 0:
+    def strip(out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, columns):
+        lanes = VECTOR_BYTES // itemsize(out)
+        width = _PANEL_BYTES // itemsize(out)
+        j = 0
+        while j + V0 * lanes <= columns:
+            wj = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V0, 0)
+            j += V0 * lanes
+        if V1 > 0 and j + V1 * lanes <= columns:
+            wj = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V1, 0)
+            j += V1 * lanes
+        if V2 > 0 and j + V2 * lanes <= columns:
+            wj = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V2, 0)
+            j += V2 * lanes
+        if V3 > 0 and j + V3 * lanes <= columns:
+            wj = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V3, 0)
+            j += V3 * lanes
+        if j < columns:
+            wj = w_start + j // width * w_panel + j % width
             tile(
-                out, o, o_step, a, i, a_step, a_next, w, j, w_next, rows, first, last, columns,
-                R, 1, 1,
+                out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last,
+                columns - j, R, 1, 1,
             )  # fmt: skip
 
     return strip
@@ -81,60 +95,65 @@ _strip6, _strip4, _strip2, _strip1 = (_build_strip(R) for R in (6, 4, 2, 1))
 
 
 @inner
-def _block(
-    out, o, o_step, height, a, i, a_step, a_next, w, j, w_next, rows, first, last, columns, lanes
-):
-    """`height` rows by `columns` columns."""
-    r = 0
-    while r + 6 <= height:
-        _strip6(
-            out, o + r * o_step, o_step, a, i + r * a_step, a_step, a_next, w, j, w_next,
-            rows, first, last, columns, lanes,
-        )  # fmt: skip
-        r += 6
-    if r + 4 <= height:
-        _strip4(
-            out, o + r * o_step, o_step, a, i + r * a_step, a_step, a_next, w, j, w_next,
-            rows, first, last, columns, lanes,
-        )  # fmt: skip
-        r += 4
-    if r + 2 <= height:
-        _strip2(
-            out, o + r * o_step, o_step, a, i + r * a_step, a_step, a_next, w, j, w_next,
-            rows, first, last, columns, lanes,
-        )  # fmt: skip
-        r += 2
-    if r < height:
-        _strip1(
-            out, o + r * o_step, o_step, a, i + r * a_step, a_step, a_next, w, j, w_next,
-            rows, first, last, columns, lanes,
-        )  # fmt: skip
+def _block(out, o, o_step, height, a, i, a_step, a_next, w, j, w_panel, first, last, columns):
+    """Add to `height` rows by `columns` columns: panels outside, so that one serves every row."""
+    width = _PANEL_BYTES // itemsize(out)
+    if height == 1:
+        _strip1(out, o, o_step, a, i, a_step, a_next, w, j, w_panel, first, last, columns)
+        return
+    for c in range(0, columns, width):
+        count = min(width, columns - c)
+        p, q, r, left = j + c // width * w_panel, o + c, i, height
+        while left >= 6:
+            _strip6(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            q, r, left = q + 6 * o_step, r + 6 * a_step, left - 6
+        if left >= 4:
+            _strip4(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            q, r, left = q + 4 * o_step, r + 4 * a_step, left - 4
+        if left >= 2:
+            _strip2(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            q, r, left = q + 2 * o_step, r + 2 * a_step, left - 2
+        if left > 0:
+            _strip1(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
 
 
 @inner
 def product(out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, columns):
     """out[r, j] += sum_k a[r, k] * w[k, j] for `rows` rows; w is packed (inner_size, columns)."""
-    lanes = VECTOR_BYTES // out.itemsize
-    width = _PANEL_BYTES // out.itemsize
+    panel = inner_size * (_PANEL_BYTES // itemsize(out))
     for k in range(0, inner_size, _INNER_BLOCK):
         last = min(k + _INNER_BLOCK, inner_size)
-        for j in range(0, columns, width):
-            count = min(width, columns - j)
-            _block(
-                out, out_start + j, out_step, rows, a, a_start, a_step, 1,
-                w, j * inner_size, count, None, k, last, count, lanes,
-            )  # fmt: skip
+        _block(out, out_start, out_step, rows, a, a_start, a_step, 1, w, 0, panel, k, last, columns)
 
 
 @inner
-def outer(out, a, inner_size, d, columns, rows, count, low, high):
-    """out[k, j] += sum_r a[r, k] * d[r, j] over r in rows[:count], for low <= j < high."""
-    lanes = VECTOR_BYTES // out.itemsize
-    width = 2 * VECTOR_BYTES // out.itemsize
+def outer(out, a, inner_size, d, columns, rows, count, low, high, near_a, near_d):
+    """out[k, j] += sum_r a[r, k] * d[r, j] over r in rows[:count], for low <= j < high.
+
+    Rows lie far apart, so blocks of both are brought together first, in `near_a` and `near_d`.
+    """
+    width = _PANEL_BYTES // itemsize(out)
+    span = _OUTER_BYTES // itemsize(out)
+    panel = _ROW_BLOCK * width
     for n in range(0, count, _ROW_BLOCK):
-        last = min(n + _ROW_BLOCK, count)
-        for j in range(low, high, width):
-            _block(
-                out, j, columns, inner_size, a, 0, 1, inner_size,
-                d, j, columns, rows, n, last, min(width, high - j), lanes,
-            )  # fmt: skip
+        terms = min(_ROW_BLOCK, count - n)
+        for j in range(low, high, span):
+            wide = min(span, high - j)
+            for m in range(terms):
+                d_start = get(rows, n + m) * columns + j
+                for c in range(0, wide, width):
+                    target = c // width * panel + m * width
+                    for e in range(width):
+                        inside = c + e < wide
+                        value = get(d, d_start + c + e) if inside else like(0, get(d, d_start))
+                        put(near_d, target + e, value)
+            for k in range(0, inner_size, _OUTER_HEIGHT):
+                height = min(_OUTER_HEIGHT, inner_size - k)
+                for m in range(terms):
+                    a_start = get(rows, n + m) * inner_size + k
+                    for e in range(height):
+                        put(near_a, m * height + e, get(a, a_start + e))
+                _block(
+                    out, k * columns + j, columns, height, near_a, 0, 1, height,
+                    near_d, 0, panel, 0, terms, wide,
+                )  # fmt: skip

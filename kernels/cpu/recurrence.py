@@ -137,7 +137,7 @@ class Recurrence:
         )  # fmt: skip
 
     def reverse(self, states, kept, dh, carry, current, delta, lengths, t0, n, first):
-        """Steps t0+n back to t0: fills `delta`; returns which of `carry[:, 0..1]` is now current."""
+        """Steps t0+n back to t0: fills `delta`; returns which half of `carry` is now current."""
         B, H = self.batch, self.hidden
         share(
             self._reverse, n * B * self.recurrent.size, B,

@@ -6,7 +6,7 @@ A sequence past its length keeps its state, and its deltas are zero.
 """
 
 from .. import cells
-from ..access import get, load, put, settle, store
+from ..access import data, get, load, put, settle, store
 from ..jit import SOURCE_KEY, entry, inner
 from ..maths import like
 from .products import product
@@ -42,6 +42,7 @@ def build_forward(CELL):
         key  # noqa: B018 - enters the disk cache's key
         plane = rows * B * H
         width = GATES * H
+        z_data, states_data, W_data = data(z), data(states), data(W)
         for t in range(n):
             before = first + t if cached else (first + t) & 1
             after = before + 1 if cached else 1 - before
@@ -49,9 +50,9 @@ def build_forward(CELL):
             while b < high:
                 end = _running(lengths, t0 + t, b, high)
                 product(
-                    z, (t * B + b) * width, width,
-                    states, (before * B + b) * H, H,
-                    end - b, W, H, width,
+                    z_data, (t * B + b) * width, width,
+                    states_data, (before * B + b) * H, H,
+                    end - b, W_data, H, width,
                 )  # fmt: skip
                 for r in range(b, end):
                     z_start = (t * B + r) * width
@@ -96,6 +97,7 @@ def build_reverse(CELL):
         key  # noqa: B018 - enters the disk cache's key
         plane = rows * B * H
         width = GATES * H
+        carry_data, delta_data, W_data = data(carry), data(delta), data(W)
         for t in range(n - 1, -1, -1):
             before, after = first + t, first + t + 1
             b = low
@@ -120,9 +122,9 @@ def build_reverse(CELL):
                         store(carry, passed + j, 2 * B * H, ds, GATES)
                     settle()
                 product(
-                    carry, ((1 - current) * B + b) * H, H,
-                    delta, (t * B + b) * width, width,
-                    end - b, W, width, H,
+                    carry_data, ((1 - current) * B + b) * H, H,
+                    delta_data, (t * B + b) * width, width,
+                    end - b, W_data, width, H,
                 )  # fmt: skip
                 if end < high:
                     old, new = (current * B + end) * H, ((1 - current) * B + end) * H

@@ -6,6 +6,7 @@ bits, so the number of threads never shows in a result.
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 
 _SMALL = 400_000  # multiply-adds below which handing work over costs more than it gives
@@ -68,10 +69,7 @@ def share(kernel, work, total, *arguments, threads=1):
         kernel(*arguments, 0, total)
         return
     cuts = [total * part // count for part in range(count + 1)]
-    others = [
-        _workers().submit(kernel, *arguments, low, high)
-        for low, high in zip(cuts[1:-1], cuts[2:], strict=True)
-    ]
+    others = [_workers().submit(kernel, *arguments, low, high) for low, high in pairwise(cuts[1:])]
     try:
         kernel(*arguments, cuts[0], cuts[1])
     finally:  # arrays must outlive the workers, whatever interrupts this thread

@@ -1,8 +1,8 @@
 """The micro-kernel: a small block of a product, held in vector registers over its whole sum.
 
-    out[r, v] += sum_n a[r, k_n] * w[k_n, v],  k_n = n or, if a list is given, rows[n]
+    out[r, v] += sum_k a[r, k] * w[k, v]
 
-for R rows and V vectors of columns, n ascending, one fused multiply-add a term. R, V and the lanes
+for R rows and V vectors of columns, k ascending, one fused multiply-add a term. R, V and the lanes
 of a vector are compile-time constants; everything else about products is ordinary Python above it.
 """
 
@@ -31,31 +31,32 @@ def vector_bytes():
 
 
 VECTOR_BYTES = vector_bytes()
+PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as registers hold
 
 
 @intrinsic(prefer_literal=True)
 def tile(
-    typingctx, out, out_start, out_step, a, a_start, a_step, a_next, w, w_start, w_next,
-    rows, first, last, valid, R, V, MASKED,
+    typingctx, out, out_start, out_step, a, a_start, a_step, a_next, w, w_start, w_panel,
+    first, last, valid, R, V, MASKED,
 ):  # fmt: skip
-    """Add the block's sum over first <= n < last.
+    """Add the block's sum over first <= k < last.
 
-    a[r, k] is at a_start + r * a_step + k * a_next; w[k, :] at w_start + k * w_next; row r of `out`
-    at out_start + r * out_step. `rows` may be None. With MASKED the last vector has `valid` lanes.
+    Row r of `out` is at out_start + r * out_step, a[r, k] at a_start + r * a_step + k * a_next. `w`
+    comes in panels of PANEL_VECTORS columns, `w_panel` numbers apart, the first at `w_start`. With
+    MASKED the last vector of `out` has only `valid` lanes.
     """
     for array in (out, a, w):
         require_contiguous(array)
     dtype = out.dtype
     lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
     height, width, masked = R.literal_value, V.literal_value, MASKED.literal_value
-    indexed = not isinstance(rows, types.NoneType)
+    pitch = PANEL_VECTORS * lanes
 
     def codegen(context, builder, signature, args):
-        (out_, out_start_, out_step_, a_, a_start_, a_step_, a_next_, w_, w_start_, w_next_,
-         rows_, first_, last_, valid_, *_) = args  # fmt: skip
+        (out_, out_start_, out_step_, a_, a_start_, a_step_, a_next_, w_, w_start_, w_panel_,
+         first_, last_, valid_, *_) = args  # fmt: skip
         block = _Block(builder, dtype.bitwidth, lanes, valid_ if masked else None)
         size = first_.type
-        one = size(1)
 
         outs = []
         for r in range(height):
@@ -71,20 +72,16 @@ def tile(
         after = builder.append_basic_block("summed")
         builder.cbranch(builder.icmp_signed("<", first_, last_), loop, after)
         builder.position_at_end(loop)
-        n = builder.phi(size)
-        n.add_incoming(first_, before)
+        k = builder.phi(size)
+        k.add_incoming(first_, before)
         sums = [builder.phi(block.vector) for _ in begin]
-        k = n
-        if indexed:
-            k = builder.load(element(context, builder, rows, rows_, n))
-        w_row = builder.add(w_start_, builder.mul(k, w_next_))
-        vectors = [
-            block.load(
-                element(context, builder, w, w_, builder.add(w_row, size(v * lanes))),
-                masked and v == width - 1,
-            )
-            for v in range(width)
-        ]
+        w_row = builder.add(w_start_, builder.mul(k, size(pitch)))
+        vectors = []
+        for v in range(width):
+            panel, column = divmod(v, PANEL_VECTORS)
+            index = builder.add(w_row, builder.mul(w_panel_, size(panel)))
+            index = builder.add(index, size(column * lanes))
+            vectors.append(block.load(element(context, builder, w, w_, index), False))
         a_row = builder.add(a_start_, builder.mul(k, a_next_))
         ends_ = []
         for r in range(height):
@@ -92,27 +89,28 @@ def tile(
             value = block.splat(builder.load(element(context, builder, a, a_, index)))
             for v in range(width):
                 ends_.append(block.fma(value, vectors[v], sums[r * width + v]))
-        following = builder.add(n, one)
-        n.add_incoming(following, loop)
+        following = builder.add(k, size(1))
+        k.add_incoming(following, loop)
         for phi, start, end in zip(sums, begin, ends_, strict=True):
             phi.add_incoming(start, before)
             phi.add_incoming(end, loop)
         builder.cbranch(builder.icmp_signed("<", following, last_), loop, after)
 
         builder.position_at_end(after)
+        stores = []
         for pointer, start, end, is_end in zip(outs, begin, ends_, ends, strict=True):
             result = builder.phi(block.vector)
             result.add_incoming(start, before)
             result.add_incoming(end, loop)
-            block.stores.append((result, pointer, is_end))
-        for result, pointer, is_end in block.stores:
-            block.store(result, pointer, is_end)
+            stores.append((result, pointer, is_end))
+        for store in stores:
+            block.store(*store)
         return context.get_dummy_value()
 
     intp = types.intp
     signature = types.void(
         out, intp, intp, a, intp, intp, intp, w, intp, intp,
-        rows, intp, intp, intp, R, V, MASKED,
+        intp, intp, intp, R, V, MASKED,
     )  # fmt: skip
     return signature, codegen
 
@@ -126,7 +124,6 @@ class _Block:
         self.vector = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), lanes)
         self.align = bits // 8  # of the element: rows start anywhere
         self.suffix = f"v{lanes}f{bits}"
-        self.stores = []
         if valid is not None:
             counts = ir.VectorType(valid.type, lanes)
             iota = ir.Constant(counts, [ir.Constant(valid.type, n) for n in range(lanes)])
