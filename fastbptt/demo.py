@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from . import demo_text as text
-
-CHUNK = 32
-"""Steps of a training chunk: the state is carried on from chunk to chunk, the gradient is not."""
+from .demo_training import CHUNK, new_network, sample, train
 
 EXACT_HIDDEN = 64
 """Units of the LSTM of the exact gradient."""
@@ -28,7 +26,7 @@ def add_command(commands):
         "character LSTM trained by truncated BPTT. The text is the standard library's source.",
     )
     whole = parser.number(int, 1)
-    parser.add_argument("--seconds", type=parser.number(float, 0), default=40, help="of training")
+    parser.add_argument("--seconds", type=parser.number(float, 1), default=40, help="of training")
     parser.add_argument("--hidden", type=whole, default=128, help="units of the trained LSTM")
     parser.add_argument("--streams", type=whole, default=32, help="parallel streams of training")
     parser.add_argument("--steps", type=whole, default=10**6, help="of the exact gradient")
@@ -58,9 +56,11 @@ def run(parser, args):
         return 1
     files, held_files = text.split(text.stdlib_files())
     train_ids, held_ids = text.read(files), text.read(held_files)
-    if len(held_ids) < 10 * args.streams:
+    if not len(held_ids):
         print("fastbptt demo: this Python has no standard library source", file=sys.stderr)
         return 1
+    if args.streams > len(held_ids) // 100:
+        parser.error(f"argument --streams: must be at most {len(held_ids) // 100} for this text")
 
     source = f"Python {platform.python_version()}'s standard library"
     print(f"Text: {source}, {(len(train_ids) + len(held_ids)) / 1e6:.1f} million characters")
@@ -69,7 +69,10 @@ def run(parser, args):
     report_exact(exact)
 
     network = new_network(args.hidden, args.seed)
-    learning = train(network, train_ids, held_ids, args.seconds, args.streams)
+    print(f"\nTraining an LSTM with {args.hidden} units by truncated BPTT: {args.streams} streams,")
+    print(f"{CHUNK} steps a chunk, Adam, {args.seconds:g} s:", flush=True)
+    with Bar("s", args.seconds) as bar:
+        learning = train(network, train_ids, held_ids, args.seconds, args.streams, show=bar.show)
     learning.baselines = {
         "order-0 model": text.order0_bits(train_ids, held_ids),
         "order-1 model": text.order1_bits(train_ids, held_ids),
@@ -82,15 +85,6 @@ def run(parser, args):
     draw(args.out, learning, exact, f"fastbptt on {source}")
     print(f"\nPicture: {args.out}")
     return 0
-
-
-def new_network(hidden, seed):
-    """Return a character LSTM with fresh weights."""
-    import fastbptt as fb
-
-    layer = fb.LSTM.init(text.CLASSES, hidden, rng=seed)
-    readout = fb.Readout.init(hidden, text.CLASSES, rng=seed + 1, activation="softmax")
-    return fb.Network(layer, readout)
 
 
 @dataclass
@@ -169,82 +163,6 @@ def report_exact(exact):
     )
 
 
-class Adam:
-    """Kingma and Ba (2015), on arrays updated in place, the gradient's norm clipped."""
-
-    def __init__(self, arrays, clip=1.0):
-        self.arrays, self.clip, self.updates = arrays, clip, 0
-        self.means = [np.zeros_like(a) for a in arrays]
-        self.squares = [np.zeros_like(a) for a in arrays]
-
-    def update(self, gradients, rate):
-        """Take one step of size `rate`."""
-        self.updates += 1
-        norm = np.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
-        scale = min(1.0, self.clip / (norm + 1e-12))
-        rate = rate * np.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
-        for a, g, mean, square in zip(
-            self.arrays, gradients, self.means, self.squares, strict=True
-        ):
-            g = g * a.dtype.type(scale)
-            mean += 0.1 * (g - mean)
-            square += 0.001 * (g * g - square)
-            a -= rate * mean / (np.sqrt(square) + 1e-8)
-
-
-class Learning:
-    """What the training showed: (seconds, bits per character) on either text, and the baselines."""
-
-    def __init__(self):
-        self.training, self.held_out, self.baselines = [], [], {}
-        self.characters = self.updates = self.seconds = 0
-
-
-def train(network, train_ids, held_ids, seconds, B, rate=1e-2):
-    """Train by truncated BPTT for that many seconds, the weights updated in place.
-
-    The text is cut into B streams that run side by side. Every chunk of `CHUNK` steps starts from
-    the state the one before it ended in, and its gradient stops there.
-    """
-    import fastbptt as fb
-
-    hidden = network.layer.hidden
-    print(f"\nTraining an LSTM with {hidden} units by truncated BPTT: {B} streams,")
-    print(f"{CHUNK} steps a chunk, Adam, {seconds:g} s:", flush=True)
-    x, y = text.streams(train_ids, B)
-    held_x, held_y = text.streams(held_ids, B)
-    adam, learning = Adam(network.arrays()), Learning()
-    state, at, recent = None, 0, np.log2(text.CLASSES)
-    start = time.perf_counter()
-    with Bar("s", seconds) as bar:
-        while (elapsed := time.perf_counter() - start) < seconds or not learning.updates:
-            if elapsed >= len(learning.held_out) * seconds / 12:
-                bits = held_out_bits(network, held_x[:500], held_y[:500])
-                learning.held_out.append((elapsed, bits))
-            part = slice(at, at + CHUNK)
-            r = fb.bptt(network, x[part], y[part], "cross_entropy", state=state, reduction="mean")
-            fade = 0.5 + 0.5 * np.cos(np.pi * min(1.0, elapsed / max(seconds, 1e-9)))
-            adam.update(r.grad.arrays(), rate * (0.02 + 0.98 * fade))
-            state, at = r.state, at + CHUNK
-            if at + CHUNK > len(x):
-                state, at = None, 0
-            recent += (r.loss / np.log(2) - recent) * max(0.03, 1 / (1 + learning.updates))
-            learning.training.append((elapsed, recent))
-            learning.updates += 1
-            learning.characters += x[part].size
-            bar.show(min(elapsed, seconds), seconds, f"{recent:.2f} bits per character")
-    learning.seconds = time.perf_counter() - start
-    learning.held_out.append((learning.seconds, held_out_bits(network, held_x, held_y)))
-    return learning
-
-
-def held_out_bits(network, x, y):
-    """Bits per character of the network on other text, from a zero state."""
-    import fastbptt as fb
-
-    return fb.evaluate(network, x, y, loss="cross_entropy", reduction="mean") / np.log(2)
-
-
 def report_learning(learning):
     """Print bits per character on held-out text beside the baselines'."""
     bits = learning.held_out[-1][1]
@@ -256,20 +174,6 @@ def report_learning(learning):
     order1 = learning.baselines["order-1 model"]
     verdict = "below" if bits < order1 else "NOT below"
     print(f"  The LSTM is {verdict} the order-1 model ({bits - order1:+.2f} bits per character).")
-
-
-def sample(network, prompt, count, temperature, seed=0):
-    """Return the prompt and `count` characters drawn one at a time, each fed back in."""
-    import fastbptt as fb
-
-    rng = np.random.default_rng(seed)
-    ids = list(text.encode(prompt.encode()))
-    o, state = fb.predict(network, np.array(ids))
-    for _ in range(count):
-        p = o[-1].astype(np.float64) ** (1 / temperature)
-        ids.append(rng.choice(len(p), p=p / p.sum()))
-        o, state = fb.predict(network, np.array(ids[-1:]), state)
-    return text.decode(ids)
 
 
 class Bar:

@@ -42,7 +42,8 @@ class Call:
         else:
             if x.ndim not in (2, 3):
                 raise ValueError(
-                    f"x must have shape (T, B, {layer.inputs}) or (T, {layer.inputs}), not {x.shape}"
+                    f"x must have shape (T, B, {layer.inputs}) or (T, {layer.inputs}), "
+                    f"not {x.shape}"
                 )
             arguments.floats("x", x, ("T", "B", layer.inputs)[3 - x.ndim :], layer.dtype)
         self.squeeze = x.ndim == (1 if self.tokens else 2)

@@ -100,16 +100,20 @@ class NamedLoss:
 class CallableLoss:
     """A caller's own loss of the states, `loss(h, y, start) -> (value, dh)`."""
 
-    def __init__(self, function, readout, y, squeeze):
+    def __init__(self, function, readout, y, lengths, squeeze):
         self.function = function
         self.readout = readout
         self.y = y
+        self.lengths = lengths
         self.squeeze = squeeze
         self.total = 0.0
 
     def add(self, h, start, dh=None):
         """Add the stretch's loss; with `dh`, fill it."""
-        given = h[:, 0].copy() if self.squeeze else h.copy()
+        given = h.copy()
+        if self.lengths.given:
+            given[~self.lengths.live(start, start + len(h))] = 0
+        given = given[:, 0] if self.squeeze else given
         y = None if self.y is None else self.y[start : start + len(h)]
         result = self.function(given, y, start)
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -135,3 +139,63 @@ class CallableLoss:
             return None
         zeros = [np.zeros(a.shape, a.dtype) for a in self.readout.arrays()]
         return self.readout.replace_arrays(zeros)
+
+
+def stage(network, call, y, loss, weights, reduction, steps, threads):
+    """Check a loss and what goes with it, and return what adds it up stretch by stretch."""
+    check(loss, network.readout)
+    arguments.choice("reduction", reduction, ("sum", "mean"))
+    if callable(loss):
+        return _callable(network, call, y, loss, weights, reduction)
+    weights = _check_weights(weights, call)
+
+    def counted(start, stop):
+        live = call.lengths.live(start, stop)
+        if weights is None:
+            return live
+        part = weights[start:stop]
+        return live & ((part[:, None] if part.ndim == 1 else part) != 0)
+
+    factor = 1.0
+    if reduction == "mean":
+        starts = range(0, call.T, steps)
+        count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
+        factor = 1.0 / count if count else 0.0
+    source = _targets(y, loss, call, network.readout, counted, steps)
+    output = Output(network.readout, call.B, steps, threads)
+    scales = Weights(weights, call.B, steps)
+    return NamedLoss(loss, output, source, scales, call.lengths, factor)
+
+
+def _targets(y, loss, call, readout, counted, steps):
+    y = arguments.array("y", y)
+    times = (call.T,) if call.squeeze else (call.T, call.B)
+    if loss == "cross_entropy":
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
+        arguments.check_shape("y", y, times)
+        y = y[:, None] if call.squeeze else y
+        return Ids("y", y, readout.outputs, readout.dtype, counted, steps)
+    arguments.floats("y", y, (*times, readout.outputs), readout.dtype)
+    return Floats(y[:, None] if call.squeeze else y, steps)
+
+
+def _callable(network, call, y, loss, weights, reduction):
+    if weights is not None:
+        raise ValueError("weights must be None with a callable loss, which weighs by itself")
+    if reduction != "sum":
+        raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
+    if y is not None and len(y) != call.T:
+        raise ValueError(f"y must have T={call.T} entries along time, not {len(y)}")
+    return CallableLoss(loss, network.readout, y, call.lengths, call.squeeze)
+
+
+def _check_weights(weights, call):
+    if weights is None:
+        return None
+    weights = arguments.array("weights", weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, not {weights.dtype}")
+    one_each = call.squeeze or weights.ndim == 1
+    arguments.check_shape("weights", weights, (call.T,) if one_each else (call.T, call.B))
+    return weights

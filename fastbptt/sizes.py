@@ -1,4 +1,4 @@
-"""How many bytes a call needs besides checkpoints and cached steps, and how long its stretches are."""
+"""The bytes a call needs besides checkpoints and cached steps, and how long its stretches are."""
 
 from dataclasses import dataclass
 

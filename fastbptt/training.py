@@ -12,7 +12,6 @@ from .engine import propagate, stretches
 from .inputs import Call
 from .kernels.cpu import team
 from .layers import Network
-from .sources import Floats, Ids, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +45,7 @@ def evaluate(
     call = Call(inputs.network(network).layer, x, state, lengths, device)
     steps = call.steps(network.readout)
     chain, source = call.chain(steps), call.source(steps)
-    stage = _loss_stage(network, call, y, loss, weights, reduction, steps, chain.threads)
+    stage = losses.stage(network, call, y, loss, weights, reduction, steps, chain.threads)
     h = np.empty((steps, call.B, network.layer.outputs), call.layer.dtype)
     chain.set_state(call.initial)
     for a, b in stretches(0, call.T, steps):
@@ -96,7 +95,7 @@ def bptt(
     plan, reserve = planning.choose(network, call.T, call.B, memory)
     steps = call.steps(network.readout, reserve)
     threads = team.get_num_threads()
-    stage = _loss_stage(network, call, y, loss, weights, reduction, steps, threads)
+    stage = losses.stage(network, call, y, loss, weights, reduction, steps, threads)
     report, finish = _progress(progress)
     chain, source = call.chain(steps), call.source(steps)
     grad_x = None
@@ -117,67 +116,6 @@ def bptt(
         grad_x=None if grad_x is None else call.out(grad_x),
         plan=plan,
     )
-
-
-def _loss_stage(network, call, y, loss, weights, reduction, steps, threads):
-    losses.check(loss, network.readout)
-    arguments.choice("reduction", reduction, ("sum", "mean"))
-    if callable(loss):
-        return _callable_stage(network, call, y, loss, weights, reduction)
-    readout = network.readout
-    weights = _check_weights(weights, call)
-    targets = loss == "cross_entropy"
-    y = arguments.array("y", y)
-    time = ("T",) if call.squeeze else ("T", "B")
-    if targets:
-        if y.dtype.kind not in "iu":
-            raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
-        arguments.check_shape("y", y, (call.T, call.B)[: len(time)])
-    else:
-        arguments.floats("y", y, (*(call.T, call.B)[: len(time)], readout.outputs), readout.dtype)
-    y = y[:, None] if call.squeeze else y
-
-    def counted(start, stop):
-        live = call.lengths.live(start, stop)
-        if weights is None:
-            return live
-        part = weights[start:stop]
-        return live & ((part[:, None] if part.ndim == 1 else part) != 0)
-
-    if targets:
-        source = Ids("y", y, readout.outputs, readout.dtype, counted, steps)
-    else:
-        source = Floats(y, steps)
-    factor = 1.0
-    if reduction == "mean":
-        count = sum(int(np.count_nonzero(counted(a, b))) for a, b in stretches(0, call.T, steps))
-        factor = 1.0 / count if count else 0.0
-    output = losses.Output(readout, call.B, steps, threads)
-    weights = Weights(weights, call.B, steps)
-    return losses.NamedLoss(loss, output, source, weights, call.lengths, factor)
-
-
-def _callable_stage(network, call, y, loss, weights, reduction):
-    if weights is not None:
-        raise ValueError("weights must be None with a callable loss, which weighs by itself")
-    if reduction != "sum":
-        raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
-    if y is not None and len(y) != call.T:
-        raise ValueError(f"y must have T={call.T} entries along time, not {len(y)}")
-    return losses.CallableLoss(loss, network.readout, y, call.squeeze)
-
-
-def _check_weights(weights, call):
-    if weights is None:
-        return None
-    weights = arguments.array("weights", weights)
-    if weights.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, not {weights.dtype}")
-    if call.squeeze or weights.ndim == 1:
-        arguments.check_shape("weights", weights, (call.T,))
-    else:
-        arguments.check_shape("weights", weights, (call.T, call.B))
-    return weights
 
 
 def _progress(progress):

@@ -1,6 +1,5 @@
 """What all tests share: steady Hypothesis examples, threads put back, poisoned np.empty."""
 
-import os
 import sys
 import types
 
@@ -52,7 +51,7 @@ def poisoned_empty(monkeypatch):
 @pytest.fixture
 def set_threads():
     """fb.set_num_threads, undone afterwards."""
-    import fastbptt
+    import helpers
 
-    yield fastbptt.set_num_threads
-    fastbptt.set_num_threads(len(os.sched_getaffinity(0)))
+    yield helpers.fb.set_num_threads
+    helpers.put_threads_back()

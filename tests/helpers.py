@@ -1,5 +1,6 @@
 """Small random networks and data, the same in the oracle's dicts, and the tolerances."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,6 +28,12 @@ LOSS_READOUTS = [
 ]
 
 
+def put_threads_back():
+    """As many as this process may use, which is the default where no quota is set."""
+    affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    fb.set_num_threads(len(affinity(0)))
+
+
 def rounded(rng, shape, dtype, scale=1.0):
     return (scale * rng.standard_normal(shape)).astype(dtype)
 
@@ -37,9 +44,15 @@ def make_layer(cell, I, H, dtype, rng):
     return fb.RNN.init(I, H, rng=rng, dtype=dtype, activation=cell.removeprefix("rnn-"))
 
 
+class Problem(SimpleNamespace):
+    def __repr__(self):
+        return f"make_problem{self.made_by}"
+
+
 def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="squared_error",
                  readout="identity", tokens=False, seed=0):  # fmt: skip
     """A network with x, y, initial state, dh and dstate that fit it, as one namespace."""
+    made_by = (cell, sizes, dtype, loss, readout, tokens, seed)
     T, B, I, H, O = sizes
     rng = np.random.default_rng(seed)
     layer = make_layer(cell, I, H, dtype, rng)
@@ -51,7 +64,8 @@ def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="
         y = rng.random((T, B, O)).astype(dtype)
     else:
         y = rounded(rng, (T, B, O), dtype)
-    return SimpleNamespace(
+    return Problem(
+        made_by=made_by,
         T=T, B=B, I=I, H=H, O=O, dtype=dtype, loss=loss, rng=rng,
         layer=layer, readout=head, network=fb.Network(layer, head),
         x=rng.integers(0, I, (T, B)) if tokens else rounded(rng, (T, B, I), dtype),

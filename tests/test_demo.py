@@ -1,5 +1,6 @@
 """The demo: its text, the simple models it compares with, its command, and a tiny whole run."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbptt import demo, demo_text
+from fastbptt import demo, demo_text, demo_training
 
 
 def test_every_printable_character_and_newline_survives_encoding():
@@ -69,19 +70,21 @@ def test_gzip_bits_are_small_for_repetition_and_large_for_noise():
 
 def test_adam_descends_in_place():
     a = np.array([3.0, -2.0], np.float32)
-    adam = demo.Adam([a])
+    adam = demo_training.Adam([a])
     for _ in range(300):
         adam.update([2 * a], rate=0.05)
     assert np.abs(a).max() < 0.1
     assert a.dtype == np.float32
 
 
-def test_training_on_a_repeated_phrase_beats_order_1():
+def test_400_updates_on_a_repeated_phrase_beat_order_1():
     ids = demo_text.encode(b"abcabdabe " * 3000)
-    network = demo.new_network(16, seed=0)
-    learning = demo.train(network, ids, ids[:2000], seconds=3.0, B=8, rate=0.02)
-    assert learning.held_out[-1][1] < demo_text.order1_bits(ids, ids[:2000])
-    assert demo.sample(network, "abc", 20, temperature=0.5).startswith("abc")
+    network = demo_training.new_network(32, seed=0)
+    clock = itertools.count().__next__  # a second an update
+    learning = demo_training.train(network, ids, ids[:2000], 400, B=8, rate=0.02, clock=clock)
+    assert 380 < learning.updates <= 400
+    assert learning.held_out[-1][1] < 0.5 * demo_text.order1_bits(ids, ids[:2000])
+    assert demo_training.sample(network, "abc", 20, temperature=0.5).startswith("abc")
 
 
 def test_a_tiny_demo_runs_through_and_leaves_a_picture(tmp_path):
@@ -99,10 +102,18 @@ def test_a_tiny_demo_runs_through_and_leaves_a_picture(tmp_path):
 def test_exact_gradient_keeps_to_its_budget():
     ids = np.random.default_rng(0).integers(0, demo_text.CLASSES, 20_001).astype(np.uint8)
     exact = demo.exact_gradient(ids, "3MB", hidden=32)
-    gradient = sum(a.nbytes for a in demo.new_network(32, 0).arrays())
+    gradient = sum(a.nbytes for a in demo_training.new_network(32, 0).arrays())
     assert exact.measured_bytes <= exact.plan.peak_bytes + gradient + 100_000  # the bar's objects
     assert exact.plan.peak_bytes <= 3_000_000 < exact.frontier[0].peak_bytes
     assert exact.bits == pytest.approx(np.log2(demo_text.CLASSES), abs=0.2)
+
+
+def test_without_matplotlib_the_demo_names_the_extra_that_brings_it():
+    code = "import sys; sys.modules['matplotlib'] = None\n"
+    code += "from fastbptt.cli import main; sys.exit(main(['demo']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "fastbptt[cli]" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -116,6 +127,7 @@ def test_exact_gradient_keeps_to_its_budget():
         ["plan", "--memory", "1kB"],
         ["demo", "--seconds", "-1"],
         ["demo", "--seconds", "nan"],
+        ["demo", "--streams", "1000000000"],
         ["demo", "--budget", "64XB"],
         ["demo", "--budget", "1kB"],
         ["info", "--verbose"],

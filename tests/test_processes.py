@@ -96,7 +96,7 @@ INTERRUPTED = {
     "narrow": ("'rnn', 10**8, 1, 2", "fb.evaluate(n, x, y)"),
     "run": ("'rnn', 10**8, 1, 64", "fb.run(n.layer, x, keep='last')"),
     "forward": ("'rnn', 10**6, 1, 256", "fb.forward(n.layer, x)"),
-    "backward": ("'lstm', 40_000, 8, 128", "fb.backward(cache, h)"),
+    "backward": ("'lstm', 25_000, 8, 128", "fb.backward(cache, h)"),
 }
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_stops_a_long_call_and_leaves_the_package_usable(due, what):
         try:
             first = process.stdout.readline()
             assert first == "started\n", process.stderr.read()
-            time.sleep(0.3)
+            time.sleep(0.2)
             sent = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "interrupted\n"
