@@ -6,7 +6,7 @@ from . import arguments
 from .kernels.cpu import losses
 from .kernels.cpu.recurrence import Linear
 from .kernels.cpu.team import share
-from .sources import NO_IDS
+from .sources import NO_IDS, Floats, Ids, Weights
 
 NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 
