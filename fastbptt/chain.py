@@ -63,8 +63,8 @@ class Leaf:
 
 def _move_down(rows, shift, count):
     # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
-    target = rows.ctypes.data
-    ctypes.memmove(target, target + shift * rows.strides[0], count * rows.strides[0])
+    source = rows[shift : shift + count]
+    ctypes.memmove(rows.ctypes.data, source.ctypes.data, source.nbytes)
 
 
 class Chain:
