@@ -23,12 +23,13 @@ def run(args):
 def facts():
     """Return {name: text} of everything that a figure's reader may ask for."""
     from .kernels.cpu import team
+    from .kernels.cpu.tile import VECTOR_BYTES
 
     return {
         "fastbptt": version("fastbptt") or "not installed",
         "Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
         "CPU": cpu_name(),
-        "vectors": vector_width(),
+        "vectors": f"{VECTOR_BYTES * 8} bits",
         "caches": caches() or "unknown",
         "threads": f"{team.get_num_threads()} in a call; {team.available_cpus()} usable CPUs",
         "GPU": "no CUDA kernels in this version",
@@ -53,17 +54,6 @@ def cpu_name():
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def vector_width():
-    """Return the widest vector registers that the compiler may use."""
-    from llvmlite import binding
-
-    features = binding.get_host_cpu_features()
-    for feature, bits in (("avx512f", 512), ("avx2", 256), ("sse2", 128), ("neon", 128)):
-        if features.get(feature):
-            return f"{bits} bits ({feature})"
-    return "unknown"
 
 
 def caches(folder="/sys/devices/system/cpu/cpu0/cache"):

@@ -89,6 +89,14 @@ def _works(network, T, B, budget):
     return True
 
 
+def policy(memory, network, T, B=1):
+    """What a test means by `memory`: a float is a budget so far from the least (0) to full (1)."""
+    if not isinstance(memory, float):
+        return memory
+    least = least_bytes(network, T, B)
+    return least + int(memory * (fb.plan(network, T, B).peak_bytes - least))
+
+
 def start_python(code, *options, cwd=None, **variables):
     """A new interpreter running `code`, with these environment variables (None: unset)."""
     environment = {**os.environ, **variables}

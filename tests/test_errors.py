@@ -11,6 +11,7 @@ from checks import (
     f16,
     f64,
     longdouble,
+    policy,
     rejected,
     small_problem,
 )
@@ -125,13 +126,14 @@ def test_lstm_state_is_a_pair_of_states(p, state):
 
 
 @pytest.mark.parametrize(
-    "memory", ["full", "100KB", fb.Checkpointed(segment=1000), fb.Truncated(7, 20)]
+    "memory", ["full", 0.1, fb.Checkpointed(segment=1000), fb.Truncated(7, 20)]
 )
 @pytest.mark.parametrize("t", [0, 2611, 4999])
 def test_a_bad_token_is_named_wherever_it_stands(p, memory, t):
     tokens = np.zeros(5000, np.uint8)
     tokens[t] = 200
     y = np.zeros((5000, O), np.float32)
+    memory = policy(memory, p.network, 5000)
     rejected(
         lambda: fb.bptt(p.network, tokens, y, memory=memory),
         "x",

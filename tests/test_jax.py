@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def jax_process():
-    """One process for JAX alone: where its threads run, os.fork warns, and other tests fork."""
+    """One process for JAX alone: os.fork warns wherever its threads run."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         yield pool
 

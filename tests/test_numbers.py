@@ -230,7 +230,7 @@ def test_the_floating_point_environment_is_left_as_it_was(threads, set_threads):
     fb.bptt(p.network, p.x, p.y, progress=lambda done, total: inside.append(arithmetic()))
     fb.bptt(p.network, p.x, None, loss)
     with pytest.raises(ValueError):
-        fb.bptt(p.network, bad, p.y, memory="2MB")
+        fb.bptt(p.network, bad, p.y, memory=fb.Checkpointed(segment=300))
     with pytest.raises(ArithmeticError):
         fb.bptt(p.network, p.x, None, failing, memory=fb.Checkpointed(segment=50))
     thread = threading.Thread(target=lambda: inside.append(arithmetic()))

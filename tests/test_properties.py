@@ -138,7 +138,7 @@ def test_schedules_and_threads_agree_in_bits_at_sizes_that_are_split(
             assert_same_bits(bptt(q, options, memory), full, f"{memory}, {threads} threads")
 
 
-@pytest.mark.parametrize("sizes", LARGE[:3], ids=str)
+@pytest.mark.parametrize("sizes", LARGE, ids=str)
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
 def test_truncation_and_backward_give_the_same_bits_with_any_number_of_threads(
     cell, sizes, set_threads

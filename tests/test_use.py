@@ -9,12 +9,12 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-from checks import rejected
+from checks import policy, rejected
 from helpers import CELLS, DTYPES, all_results, assert_same_bits, flatten, make_problem
 
 import fastbptt as fb
 
-POLICIES = ["full", "300KB", fb.Checkpointed(segment=100), fb.Truncated(30, 70)]
+POLICIES = ["full", 0.1, fb.Checkpointed(segment=100), fb.Truncated(30, 70)]
 
 
 class Stop(Exception):
@@ -22,8 +22,6 @@ class Stop(Exception):
 
 
 def test_eight_threads_at_once_get_the_bits_they_get_alone():
-    policies = ["full", "3MB", *POLICIES[2:]]
-
     def problem(n):
         cell = CELLS[n % len(CELLS)]
         return make_problem(cell, (300 + 7 * n, 1 + 5 * n, 4, 16 + 9 * n, 3), DTYPES[n % 2], seed=n)
@@ -31,7 +29,8 @@ def test_eight_threads_at_once_get_the_bits_they_get_alone():
     def work(p, n):
         h, state, cache = fb.forward(p.layer, p.x)
         g = fb.backward(cache, p.dh)
-        r = fb.bptt(p.network, p.x, p.y, memory=policies[n % 4], input_grad=True)
+        memory = policy(POLICIES[n % 4], p.network, p.T, p.B)
+        r = fb.bptt(p.network, p.x, p.y, memory=memory, input_grad=True)
         return [h, *flatten((state, g.layer, g.x)), *all_results(r)]
 
     def together(p, n):
@@ -51,6 +50,7 @@ def test_eight_threads_at_once_get_the_bits_they_get_alone():
 @pytest.mark.parametrize("T", [0, 1, 2500])
 def test_progress_grows_to_the_steps_of_the_plan(memory, T):
     p, seen = make_problem("lstm", (T, 3, 4, 16, 2), "float32"), []
+    memory = policy(memory, p.network, T, 3)
     r = fb.bptt(p.network, p.x, p.y, memory=memory, progress=lambda *news: seen.append(news))
     total = r.plan.forward_steps + r.plan.backward_steps
     done = [d for d, _ in seen]
@@ -76,6 +76,7 @@ def test_progress_true_shows_a_bar_and_changes_nothing(capfd):
 @pytest.mark.parametrize("inside", ["loss", "progress"])
 def test_what_a_callback_raises_comes_out_and_leaves_the_package_usable(inside, memory, error):
     p = make_problem("lstm", (2500, 3, 4, 16, 2), "float32")
+    memory = policy(memory, p.network, p.T, p.B)
     before = fb.bptt(p.network, p.x, p.y, memory=memory)
 
     def fail():
@@ -143,7 +144,9 @@ def test_results_do_not_depend_on_the_callers_errstate(loss, readout, scale):
     results = []
     for how in ("raise", "ignore"):
         with np.errstate(all=how):
-            results.append(fb.bptt(network, x, p.y, loss, memory="300KB", input_grad=True))
+            results.append(
+                fb.bptt(network, x, p.y, loss, memory=fb.Checkpointed(segment=40), input_grad=True)
+            )
     assert np.isfinite(results[0].loss)
     assert_same_bits(*results)
 
@@ -218,6 +221,7 @@ def test_weights_updated_in_place_are_seen_by_the_next_call(cell):
     for old, new in zip(p.network.arrays(), q.network.arrays(), strict=True):
         old[...] = new
     for memory in POLICIES:
+        memory = policy(memory, p.network, p.T, p.B)
         one, other = (
             fb.bptt(n, p.x, p.y, memory=memory, input_grad=True) for n in (p.network, q.network)
         )

@@ -1,0 +1,1 @@
+"""What is timed, against whom, and the results kept. Run as `python -m bench.compare`."""

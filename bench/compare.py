@@ -1,0 +1,81 @@
+"""Forward and backward pass, us beside PyTorch and JAX: python -m bench.compare.
+
+All are timed in turn, round by round, in one process; the figure is the median over the rounds, in
+microseconds per time step.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+from fastbptt.kernels.cpu import team
+
+from . import machine, peers
+
+RESULTS = Path(__file__).parent / "results"
+GRID = (
+    (1000, 1, 16, 32), (1000, 1, 64, 64), (1000, 1, 128, 128), (1000, 1, 256, 256),
+    (300, 1, 1024, 1024), (1000, 8, 64, 64), (1000, 32, 64, 64), (32, 64, 32, 128),
+    (500, 32, 256, 256), (60, 32, 1024, 1024), (20000, 1, 64, 64), (20000, 4, 32, 32),
+)  # fmt: skip
+
+
+def time_point(cell, T, B, I, H, dtype, threads, rounds, names):  # noqa: E741
+    """Median microseconds per step for each peer, and the ratio of the fastest other to us."""
+    runs = {name: peers.PEERS[name](cell, T, B, I, H, dtype, threads) for name in names}
+    runs = {name: run for name, run in runs.items() if run is not None}
+    seconds = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+        run()
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
+    others = [value for name, value in micros.items() if name != "fastbptt"]
+    point = {"cell": cell, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}
+    if others:
+        point["ratio"] = min(others) / micros["fastbptt"]
+    return point
+
+
+def main():
+    """Time the grid and write a file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cells", nargs="+", default=peers.CELLS, choices=peers.CELLS)
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--peers", nargs="+", default=list(peers.PEERS), choices=peers.PEERS)
+    parser.add_argument("--points", nargs="+", type=int, default=range(len(GRID)))
+    parser.add_argument("--threads", type=int, default=team.available_cpus())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=RESULTS / "compare.json")
+    args = parser.parse_args()
+    points = []
+    for cell in args.cells:
+        for dtype in args.dtypes:
+            for index in args.points:
+                point = time_point(cell, *GRID[index], dtype, args.threads, args.rounds, args.peers)
+                points.append(point)
+                print(_line(point), flush=True)
+            ratios = [p["ratio"] for p in points if p["cell"] == cell and p["dtype"] == dtype
+                      and "ratio" in p]  # fmt: skip
+            if ratios:
+                print(f"{cell} {dtype}: geometric mean {statistics.geometric_mean(ratios):.2f}")
+    result = {"machine": machine.describe(args.threads), "rounds": args.rounds, "points": points}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _line(point):
+    shape = " ".join(f"{axis}{point[axis]}" for axis in "TBIH")
+    times = "  ".join(f"{name} {value:8.2f}" for name, value in point["us_per_step"].items())
+    ratio = f"  x{point['ratio']:.2f}" if "ratio" in point else ""
+    return f"{point['cell']:4} {point['dtype']} {shape:24} {times}{ratio}"
+
+
+if __name__ == "__main__":
+    main()
