@@ -11,17 +11,16 @@ from ..access import data, get, put
 from ..jit import SOURCE_KEY, entry
 from ..maths import like
 from .products import NEAR_A, NEAR_D, outer, product
+from .workers import kernel
 
 
 @cache
 def build_project():
     """out = a @ w + bias over rows."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("project")
     def project(out, a, ids, w, bias, inner_size, columns, low, high):
         """Rows low..high of `out`; if `ids` is not empty, row r of `a` is one-hot at ids[r]."""
-        key  # noqa: B018 - enters the disk cache's key
         for r in range(low, high):
             for j in range(columns):
                 put(out, r * columns + j, get(bias, j))
@@ -43,12 +42,10 @@ def build_project():
 @cache
 def build_multiply():
     """out = a @ w over rows."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("multiply")
     def multiply(out, a, w, inner_size, columns, low, high):
         """Rows low..high of `out`."""
-        key  # noqa: B018 - enters the disk cache's key
         for i in range(low * columns, high * columns):
             put(out, i, 0)
         product(
@@ -62,15 +59,13 @@ def build_multiply():
 @cache
 def build_accumulate():
     """Weight gradients of a linear map from `a` to what `d` is the derivative by."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("accumulate")
     def accumulate(total, panel, a, ids, inner_size, d, columns, rows, count, low, high):
         """panel[k, j] += sum of a[r, k] d[r, j] over rows, for columns low..high.
 
         Tokens add straight to `total`, since a panel would be nearly all zeros.
         """
-        key  # noqa: B018 - enters the disk cache's key
         if ids.size == 0:
             near_a, near_d = np.empty(NEAR_A, a.dtype), np.empty(NEAR_D, a.dtype)
             outer(
@@ -108,12 +103,10 @@ def build_add_rows():
 @cache
 def build_flush():
     """Carry a panel into the float64 total."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("flush")
     def flush(total, panel, low, high):
         """total += panel; panel = 0."""
-        key  # noqa: B018 - enters the disk cache's key
         for i in range(low, high):
             s = get(panel, i)
             put(total, i, get(total, i) + s)

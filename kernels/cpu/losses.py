@@ -11,6 +11,7 @@ import numpy as np
 from ..access import get, put
 from ..jit import SOURCE_KEY, entry, inner
 from ..maths import exp, like, sigmoid, tanh
+from .workers import kernel
 
 READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
 LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
@@ -100,12 +101,10 @@ def _binary_cross_entropy(o, start, outputs, y, scale):
 @cache
 def build_activate():
     """The readout's activation."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("activate")
     def activate(o, outputs, readout, lengths, t0, B, low, high):
         """o = h(o) over rows low..high, 0 past a sequence's length."""
-        key  # noqa: B018 - enters the disk cache's key
         for r in range(low, high):
             if t0 + r // B < get(lengths, r % B):
                 _apply(o, r * outputs, outputs, readout)
@@ -124,9 +123,8 @@ def _counts(lengths, weights, t, b, r):
 @cache
 def build_loss():
     """Loss values and their derivatives."""
-    key = SOURCE_KEY
 
-    @entry
+    @kernel("loss")
     def loss(
         o, outputs, readout, kind, y, targets, lengths, weights, factor, values, t0, B, low, high
     ):
@@ -135,7 +133,6 @@ def build_loss():
         Rows past their length or of weight 0 become 0. `weights` may be empty (all 1); `targets`
         serves cross entropy, `y` the other losses.
         """
-        key  # noqa: B018 - enters the disk cache's key
         for r in range(low, high):
             start = r * outputs
             if not _counts(lengths, weights, t0 + r // B, r % B, r):

@@ -7,9 +7,10 @@ A sequence past its length keeps its state, and its deltas are zero.
 
 from .. import cells
 from ..access import data, get, load, put, settle, store
-from ..jit import SOURCE_KEY, entry, inner
+from ..jit import inner
 from ..maths import like
 from .products import product
+from .workers import kernel
 
 
 @inner
@@ -30,16 +31,14 @@ def _copy_rows(array, source, target, stride, planes, size):
 def build_forward(CELL):
     """The forward sweep of the cell of that name."""
     GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
-    key = SOURCE_KEY
 
-    @entry
+    @kernel(f"forward {CELL}")
     def forward(z, states, kept, h, lengths, W, t0, n, B, H, first, rows, cached, low, high):
         """Steps t0..t0+n for sequences low..high: `z` holds U x + b on entry.
 
         cached: states go to rows first+1.. of `states`, what reverse needs to `kept`.
         Otherwise the states alternate between rows 0 and 1 (`first` is the one to start from).
         """
-        key  # noqa: B018 - enters the disk cache's key
         plane = rows * B * H
         width = GATES * H
         z_data, states_data, W_data = data(z), data(states), data(W)
@@ -83,9 +82,8 @@ def build_forward(CELL):
 def build_reverse(CELL):
     """The reverse sweep of the cell of that name."""
     GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
-    key = SOURCE_KEY
 
-    @entry
+    @kernel(f"reverse {CELL}")
     def reverse(
         states, kept, dh, carry, delta, lengths, W, t0, n, B, H, first, rows, current, low, high
     ):
@@ -94,7 +92,6 @@ def build_reverse(CELL):
         delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990). `carry[:, current]` holds
         the derivatives by the state after the stretch; after n steps, by that before it.
         """
-        key  # noqa: B018 - enters the disk cache's key
         plane = rows * B * H
         width = GATES * H
         carry_data, delta_data, W_data = data(carry), data(delta), data(W)

@@ -1,18 +1,18 @@
-"""Plain Python threads for jitted loops that hold no interpreter lock.
+"""The threads of the process's one team: how many, awake when needed, gone after a fork.
 
-A kernel takes a range (low, high) as its last two arguments; any cut of the range gives the same
-bits, so the number of threads never shows in a result.
+Any cut of a kernel's range gives the same bits, so the number of threads never shows in a result.
 """
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from threading import Lock
+from functools import cache
+from threading import Lock, Semaphore, Thread
 
-_SMALL = 400_000  # multiply-adds below which handing work over costs more than it gives
+import numpy as np
+
+_SMALL = 20_000  # multiply-adds that take as long as handing them over
 
 _lock = Lock()
-_pool = None
+_team = None
 _limit = None
 
 
@@ -54,40 +54,68 @@ def _from_environment():
     return int(text)
 
 
+class Team:
+    """Workers, and the mail through which compiled code reaches them (see `workers`)."""
+
+    def __init__(self, workers):
+        from .workers import LINE
+
+        self.mail = np.zeros((workers + 1) * LINE, np.int64)
+        self.states = self.mail[::LINE][1:]
+        self.bells = [Semaphore(0) for _ in range(workers)]
+        self.rung = [False] * workers
+        for worker in range(workers):
+            Thread(target=self._work, args=(worker,), name="fastbptt", daemon=True).start()
+
+    def _work(self, worker):
+        serve = _serve()
+        while True:
+            self.bells[worker].acquire()
+            self.rung[worker] = False
+            serve(self.mail, worker + 1)
+
+    def wake(self):
+        """Call back those who went to sleep; they come when they come."""
+        for worker, state in enumerate(self.states):
+            if state == 0 and not self.rung[worker]:
+                self.rung[worker] = True
+                self.bells[worker].release()
+
+
+@cache
+def _serve():
+    from .workers import build_serve
+
+    return build_serve()
+
+
+def team(threads):
+    """The team, with at least `threads` - 1 workers."""
+    global _team
+    if _team is None or len(_team.bells) < threads - 1:
+        with _lock:
+            if _team is None or len(_team.bells) < threads - 1:
+                _team = Team(threads - 1)
+    return _team
+
+
 def parts(work, total, threads=None):
     """Into how many parts `share` would cut a job."""
     return max(1, min(threads or get_num_threads(), total, 1 + work // _SMALL))
 
 
 def share(kernel, work, total, *arguments, threads=1):
-    """Run `kernel(*arguments, low, high)` over parts of range(total).
-
-    `work` is the number of multiply-adds in all: a small job stays on the calling thread.
-    """
+    """Run a kernel over range(total), in parts if `work`, its multiply-adds in all, is worth it."""
     count = parts(work, total, threads)
-    if count == 1:
-        kernel(*arguments, 0, total)
-        return
-    cuts = [total * part // count for part in range(count + 1)]
-    others = [_workers().submit(kernel, *arguments, low, high) for low, high in pairwise(cuts[1:])]
-    try:
-        kernel(*arguments, cuts[0], cuts[1])
-    finally:  # arrays must outlive the workers, whatever interrupts this thread
-        for other in others:
-            other.result()
-
-
-def _workers():
-    global _pool
-    with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(max(32, available_cpus()), "fastbptt")
-        return _pool
+    own = team(threads)
+    if count > 1:
+        own.wake()
+    kernel(own.mail, count, total, *arguments)
 
 
 def _forget():
-    global _pool, _lock
-    _pool, _lock = None, Lock()
+    global _team, _lock
+    _team, _lock = None, Lock()
 
 
 if hasattr(os, "register_at_fork"):
