@@ -22,7 +22,7 @@ GRID = (
 )  # fmt: skip
 
 
-def time_point(cell, T, B, I, H, dtype, threads, rounds, names):  # noqa: E741
+def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
     """Median microseconds per step for each peer, and the ratio of the fastest other to us."""
     runs = {name: peers.PEERS[name](cell, T, B, I, H, dtype, threads) for name in names}
     runs = {name: run for name, run in runs.items() if run is not None}

@@ -10,7 +10,9 @@ def describe(threads):
     """The machine, the versions and the threads of a run, as plain data."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "threads": threads,
         **info.facts(),
     }

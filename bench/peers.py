@@ -9,13 +9,15 @@ import numpy as np
 CELLS = ("RNN", "LSTM")
 
 
-def problem(T, B, I, H, dtype):  # noqa: E741 - the field's name
+def problem(T, B, I, H, dtype):
     """x and dL/dh."""
     rng = np.random.default_rng(0)
-    return rng.standard_normal((T, B, I)).astype(dtype), rng.standard_normal((T, B, H)).astype(dtype)
+    return rng.standard_normal((T, B, I)).astype(dtype), rng.standard_normal((T, B, H)).astype(
+        dtype
+    )
 
 
-def fastbptt(cell, T, B, I, H, dtype, threads):  # noqa: E741
+def fastbptt(cell, T, B, I, H, dtype, threads):
     """Us."""
     import fastbptt as fb
 
@@ -30,7 +32,7 @@ def fastbptt(cell, T, B, I, H, dtype, threads):  # noqa: E741
     return run
 
 
-def torch(cell, T, B, I, H, dtype, threads):  # noqa: E741
+def torch(cell, T, B, I, H, dtype, threads):
     """torch.nn.RNN or LSTM on the CPU."""
     try:
         import torch
@@ -53,7 +55,7 @@ def torch(cell, T, B, I, H, dtype, threads):  # noqa: E741
     return run
 
 
-def jax(cell, T, B, I, H, dtype, threads):  # noqa: E741
+def jax(cell, T, B, I, H, dtype, threads):
     """lax.scan under jit, the input product outside the scan."""
     try:
         import jax

@@ -69,7 +69,7 @@ def dtype(value):
         found = np.dtype(value)
     except TypeError:
         found = None
-    if found not in FLOATS:
+    if found is None or found not in FLOATS:  # NumPy takes None for float64
         raise TypeError(f"dtype must be float32 or float64, not {value!r}")
     return found
 

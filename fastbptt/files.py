@@ -32,8 +32,12 @@ def load(path):
 
     Raises ValueError when the file is not one of ours. Nothing in it is executed.
     """
-    with np.load(path, allow_pickle=False) as archive:
-        if not hasattr(archive, "files") or "structure" not in archive.files:
+    with open(path, "rb") as file:
+        try:
+            archive = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError):
+            archive = None  # no archive of arrays at all
+        if "structure" not in getattr(archive, "files", ()):
             raise ValueError(f"path must be a file written by save(), not {os.fspath(path)!r}")
         content = json.loads(str(archive["structure"]))
         if content.get("format") != _FORMAT:

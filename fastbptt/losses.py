@@ -121,7 +121,12 @@ class CallableLoss:
                 f"loss must return a pair (value, dh), not {arguments.describe(result)}"
             )
         value, derivative = result
-        self.total += float(value)
+        try:
+            self.total += float(value)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"loss must return a number first, not {arguments.describe(value)}"
+            ) from None
         if dh is not None:
             arguments.floats("dh returned by loss", derivative, given.shape, h.dtype)
             dh[...] = derivative[:, None] if self.squeeze else derivative

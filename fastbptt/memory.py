@@ -70,10 +70,9 @@ class Truncated:
     """Every k1 steps, go back over at most the last k2: not the exact gradient.
 
     Recommended only where dependencies beyond k2 steps do not matter, or for speed in training on
-    streams; see `gradient_reach` for the k2 that keeps a given share of the gradient. k1 is the
-    stride, k2 the window, ``k2 >= k1 >= 1``; k1 = k2 cuts time in chunks and detaches. Each
-    loss counts once, in the window where it is among the last k1 steps. Memory does not grow
-    with T: k2*C bytes; about T*k2/k1 steps back. k2 >= T is full BPTT.
+    streams. k1 is the stride, k2 the window, ``k2 >= k1 >= 1``; k1 = k2 cuts time in chunks and
+    detaches. Each loss counts once, in the window where it is among the last k1 steps. Memory does
+    not grow with T: k2*C bytes; about T*k2/k1 steps back. k2 >= T is full BPTT.
     """
 
     k1: int

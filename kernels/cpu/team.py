@@ -107,7 +107,7 @@ def parts(work, total, threads=None):
 def share(kernel, work, total, *arguments, threads=1):
     """Run a kernel over range(total), in parts if `work`, its multiply-adds in all, is worth it."""
     count = parts(work, total, threads)
-    own = team(threads)
+    own = team(count)
     if count > 1:
         own.wake()
     kernel(own.mail, count, total, *arguments)
