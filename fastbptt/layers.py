@@ -56,11 +56,6 @@ class Model:
 
         save(self, path)
 
-    @property
-    def dtype(self):
-        """The dtype of all arrays, float32 or float64."""
-        return self.arrays()[0].dtype
-
     def _values(self):
         return [getattr(self, field.name) for field in fields(self)]
 
@@ -90,6 +85,11 @@ class Recurrent(Model):
         self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,))
         if hidden == 0:
             raise ValueError(f"{type(self).__name__}.W must have at least one unit, not {W.shape}")
+
+    @property
+    def dtype(self):
+        """The dtype of all arrays, float32 or float64."""
+        return self.W.dtype
 
     @property
     def inputs(self) -> int:
@@ -207,6 +207,11 @@ class Readout(Model):
         arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
 
     @property
+    def dtype(self):
+        """The dtype of both arrays, float32 or float64."""
+        return self.V.dtype
+
+    @property
     def inputs(self) -> int:
         """The number of hidden units H that it reads."""
         return self.V.shape[1]
@@ -237,6 +242,11 @@ class Network(Model):
 
     layer: Model
     readout: Readout | None
+
+    @property
+    def dtype(self):
+        """The dtype of all arrays, float32 or float64."""
+        return self.layer.dtype
 
     def __post_init__(self):
         if not isinstance(self.layer, Model) or isinstance(self.layer, (Readout, Network)):

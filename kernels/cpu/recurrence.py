@@ -1,6 +1,6 @@
 """One recurrent layer on the CPU, for the length of one call."""
 
-from functools import cache, cached_property
+from functools import cache
 
 import numpy as np
 
@@ -32,22 +32,28 @@ class Linear:
         self.size = weight.size
         self.bias = None if bias is None else np.ascontiguousarray(bias)
         self.threads = threads
-        self.total = None
+        self.total = self._forth = self._back = None
 
-    @cached_property
+    @property
     def forth(self):
         """weight.T in panels, for `x @ weight.T`."""
-        return pack(self.weight.T)
+        if self._forth is None:
+            self._forth = pack(self.weight.T)
+        return self._forth
 
-    @cached_property
+    @property
     def back(self):
         """The weight in panels, for `d @ weight`."""
-        return pack(self.weight)
+        if self._back is None:
+            self._back = pack(self.weight)
+        return self._back
 
-    @cached_property
+    @property
     def table(self):
         """weight.T, a row for each token."""
-        return np.array(self.weight.T, order="C").reshape(-1)
+        if self._forth is None:
+            self._forth = np.array(self.weight.T, order="C").reshape(-1)
+        return self._forth
 
     def project(self, out, a, ids):
         """out = a W^T + b over all rows of `out` (n, B, outputs)."""

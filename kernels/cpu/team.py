@@ -16,6 +16,7 @@ _team = None
 _limit = None
 
 
+@cache
 def available_cpus():
     """CPUs this process may use: its affinity, cut by a container's quota."""
     try:
