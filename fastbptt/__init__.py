@@ -3,12 +3,11 @@
 from importlib import import_module
 
 _HOMES = {
-    "layers": ("LSTM", "RNN", "Network", "Readout"),
+    "layers": ("LSTM", "RNN", "Network", "Readout", "load"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),
     "planning": ("explain", "frontier", "plan"),
-    "files": ("load",),
     "devices": ("set_num_threads",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -2,74 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from . import arguments, devices
-
-
-class Model:
-    """What every layer, readout and network can do; its fields hold arrays, models and strings."""
-
-    def arrays(self) -> list:
-        """Return the arrays in field order, not copied."""
-        found = []
-        for value in self._values():
-            if isinstance(value, Model):
-                found += value.arrays()
-            elif value is not None and not isinstance(value, str):
-                found.append(value)
-        return found
-
-    def replace_arrays(self, arrays):
-        """Return the same model with other arrays, given in the order of `arrays()`.
-
-        Raises ValueError when their number or a shape does not fit.
-        """
-        arrays = list(arrays)
-        own = self.arrays()
-        if len(arrays) != len(own):
-            raise ValueError(f"arrays must be a list of {len(own)} arrays, not of {len(arrays)}")
-        for position, (old, new) in enumerate(zip(own, arrays, strict=True)):
-            arguments.check_shape(f"arrays[{position}]", arguments.array("arrays", new), old.shape)
-        return self._rebuilt(iter(arrays))
-
-    def _rebuilt(self, arrays):
-        changes = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Model):
-                changes[field.name] = value._rebuilt(arrays)
-            elif value is not None and not isinstance(value, str):
-                changes[field.name] = next(arrays)
-        return replace(self, **changes)
-
-    def to(self, device):
-        """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
-        devices.require(device)
-        return self
-
-    def save(self, path):
-        """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it."""
-        from .files import save
-
-        save(self, path)
-
-    def _values(self):
-        return [getattr(self, field.name) for field in fields(self)]
-
-    def _check(self, **shapes):
-        """Check the arrays named in `shapes` and that they share one dtype."""
-        dtype = None
-        for name, shape in shapes.items():
-            value = arguments.floats(f"{type(self).__name__}.{name}", getattr(self, name), shape)
-            dtype = dtype or value.dtype
-            if value.dtype != dtype:
-                raise TypeError(
-                    f"{type(self).__name__}.{name} must be {dtype} like the other arrays, "
-                    f"not {value.dtype}"
-                )
+from . import arguments
+from .models import Model, load  # noqa: F401 - load is public here: it must know every layer
 
 
 class Recurrent(Model):

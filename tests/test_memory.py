@@ -109,6 +109,16 @@ def test_measured_peak_is_within_the_plan_for_a_callable_without_y(memory, reado
     check_peak(network, p.x, None, lambda h, y, start: (0.0, dh[: len(h)]), memory=memory)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("memory", ["full", 0.3, fb.Truncated(300, 600)], ids=str)
+def test_measured_peak_is_within_the_plan_for_any_number_of_threads(memory, threads, set_threads):
+    set_threads(threads)
+    p = make_problem("lstm", (2000, 2, 1, 64, 1), "float64", tokens=True)
+    memory = policy(memory, p.network, p.T, p.B)
+    fb.bptt(p.network, p.x, p.y, memory=memory)  # the threads are there when it is measured
+    check_peak(p.network, p.x, p.y, memory=memory)
+
+
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
 def test_every_budget_from_the_least_to_full_is_kept_and_never_runs_more_for_more(cell):
     p = make_problem(cell, (250, 8, 3, 96, 2), "float32")
