@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from .chain import state_bytes, step_bytes
 from .checkpointing import least_feasible
-from .kernels.cpu.products import packed_size
+from .kernels.cpu import team
+from .kernels.cpu.products import near_sizes, packed_size
 
 _SCRATCH = 1 << 20  # bytes of scratch that stay in a core's own cache
+_WORK = 400_000_000  # multiply-adds in a kernel call: at most some 50 ms, to hear Ctrl-C
 _PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into float64
 _OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
-_NEAR = 1 << 18  # bytes that the kernels set aside themselves, for each thread
 
 
 def panel_steps(batch):
@@ -27,7 +28,7 @@ class Sizes:
 
     base : whatever the stretch; per_step : scratch for each step of a stretch; per_token_step : the
     same when x holds tokens; state, step : S and C; limit : what scratch may take when no budget
-    says otherwise
+    says otherwise; work : multiply-adds of a step in the largest product
     """
 
     batch: int
@@ -37,12 +38,14 @@ class Sizes:
     state: int
     step: int
     limit: int
+    work: int
 
     def steps(self, tokens, reserve=None):
         """Steps in a stretch, a power of two; `reserve`: bytes set aside for scratch."""
         per_step = max(1, self.per_token_step if tokens else self.per_step)
         limit = self.limit if reserve is None else min(reserve, self.limit)
-        return min(panel_steps(self.batch), _power_of_two_below(max(1, limit // per_step)))
+        steps = min(panel_steps(self.batch), limit // per_step, _WORK // max(1, self.work))
+        return _power_of_two_below(max(1, steps))
 
     def scratch(self):
         """Bytes of scratch where no budget limits them, for tokens or not."""
@@ -77,6 +80,7 @@ def sizes(layers, readout, batch):
         + a.size * (panel + 8) + b.size * (item + 8)
         for a, b in linear
     )  # fmt: skip
+    near = max(sum(near_sizes(a.shape[1], a.shape[0], item)) for a, _ in linear) * item
     spare = sum(4 * layer.hidden * batch * item for layer in layers)
     widths = sum((layer.gates + 2) * layer.hidden for layer in layers)
     outputs = 0 if readout is None else 2 * readout.outputs
@@ -85,10 +89,11 @@ def sizes(layers, readout, batch):
     state = state_bytes(layers, batch)
     return Sizes(
         batch=batch,
-        base=weights + 8 * state + spare + 64 * batch + _OBJECTS + _NEAR,
+        base=weights + 8 * state + spare + 64 * batch + _OBJECTS + near * team.get_num_threads(),
         per_step=batch * ((widths + outputs + 2 * layers[0].inputs) * item + rows + ids),
         per_token_step=batch * ((widths + outputs) * item + rows + ids),
         state=state,
         step=step_bytes(layers, batch),
         limit=max(_SCRATCH, weights // 4),
+        work=batch * max(a.size for a, _ in linear),
     )

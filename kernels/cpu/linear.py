@@ -7,11 +7,13 @@ from functools import cache
 
 import numpy as np
 
-from ..access import data, get, put
-from ..jit import SOURCE_KEY, entry
+from ..access import data, get, itemsize, put
+from ..jit import SOURCE_KEY, entry, inner
 from ..maths import like
-from .products import NEAR_A, NEAR_D, outer, product
+from .products import near_sizes, outer, product
 from .workers import kernel
+
+_near_sizes = inner(near_sizes)
 
 
 @cache
@@ -67,7 +69,8 @@ def build_accumulate():
         Tokens add straight to `total`, since a panel would be nearly all zeros.
         """
         if ids.size == 0:
-            near_a, near_d = np.empty(NEAR_A, a.dtype), np.empty(NEAR_D, a.dtype)
+            count_a, count_d = _near_sizes(inner_size, high - low, itemsize(a))
+            near_a, near_d = np.empty(count_a, a.dtype), np.empty(count_d, a.dtype)
             outer(
                 data(panel), data(a), inner_size, data(d), columns, data(rows), count, low, high,
                 data(near_a), data(near_d),

@@ -26,8 +26,11 @@ _OUTER_BYTES = 1024  # bytes of a row of d that `outer` packs at once
 _OUTER_HEIGHT = 96  # columns of a, rows of the result, that it packs at once
 
 
-NEAR_A = _ROW_BLOCK * _OUTER_HEIGHT  # numbers that `outer` needs room for
-NEAR_D = _ROW_BLOCK * _OUTER_BYTES // 4
+def near_sizes(inner_size, columns, itemsize):
+    """How many numbers of a and of d `outer` brings together at once."""
+    width = _PANEL_BYTES // itemsize
+    wide = min(_OUTER_BYTES // itemsize, -(-columns // width) * width)
+    return _ROW_BLOCK * min(_OUTER_HEIGHT, inner_size), _ROW_BLOCK * wide
 
 
 def tiles(rows):
