@@ -13,6 +13,6 @@ def describe(threads):
         "cpus": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
-        "threads": threads,
         **info.facts(),
+        "threads": threads,
     }

@@ -110,10 +110,10 @@ def test_measured_peak_is_within_the_plan_for_a_callable_without_y(memory, reado
 
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
-@pytest.mark.parametrize("memory", ["full", 0.3, fb.Truncated(300, 600)], ids=str)
+@pytest.mark.parametrize("memory", ["full", 0.05, fb.Truncated(40, 100)], ids=str)
 def test_measured_peak_is_within_the_plan_for_any_number_of_threads(memory, threads, set_threads):
     set_threads(threads)
-    p = make_problem("lstm", (2000, 2, 1, 64, 1), "float64", tokens=True)
+    p = make_problem("lstm", (700, 2, 40, 16, 20), "float64")
     memory = policy(memory, p.network, p.T, p.B)
     fb.bptt(p.network, p.x, p.y, memory=memory)  # the threads are there when it is measured
     check_peak(p.network, p.x, p.y, memory=memory)
