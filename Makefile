@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := fastbptt kernels tests setup.py $(wildcard bench)
+SOURCES := fastbptt kernels tests bench setup.py
 
 # Tests and benchmarks against PyTorch and JAX run wherever these import and are skipped, by name,
 # where they do not. CI always installs both and fails if it cannot. Elsewhere they are left out,
@@ -22,11 +22,9 @@ test: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
-ifeq ($(wildcard bench/bench_*.py),)
-	@echo "no benchmarks: bench/ holds no bench_*.py"
-else
-	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only $(ARGS)
-endif
+	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
+	$(BIN)/python -m bench.compare
+	$(BIN)/python -m bench.roofline
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -23,7 +23,8 @@ def compiled():
         for dtype in ("float32", "float64"):
             for tokens in (False, True):
                 p = make_problem(cell, (3, 2, 3, 4, 2), dtype, tokens=tokens)
-                fb.bptt(p.network, p.x, p.y, memory=fb.Truncated(1, 2), input_grad=not tokens)
+                for memory in ("full", fb.Checkpointed(segment=1), fb.Truncated(1, 2)):
+                    fb.bptt(p.network, p.x, p.y, memory=memory, input_grad=not tokens)
             fb.bptt(p.network, p.x, None, lambda h, y, start: (0.0, h))
     for loss, readout in (("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")):
         p = make_problem("lstm", (3, 2, 3, 4, 2), "float32", loss, readout)

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from ..access import data, get, itemsize, put
-from ..jit import SOURCE_KEY, entry, inner
+from ..jit import inner
 from ..maths import like
 from .products import near_sizes, outer, product
 from .workers import kernel
@@ -60,13 +60,14 @@ def build_multiply():
 
 @cache
 def build_accumulate():
-    """Weight gradients of a linear map from `a` to what `d` is the derivative by."""
+    """Gradients of a linear map from `a` to what `d` is the derivative by."""
 
     @kernel("accumulate")
-    def accumulate(total, panel, a, ids, inner_size, d, columns, rows, count, low, high):
+    def accumulate(total, panel, bias, a, ids, inner_size, d, columns, rows, count, low, high):
         """panel[k, j] += sum of a[r, k] d[r, j] over rows, for columns low..high.
 
-        Tokens add straight to `total`, since a panel would be nearly all zeros.
+        Tokens add straight to `total`, since a panel would be nearly all zeros; so does the bias,
+        if `bias` is not empty.
         """
         if ids.size == 0:
             count_a, count_d = _near_sizes(inner_size, high - low, itemsize(a))
@@ -75,32 +76,20 @@ def build_accumulate():
                 data(panel), data(a), inner_size, data(d), columns, data(rows), count, low, high,
                 data(near_a), data(near_d),
             )  # fmt: skip
-            return
-        for n in range(count):
-            r = get(rows, n)
-            t_start = get(ids, r) * columns
-            for j in range(low, high):
-                s = get(total, t_start + j) + get(d, r * columns + j)
-                put(total, t_start + j, s)
+        else:
+            for n in range(count):
+                r = get(rows, n)
+                t_start = get(ids, r) * columns
+                for j in range(low, high):
+                    s = get(total, t_start + j) + get(d, r * columns + j)
+                    put(total, t_start + j, s)
+        if bias.size > 0:
+            for n in range(count):
+                d_start = get(rows, n) * columns
+                for j in range(low, high):
+                    put(bias, j, get(bias, j) + get(d, d_start + j))
 
     return accumulate
-
-
-@cache
-def build_add_rows():
-    """Bias gradients."""
-    key = SOURCE_KEY
-
-    @entry
-    def add_rows(total, d, columns, rows, count):
-        """total[j] += sum of d[r, j] over rows, in float64."""
-        key  # noqa: B018 - enters the disk cache's key
-        for n in range(count):
-            d_start = get(rows, n) * columns
-            for j in range(columns):
-                put(total, j, get(total, j) + get(d, d_start + j))
-
-    return add_rows
 
 
 @cache

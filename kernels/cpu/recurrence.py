@@ -78,15 +78,13 @@ class Linear:
             self._start(tokens=ids.size > 0)
         share(
             linear.build_accumulate(), count * self.size, self.outputs,
-            self.total, self.panel, a, ids, self.inputs, d, self.outputs, rows, count,
-            threads=self.threads,
+            self.total, self.panel, self.bias_total, a, ids, self.inputs, d, self.outputs, rows,
+            count, threads=self.threads,
         )  # fmt: skip
-        if self.bias is not None:
-            linear.build_add_rows()(self.bias_total, d, self.outputs, rows, count)
 
     def _start(self, tokens):
         self.total = np.zeros((self.inputs, self.outputs))
-        self.bias_total = np.zeros(self.outputs)
+        self.bias_total = np.zeros(0 if self.bias is None else self.outputs)
         if tokens:
             self.panel = np.empty((0, 0), self.dtype)
         elif self.dtype == np.float64:
@@ -108,11 +106,12 @@ class Linear:
     def gradients(self):
         """(weight's gradient, bias's gradient), new arrays."""
         weight = np.zeros((self.outputs, self.inputs), self.dtype)
-        bias = np.zeros(self.outputs, self.dtype)
+        bias = None if self.bias is None else np.zeros(self.outputs, self.dtype)
         if self.total is not None:
             self.flush()
             weight[...] = self.total.T
-            bias[...] = self.bias_total
+            if bias is not None:
+                bias[...] = self.bias_total
         return weight, bias
 
 
