@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 from .chain import state_bytes, step_bytes
 from .checkpointing import least_feasible
-from .kernels.cpu import team
-from .kernels.cpu.products import near_sizes, packed_size
+from .kernels.cpu.products import packed_size
 
 _SCRATCH = 1 << 20  # bytes of scratch that stay in a core's own cache
 _WORK = 400_000_000  # multiply-adds in a kernel call: at most some 50 ms, to hear Ctrl-C
@@ -80,7 +79,6 @@ def sizes(layers, readout, batch):
         + a.size * (panel + 8) + b.size * (item + 8)
         for a, b in linear
     )  # fmt: skip
-    near = max(sum(near_sizes(a.shape[1], a.shape[0], item)) for a, _ in linear) * item
     spare = sum(4 * layer.hidden * batch * item for layer in layers)
     widths = sum((layer.gates + 2) * layer.hidden for layer in layers)
     outputs = 0 if readout is None else 2 * readout.outputs
@@ -89,7 +87,7 @@ def sizes(layers, readout, batch):
     state = state_bytes(layers, batch)
     return Sizes(
         batch=batch,
-        base=weights + 8 * state + spare + 64 * batch + _OBJECTS + near * team.get_num_threads(),
+        base=weights + 8 * state + spare + 64 * batch + _OBJECTS,
         per_step=batch * ((widths + outputs + 2 * layers[0].inputs) * item + rows + ids),
         per_token_step=batch * ((widths + outputs) * item + rows + ids),
         state=state,

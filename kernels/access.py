@@ -6,6 +6,7 @@ loop LLVM would compare every pair for overlap; it gives up beyond eight compari
 a sweep never overlap, so `load` and `store` carry alias scopes that say so.
 """
 
+from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -42,6 +43,20 @@ def data(typingctx, array):
         return context.make_array(array)(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), codegen
+
+
+@intrinsic(prefer_literal=True)
+def room(typingctx, array, size):
+    """Room on the stack, `size` bytes (a literal), for numbers like those of `array`."""
+    dtype, count = array.dtype, size.literal_value // (array.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        kind = ir.ArrayType(context.get_data_type(dtype), count)
+        place = cgutils.alloca_once(builder, kind)
+        place.align = 64
+        return builder.bitcast(place, context.get_data_type(dtype).as_pointer())
+
+    return types.CPointer(dtype)(array, size), codegen
 
 
 @intrinsic

@@ -5,15 +5,10 @@ Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
 
 from functools import cache
 
-import numpy as np
-
-from ..access import data, get, itemsize, put
-from ..jit import inner
+from ..access import data, get, put
 from ..maths import like
-from .products import near_sizes, outer, product
+from .products import outer, product
 from .workers import kernel
-
-_near_sizes = inner(near_sizes)
 
 
 @cache
@@ -70,11 +65,8 @@ def build_accumulate():
         if `bias` is not empty.
         """
         if ids.size == 0:
-            count_a, count_d = _near_sizes(inner_size, high - low, itemsize(a))
-            near_a, near_d = np.empty(count_a, a.dtype), np.empty(count_d, a.dtype)
             outer(
                 data(panel), data(a), inner_size, data(d), columns, data(rows), count, low, high,
-                data(near_a), data(near_d),
             )  # fmt: skip
         else:
             for n in range(count):

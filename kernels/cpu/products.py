@@ -8,7 +8,7 @@ which rows, columns, segment or thread a call covers, nor on the shape of the ti
 
 import numpy as np
 
-from ..access import get, itemsize, put
+from ..access import get, itemsize, put, room
 from ..jit import inner
 from ..maths import like
 from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
@@ -21,16 +21,11 @@ _TILES = (
 )
 _PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
 _INNER_BLOCK = 256  # terms of a sum: keeps a panel of w in the first-level cache
-_ROW_BLOCK = 128  # the same for `outer`, whose terms are rows
-_OUTER_BYTES = 1024  # bytes of a row of d that `outer` packs at once
-_OUTER_HEIGHT = 96  # columns of a, rows of the result, that it packs at once
-
-
-def near_sizes(inner_size, columns, itemsize):
-    """How many numbers of a and of d `outer` brings together at once."""
-    width = _PANEL_BYTES // itemsize
-    wide = min(_OUTER_BYTES // itemsize, -(-columns // width) * width)
-    return _ROW_BLOCK * min(_OUTER_HEIGHT, inner_size), _ROW_BLOCK * wide
+_ROW_BLOCK = 64  # terms, which are rows, that `outer` brings together at once,
+_OUTER_BYTES = 512  # bytes of each in d
+_OUTER_HEIGHT = 48  # and columns of each in a
+_NEAR_A = _ROW_BLOCK * _OUTER_HEIGHT * 8
+_NEAR_D = _ROW_BLOCK * _OUTER_BYTES
 
 
 def tiles(rows):
@@ -130,14 +125,15 @@ def product(out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, c
 
 
 @inner
-def outer(out, a, inner_size, d, columns, rows, count, low, high, near_a, near_d):
+def outer(out, a, inner_size, d, columns, rows, count, low, high):
     """out[k, j] += sum_r a[r, k] * d[r, j] over r in rows[:count], for low <= j < high.
 
-    Rows lie far apart, so blocks of both are brought together first, in `near_a` and `near_d`.
+    Rows lie far apart, so blocks of both are brought together first, on the stack.
     """
     width = _PANEL_BYTES // itemsize(out)
     span = _OUTER_BYTES // itemsize(out)
     panel = _ROW_BLOCK * width
+    near_a, near_d = room(a, _NEAR_A), room(d, _NEAR_D)
     for n in range(0, count, _ROW_BLOCK):
         terms = min(_ROW_BLOCK, count - n)
         for j in range(low, high, span):
