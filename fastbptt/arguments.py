@@ -9,6 +9,8 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 def describe(value):
     """What came, in a few words."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "a masked array"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
     text = repr(value)
@@ -69,7 +71,7 @@ def dtype(value):
         found = np.dtype(value)
     except TypeError:
         found = None
-    if found is None or found not in FLOATS:  # NumPy takes None for float64
+    if value is None or found is None or found not in FLOATS:  # NumPy takes None for float64
         raise TypeError(f"dtype must be float32 or float64, not {value!r}")
     return found
 

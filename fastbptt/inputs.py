@@ -82,8 +82,7 @@ class Call:
 
     def steps(self, readout=None, reserve=None):
         """Steps in a stretch of this call."""
-        steps = sizes(self.layers, readout, self.B).steps(self.tokens, reserve)
-        return max(1, min(steps, self.T))
+        return sizes(self.layers, readout, self.T, self.B).steps(self.tokens, reserve)
 
     def out(self, array):
         """Drop the batch axis of a result (T, B, ...) where x had none."""

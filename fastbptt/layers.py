@@ -23,6 +23,10 @@ class Recurrent(Model):
         self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,))
         if hidden == 0:
             raise ValueError(f"{type(self).__name__}.W must have at least one unit, not {W.shape}")
+        if self.inputs == 0:
+            raise ValueError(
+                f"{type(self).__name__}.U must have at least one input, not {self.U.shape}"
+            )
 
     @property
     def dtype(self):

@@ -12,14 +12,14 @@ from .sizes import sizes
 def choose(network, T, B, policy):
     """Return the plan, and the bytes that its budget reserves for scratch (None: no budget)."""
     policy = memory.as_policy(policy)
-    size = sizes([inputs.network(network).layer], network.readout, B)
+    size = sizes([inputs.network(network).layer], network.readout, T, B)
     budget = getattr(policy, "budget", None)
     if budget is None:
         reserve, fixed = None, size.base + size.scratch()
     else:
-        reserve = size.reserve(budget, T)
+        reserve = size.reserve(budget)
         if reserve < size.per_step:
-            raise memory.MemoryLimitError(budget, size.budget(T, 0))
+            raise memory.MemoryLimitError(budget, size.budget(0))
         fixed = size.base + reserve
     return memory.make_plan(T, B, size.state, size.step, fixed, policy), reserve
 
@@ -56,11 +56,11 @@ def frontier(network, T, B=1, *, device=None):
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     devices.require(device)
-    size = sizes([inputs.network(network).layer], network.readout, B)
+    size = sizes([inputs.network(network).layer], network.readout, T, B)
     return memory.frontier(
         T, size.state, size.step,
         lambda policy: choose(network, T, B, policy)[0],
-        lambda cache_bytes: size.budget(T, cache_bytes),
+        lambda cache_bytes: size.budget(cache_bytes),
     )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def explain(layer, T, B=1, *, dtype=None, device=None):
         )
         if readout is not None:
             readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
-    scratch = sizes([layer], readout, B)
-    steps = max(1, min(T, scratch.steps(tokens=False)))
+    scratch = sizes([layer], readout, T, B)
+    steps = scratch.steps(tokens=False)
     lines = [
         f"device     {device}: this version has no other",
         f"stretch    {steps:,} steps a kernel call, so that its scratch "

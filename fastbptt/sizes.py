@@ -25,11 +25,12 @@ def _power_of_two_below(n):
 class Sizes:
     """The bytes that a call needs besides checkpoints and cached steps.
 
-    base : whatever the stretch; per_step : scratch for each step of a stretch; per_token_step : the
-    same when x holds tokens; state, step : S and C; limit : what scratch may take when no budget
-    says otherwise; work : multiply-adds of a step in the largest product
+    total : T; base : whatever the stretch; per_step : scratch for each step of a stretch;
+    per_token_step : the same when x holds tokens; state, step : S and C; limit : what scratch may
+    take when no budget says otherwise; work : multiply-adds of a step in the largest product
     """
 
+    total: int
     batch: int
     base: int
     per_step: int
@@ -44,31 +45,31 @@ class Sizes:
         per_step = max(1, self.per_token_step if tokens else self.per_step)
         limit = self.limit if reserve is None else min(reserve, self.limit)
         steps = min(panel_steps(self.batch), limit // per_step, _WORK // max(1, self.work))
-        return _power_of_two_below(max(1, steps))
+        return min(_power_of_two_below(max(1, steps)), max(1, self.total))
 
     def scratch(self):
         """Bytes of scratch where no budget limits them, for tokens or not."""
         dense = self.steps(tokens=False) * self.per_step
         return max(dense, self.steps(tokens=True) * self.per_token_step)
 
-    def reserve(self, budget, T):
+    def reserve(self, budget):
         """Bytes of `budget` to set aside for scratch: at most a quarter of what can be spared.
 
         What is left for checkpoints and cached steps never shrinks as the budget grows.
         """
-        spare = budget - self.base - least_feasible(T, self.state, self.step)
+        spare = budget - self.base - least_feasible(self.total, self.state, self.step)
         return spare - max(spare - self.scratch(), min(3 * spare // 4, spare - self.per_step))
 
-    def budget(self, T, cache_bytes):
+    def budget(self, cache_bytes):
         """The least budget that leaves `cache_bytes` for checkpoints and cached steps."""
-        least = least_feasible(T, self.state, self.step)
+        least = least_feasible(self.total, self.state, self.step)
         more = max(0, cache_bytes - least)
         spare = min(more + self.scratch(), max(-(-4 * more // 3), more + self.per_step))
         return self.base + least + spare
 
 
-def sizes(layers, readout, batch):
-    """Bound the fixed bytes of bptt, backward and evaluate for these layers."""
+def sizes(layers, readout, total, batch):
+    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of these layers."""
     item = layers[0].dtype.itemsize
     linear = [(a, b) for layer in layers for a, b in ((layer.U, layer.b), (layer.W, layer.b))]
     if readout is not None:
@@ -86,6 +87,7 @@ def sizes(layers, readout, batch):
     ids = 2 * 8
     state = state_bytes(layers, batch)
     return Sizes(
+        total=total,
         batch=batch,
         base=weights + 8 * state + spare + 64 * batch + _OBJECTS,
         per_step=batch * ((widths + outputs + 2 * layers[0].inputs) * item + rows + ids),
