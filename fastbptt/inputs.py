@@ -80,9 +80,9 @@ class Call:
     def chain(self, steps):
         return Chain(self.layers, self.B, self.lengths, steps, team.get_num_threads())
 
-    def steps(self, readout=None, reserve=None):
+    def steps(self, readout=None):
         """Steps in a stretch of this call."""
-        return sizes(self.layers, readout, self.T, self.B).steps(self.tokens, reserve)
+        return sizes(self.layers, readout, self.T, self.B).steps(self.tokens)
 
     def out(self, array):
         """Drop the batch axis of a result (T, B, ...) where x had none."""

@@ -10,9 +10,10 @@ from .sizes import sizes
 
 
 def choose(network, T, B, policy):
-    """Return the plan, and the bytes that its budget reserves for scratch (None: no budget)."""
+    """Return the plan, and a function of "does x hold tokens?" giving the steps in a stretch."""
     policy = memory.as_policy(policy)
-    size = sizes([inputs.network(network).layer], network.readout, T, B)
+    longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
+    size = sizes([inputs.network(network).layer], network.readout, longest, B)
     budget = getattr(policy, "budget", None)
     if budget is None:
         reserve, fixed = None, size.base + size.scratch()
@@ -21,7 +22,8 @@ def choose(network, T, B, policy):
         if reserve < size.per_step:
             raise memory.MemoryLimitError(budget, size.budget(0))
         fixed = size.base + reserve
-    return memory.make_plan(T, B, size.state, size.step, fixed, policy), reserve
+    plan = memory.make_plan(T, B, size.state, size.step, fixed, policy)
+    return plan, lambda tokens: size.steps(tokens, reserve)
 
 
 def plan(

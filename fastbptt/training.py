@@ -92,8 +92,8 @@ def bptt(
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
-    plan, reserve = planning.choose(network, call.T, call.B, memory)
-    steps = call.steps(network.readout, reserve)
+    plan, steps_of = planning.choose(network, call.T, call.B, memory)
+    steps = steps_of(call.tokens)
     threads = team.get_num_threads()
     stage = losses.stage(network, call, y, loss, weights, reduction, steps, threads)
     report, finish = _progress(progress)
