@@ -72,6 +72,7 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     ------
     ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
     """
+    inputs.check_dropout(seed, 0)
     call = Call(layer, x, state, lengths, device)
     steps = call.steps()
     chain, source = call.chain(steps), call.source(steps)

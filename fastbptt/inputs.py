@@ -20,6 +20,13 @@ def recurrent(layer):
     return layer
 
 
+def check_dropout(seed, t0):
+    """Check the arguments that dropout will take: a seed or None, and the time of x[0]."""
+    if seed is not None:
+        arguments.integer("seed", seed, 0)
+    arguments.integer("t0", t0, 0)
+
+
 def network(value):
     """`value`, which must be a Network."""
     if not isinstance(value, Network):

@@ -146,6 +146,8 @@ class Readout(Model):
     def __post_init__(self):
         V = arguments.floats("Readout.V", self.V, ("O", "H"))
         self._check(V=V.shape, c=(V.shape[0],))
+        if 0 in V.shape:
+            raise ValueError(f"Readout.V must have at least one output and unit, not {V.shape}")
         arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
 
     @property
@@ -216,6 +218,11 @@ class Network(Model):
 
 def _uniform(shapes, hidden, rng, dtype):
     dtype = arguments.dtype(dtype)
-    rng = np.random.default_rng(rng)
+    try:
+        rng = np.random.default_rng(rng)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"rng must be None, a seed or a NumPy Generator, not {arguments.describe(rng)}"
+        ) from None
     bound = hidden**-0.5
     return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}

@@ -6,16 +6,22 @@ from . import arguments
 from .kernels.cpu import losses
 from .kernels.cpu.recurrence import Linear
 from .kernels.cpu.team import share
-from .sources import NO_IDS, Floats, Ids, Weights
+from .sources import NO_IDS, Floats, Ids, Weights, counts
 
 NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 
 
+def check_name(loss):
+    """Raise unless `loss` is a callable or the name of a loss."""
+    if not callable(loss):
+        arguments.choice("loss", loss, NAMES)
+
+
 def check(loss, readout):
     """Raise unless `loss` is a callable or a name that fits the readout."""
+    check_name(loss)
     if callable(loss):
         return
-    arguments.choice("loss", loss, NAMES)
     if readout is None:
         raise ValueError(f"loss={loss!r} needs a readout, but the network's readout is None")
     due = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss)
@@ -159,7 +165,7 @@ def stage(network, call, y, loss, weights, reduction, steps, threads):
         if weights is None:
             return live
         part = weights[start:stop]
-        return live & ((part[:, None] if part.ndim == 1 else part) != 0)
+        return live & counts(part[:, None] if part.ndim == 1 else part)
 
     factor = 1.0
     if reduction == "mean":
@@ -190,9 +196,21 @@ def _callable(network, call, y, loss, weights, reduction):
         raise ValueError("weights must be None with a callable loss, which weighs by itself")
     if reduction != "sum":
         raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
-    if y is not None and len(y) != call.T:
-        raise ValueError(f"y must have T={call.T} entries along time, not {len(y)}")
+    if y is not None:
+        _check_sequence(y, call.T)
     return CallableLoss(loss, network.readout, y, call.lengths, call.squeeze)
+
+
+def _check_sequence(y, steps):
+    try:
+        length = len(y)
+        y[0:0]
+    except (TypeError, KeyError):
+        raise TypeError(
+            f"y must be None or a sequence along time, not {arguments.describe(y)}"
+        ) from None
+    if length != steps:
+        raise ValueError(f"y must have T={steps} entries along time, not {length}")
 
 
 def _check_weights(weights, call):

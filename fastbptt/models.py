@@ -9,6 +9,7 @@ import json
 import os
 from dataclasses import fields, replace
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,12 +40,14 @@ class Model:
 
         Raises ValueError when their number or a shape does not fit.
         """
-        arrays = list(arrays)
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(f"arrays must be a list of arrays, not {arguments.describe(arrays)}")
         own = self.arrays()
         if len(arrays) != len(own):
             raise ValueError(f"arrays must be a list of {len(own)} arrays, not of {len(arrays)}")
         for position, (old, new) in enumerate(zip(own, arrays, strict=True)):
-            arguments.check_shape(f"arrays[{position}]", arguments.array("arrays", new), old.shape)
+            name = f"arrays[{position}]"
+            arguments.check_shape(name, arguments.array(name, new), old.shape)
         return self._rebuilt(iter(arrays))
 
     def _rebuilt(self, arrays):
@@ -89,10 +92,12 @@ _FORMAT = 1
 
 
 def _save(model, path):
+    path = _path(path)
+    if not path.parent.is_dir() or path.is_dir():
+        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
     arrays = {}
     structure = _describe(model, arrays)
     text = json.dumps({"format": _FORMAT, "model": structure})
-    path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -105,22 +110,27 @@ def _save(model, path):
 def load(path):
     """Read a layer or network that `.save(path)` wrote.
 
-    Raises ValueError when the file is not one of ours. Nothing in it is executed.
+    Raises ValueError when the file is not one of ours, or damaged. Nothing in it is executed.
     """
+    path = _path(path)
     with open(path, "rb") as file:
         try:
             archive = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError):
-            archive = None  # no archive of arrays at all
-        if "structure" not in getattr(archive, "files", ()):
-            raise ValueError(f"path must be a file written by save(), not {os.fspath(path)!r}")
-        content = json.loads(str(archive["structure"]))
-        if content.get("format") != _FORMAT:
+            content = json.loads(str(archive["structure"]))
+            version, model = content["format"], content["model"]
+            if version == _FORMAT:
+                return _rebuild(model, archive)
+        except (ValueError, EOFError, LookupError, TypeError, AttributeError, BadZipFile) as error:
             raise ValueError(
-                f"{os.fspath(path)!r} has format {content.get('format')!r}; "
-                f"this version reads format {_FORMAT}"
-            )
-        return _rebuild(content["model"], archive)
+                f"path must be a file written by save(), whole, not {str(path)!r} ({error})"
+            ) from None
+    raise ValueError(f"{str(path)!r} has format {version!r}; this version reads format {_FORMAT}")
+
+
+def _path(path):
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or a Path, not {arguments.describe(path)}")
+    return Path(path)
 
 
 def _describe(value, arrays):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import arguments, devices, inputs, memory
+from . import arguments, devices, inputs, losses, memory
 from .layers import Network
 from .sizes import sizes
 
@@ -45,6 +45,10 @@ def plan(
     MemoryLimitError : a budget too small for any exact schedule
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    losses.check_name(loss)
+    arguments.choice("reduction", reduction, ("sum", "mean"))
+    arguments.flag("input_grad", input_grad)
+    inputs.check_dropout(seed, t0)
     devices.require(device)
     return choose(network, T, B, memory)[0]
 

@@ -64,6 +64,14 @@ class Ids:
         return self._nothing, panel
 
 
+_TINY = np.finfo(np.float64).tiny
+
+
+def counts(weights):
+    """Whether each loss weight is more than 0 for the kernels, which flush subnormal numbers."""
+    return ~(np.abs(weights) < _TINY)
+
+
 class Weights:
     """Loss weights (T,) or (T, B), or None; float64 in the kernels."""
 
@@ -78,6 +86,7 @@ class Weights:
         panel = self._panel[: stop - start]
         part = self.values[start:stop]
         np.copyto(panel, part[:, None] if part.ndim == 1 else part)
+        panel *= counts(panel)
         return panel
 
 

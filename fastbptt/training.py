@@ -88,7 +88,7 @@ def bptt(
     MemoryLimitError : a budget too small for any exact schedule
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
-    arguments.integer("t0", t0, 0)
+    inputs.check_dropout(seed, t0)
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")

@@ -246,3 +246,19 @@ def test_a_file_that_is_no_archive_is_rejected_by_name(tmp_path):
     rejected(lambda: fb.load(tmp_path / "model.npz"), "model.npz")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         fb.load(tmp_path / "nowhere.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"no archive", b"\x93NUMPY"])
+def test_a_damaged_file_is_a_value_error_that_names_it(tmp_path, content):
+    path = tmp_path / "damaged.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"damaged\.npz"):
+        fb.load(path)
+
+
+def test_a_file_cut_short_is_a_value_error(tmp_path):
+    path = tmp_path / "model.npz"
+    fb.LSTM.init(3, 4, rng=0).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match=r"model\.npz"):
+        fb.load(path)

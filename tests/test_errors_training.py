@@ -115,3 +115,10 @@ RETURNS = {
 @pytest.mark.parametrize("what", RETURNS)
 def test_what_a_callable_loss_returns_is_checked(p, what):
     rejected(lambda: bptt(p, loss=lambda h, y, start: RETURNS[what](h)), "loss")
+
+
+@pytest.mark.parametrize("y", [5, dict.fromkeys(range(6), 0.0), set(range(6))], ids=repr)
+def test_a_y_that_cannot_be_cut_along_time_is_rejected_before_the_callable_is_called(y):
+    network = fb.Network(fb.RNN.init(2, 3, rng=0), None)
+    with pytest.raises(TypeError, match="y must be"):
+        fb.bptt(network, np.zeros((6, 1, 2), "f4"), y, lambda h, y, start: pytest.fail("called"))

@@ -237,3 +237,16 @@ def test_the_floating_point_environment_is_left_as_it_was(threads, set_threads):
     thread.start()
     thread.join()
     assert len(inside) > 3 and all(found == before for found in [*inside, arithmetic()])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_a_subnormal_loss_weight_is_left_out_like_zero(reduction):
+    network = fb.Network(fb.LSTM.init(3, 5, rng=0), fb.Readout.init(5, 2, rng=1))
+    x, y = np.ones((64, 2, 3), "f4"), np.ones((64, 2, 2), "f4")
+    weights = np.where(np.arange(64) % 2, 5e-324, 0.5)
+    due = fb.bptt(network, x, y, weights=np.where(weights < 0.1, 0, 0.5), reduction=reduction)
+    junk = [np.full((64, 2), np.nan) for _ in range(20)]  # what an unwritten array would show
+    del junk
+    r = fb.bptt(network, x, y, weights=weights, reduction=reduction)
+    assert r.loss == due.loss
+    assert all(map(np.array_equal, r.grad.arrays(), due.grad.arrays()))
