@@ -27,7 +27,7 @@ _CLAIM, _ALONE, _SERIAL, _FUNCTION, _DATA, _TOTAL, _PIECE = range(7)  # in line 
 _JOB, _NEXT, _ACTIVE = range(7, 10)
 _SPINS = 2_000  # before giving the processor away: some 20 microseconds
 _YIELDS = 4_000  # before going to sleep: some milliseconds
-_LATE = 100  # turns of giving way after which the caller deems a worker put aside
+_LATE = 3_000_000  # cycles, about a millisecond, that a worker may take longer than the caller
 _PENALTY = 50  # jobs that then do without
 
 
@@ -95,6 +95,22 @@ _HINTS = {
     **dict.fromkeys(("x86_64", "amd64"), ("llvm.x86.sse2.pause", [])),
     **dict.fromkeys(("aarch64", "arm64"), ("llvm.aarch64.hint", [ir.IntType(32)(1)])),
 }
+
+
+@intrinsic
+def _cycles(typingctx):
+    """The processor's cycle counter; 0 where a program may not be allowed to read it."""
+
+    def codegen(context, builder, signature, args):
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return ir.IntType(64)(0)
+        kind = ir.FunctionType(ir.IntType(64), [])
+        name = "llvm.readcyclecounter"
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
+
+    return types.int64(), codegen
+
+
 _give_way = types.ExternalFunction(
     "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
 )
@@ -179,13 +195,15 @@ def fork(mail, parts, total, function, data):
     mail[_SERIAL] += 1
     _store(mail, _NEXT, 0)
     _store(mail, _JOB, mail[_SERIAL])
+    started = _cycles()
     _take_pieces(mail)
     _store(mail, _JOB, 0)
+    ended = _cycles()
     spins = 0
     while _load(mail, _ACTIVE) > 0:
         _wait(spins)
         spins += 1
-    if spins > _SPINS + _LATE:
+    if _cycles() - ended > ended - started + _LATE:  # put aside in the middle of a piece
         mail[_ALONE] = _PENALTY
     _store(mail, _CLAIM, 0)
 
