@@ -48,7 +48,7 @@ def speed_table(result):
     for point in result["points"]:
         taken = point["us_per_step"]
         cells = [point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH")]
-        cells += [f"{taken[name]:.3g}" if name in taken else "" for name in _NAMES]
+        cells += [_short(taken[name]) if name in taken else "" for name in _NAMES]
         cells.append(f"{point['ratio']:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
         ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
@@ -57,6 +57,10 @@ def speed_table(result):
              for (cell, dtype), values in ratios.items())  # fmt: skip
     lines.append("Geometric means of the last column: " + ", ".join(means) + ".")
     return "\n".join(lines) + "\n"
+
+
+def _short(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 _NAMES = ("fastbptt", "torch", "jax")

@@ -7,6 +7,7 @@ The sizes there are such that it does not depend on the vector width.
 import contextlib
 import io
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,12 @@ def test_figures_of_speed_come_with_the_results_they_are_from():
     figures = re.search(r"<!-- speed:begin -->(.*)<!-- speed:end -->", README, re.S)[1]
     assert RESULTS in README
     assert not figures.strip() or (ROOT / RESULTS).is_file()
+
+
+def test_the_speed_table_is_that_of_the_kept_results():
+    sys.path.insert(0, str(ROOT))  # bench/ is not installed
+    try:
+        from bench.readme import with_speed
+    finally:
+        sys.path.remove(str(ROOT))
+    assert with_speed(README) == README
