@@ -7,7 +7,10 @@ so its lock is not needed. Whoever finds the team claimed does all of it alone; 
 system has put aside misses the job, and if one is put aside in the middle of a piece, the next jobs
 do without. None of this shows in a result.
 
-Mail is an int64 array: line 0 the claim and the job, line w the state of worker w.
+Mail is an int64 array: line 0 the claim and the job, line w the state of worker w. A worker says
+that it is active and then looks whether the job is still open; the caller closes the job and then
+looks whether a worker is active. One of the two sees the other, all accesses being sequentially
+consistent, so a job's data outlives every piece of it.
 """
 
 import platform
@@ -38,7 +41,7 @@ def _address(context, builder, array_type, array, index):
 @intrinsic
 def _load(typingctx, array, index):
     def codegen(context, builder, signature, args):
-        return builder.load_atomic(_address(context, builder, array, *args), "acquire", 8)
+        return builder.load_atomic(_address(context, builder, array, *args), "seq_cst", 8)
 
     return types.int64(array, types.intp), codegen
 
@@ -47,7 +50,7 @@ def _load(typingctx, array, index):
 def _store(typingctx, array, index, value):
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
-        builder.store_atomic(args[2], address, "release", 8)
+        builder.store_atomic(args[2], address, "seq_cst", 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), codegen
@@ -59,7 +62,7 @@ def _swap(typingctx, array, index, old, new):
 
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
-        pair = builder.cmpxchg(address, args[2], args[3], "acq_rel", "acquire")
+        pair = builder.cmpxchg(address, args[2], args[3], "seq_cst", "seq_cst")
         return builder.extract_value(pair, 1)
 
     return types.boolean(array, types.intp, types.int64, types.int64), codegen
@@ -71,7 +74,7 @@ def _add(typingctx, array, index, value):
 
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
-        return builder.atomic_rmw("add", address, args[2], "acq_rel")
+        return builder.atomic_rmw("add", address, args[2], "seq_cst")
 
     return types.int64(array, types.intp, types.int64), codegen
 
