@@ -180,7 +180,7 @@ NO_GPU = "this machine has a GPU that the package can use"
 def gpu_works():
     try:
         fb.run(fb.RNN.init(1, 1, rng=0), np.zeros((1, 1), "f4"), device="cuda")
-    except Exception:
+    except RuntimeError:  # a DeviceError names what is missing
         return False
     return True
 

@@ -2,8 +2,10 @@
 
 import threading
 
+import numba
 import numpy as np
 import pytest
+from fastbptt.kernels.cpu.subnormals import control_word
 from helpers import (
     CELLS,
     DTYPES,
@@ -250,3 +252,22 @@ def test_a_subnormal_loss_weight_is_left_out_like_zero(reduction):
     r = fb.bptt(network, x, y, weights=weights, reduction=reduction)
     assert r.loss == due.loss
     assert all(map(np.array_equal, r.grad.arrays(), due.grad.arrays()))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_control_word_is_put_back_on_success_and_on_error(threads, set_threads):
+    word = numba.njit(lambda: control_word() & ~0x3F)  # less the sticky flags
+    set_threads(threads)
+    before = word()
+    network = fb.Network(fb.RNN.init(8, 32, rng=0), None)
+    x = np.full((64, 16, 8), 1e-30, "f4")
+    fb.bptt(network, x, None, lambda h, y, start: (0.0, h))
+    assert word() == before
+
+    def fails(h, y, start):
+        assert word() == before, "a callback runs in the caller's environment"
+        raise KeyError("on purpose")
+
+    with pytest.raises(KeyError, match="on purpose"):
+        fb.bptt(network, x, None, fails)
+    assert word() == before
