@@ -11,7 +11,7 @@ from . import arguments, inputs, states
 from .chain import Leaf, state_bytes, step_bytes
 from .engine import backward_stretches, stretches
 from .inputs import Call
-from .losses import Output
+from .kernels.cpu.recurrence import Head, no_head
 from .sizes import panel_steps
 from .sources import Floats
 
@@ -74,14 +74,14 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     """
     inputs.check_dropout(seed, 0)
     call = Call(layer, x, state, lengths, device)
-    steps = call.steps()
-    chain, source = call.chain(steps), call.source(steps)
+    spans = call.spans()
+    chain, source = call.chain(spans, call.T > panel_steps(call.B)), call.source(spans.segment)
     size = call.T * step_bytes(call.layers, call.B) + state_bytes(call.layers, call.B)
     leaf = Leaf(np.empty(size // layer.dtype.itemsize, layer.dtype), chain.recurrences, call.T)
     h = np.empty((call.T, call.B, layer.outputs), layer.dtype)
     chain.set_state(call.initial)
     chain.begin(leaf, 0)
-    for a, b in stretches(0, call.T, steps):
+    for a, b in stretches(0, call.T, spans.segment):
         chain.fill(leaf, source, a, b, h[a:b])
     chain.end(leaf)
     return call.out(h), call.pack(chain.state()), Cache(call, chain, leaf)
@@ -119,23 +119,22 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
         carry = states.unpack("dstate", layer, dstate, call.B, call.squeeze)
     cache._take(keep)
 
-    derivatives = Floats(dh[:, None] if call.squeeze else dh, chain.steps)
-    source = call.source(chain.steps)
+    segment = chain.segment
+    dh = dh[:, None] if call.squeeze else dh
+    if not (dh.flags.c_contiguous and dh.flags.aligned):
+        segment = chain.chunk
+    derivatives, source = Floats(dh, segment), call.source(segment)
     grad_x = None
     if input_grad and not call.tokens:
         grad_x = np.empty((call.T, call.B, layer.inputs), dtype)
     all_deltas = np.empty((call.T, call.B, layer.gates * layer.hidden), dtype) if deltas else None
-    panel = panel_steps(call.B)
     chain.begin_reverse(carry)
-    chain.reset()
-    for a, b in backward_stretches(0, call.T, chain.steps):
+    for a, b in backward_stretches(0, call.T, segment):
         chain.reverse(
-            leaf, source, a, b, derivatives.stretch(a, b)[0],
+            leaf, source, a, b, derivatives.stretch(a, b)[0], no_head(dtype),
             None if grad_x is None else grad_x[a:b],
             None if all_deltas is None else [all_deltas[a:b]],
         )  # fmt: skip
-        if a % panel == 0:
-            chain.flush()
     return Gradient(
         layer=chain.gradients()[0],
         x=None if grad_x is None else call.out(grad_x),
@@ -156,11 +155,11 @@ def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
     """
     arguments.choice("keep", keep, ("all", "last"))
     call = Call(layer, x, state, lengths, device)
-    steps = call.steps()
-    chain, source = call.chain(steps), call.source(steps)
+    spans = call.spans()
+    chain, source = call.chain(spans), call.source(spans.segment)
     h = np.empty((call.T, call.B, layer.outputs), layer.dtype) if keep == "all" else None
     chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, steps):
+    for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, None if h is None else h[a:b])
     if h is None:
         last = chain.state()[-1][0]
@@ -182,14 +181,13 @@ def predict(network, x, state=None, *, lengths=None, device=None):
     if readout is None:
         raise ValueError("network must have a readout to predict with, but its readout is None")
     call = Call(network.layer, x, state, lengths, device)
-    steps = call.steps(readout)
-    chain, source = call.chain(steps), call.source(steps)
-    output = Output(readout, call.B, 0, chain.threads)
-    h = np.empty((steps, call.B, network.layer.outputs), readout.dtype)
+    spans = call.spans(readout).short()
+    chain, source = call.chain(spans), call.source(spans.segment)
+    head = Head(readout, call.B, chain.threads, several=False)
+    h = np.empty((spans.segment, call.B, network.layer.outputs), readout.dtype)
     o = np.empty((call.T, call.B, readout.outputs), readout.dtype)
     chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, steps):
+    for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, h[: b - a])
-        output.preactivate(h[: b - a], o[a:b])
-        output.activate(o[a:b], call.lengths.values, a)
+        head.outputs(h[: b - a], o[a:b], call.lengths.values, a)
     return call.out(o), call.pack(chain.state())

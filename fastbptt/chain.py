@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from .kernels.cells import CELLS
-from .kernels.cpu import losses
-from .kernels.cpu.recurrence import NO_WEIGHTS, Recurrence
+from .kernels.cpu.recurrence import Recurrence, no_head
 from .sources import NO_FLOATS, NO_IDS
 
 
@@ -68,20 +67,24 @@ def _move_down(rows, shift, count):
 
 
 class Chain:
-    """Layers stacked along one direction of time, with the scratch for stretches of `steps`."""
+    """Layers stacked along one direction of time, with the scratch for a chunk of time."""
 
-    def __init__(self, layers, batch, lengths, steps, threads):
+    def __init__(self, layers, batch, lengths, spans, panel_steps, threads, several):
         self.layers = layers
         self.batch = batch
         self.lengths = lengths
         self.threads = threads
-        self.steps = steps
+        self.chunk, self.segment = spans.chunk, spans.segment
+        self.panel_steps = panel_steps
         self.dtype = layers[0].dtype
         self.recurrences = [
-            Recurrence(layer.cell, layer.U, layer.W, layer.b, batch, threads) for layer in layers
+            Recurrence(
+                layer.cell, layer.U, layer.W, layer.b, batch, spans.chunk, threads, several
+            )
+            for layer in layers
         ]
         self.nothing = NO_FLOATS[self.dtype]
-        self.panels = [self._panel(layer.gates * layer.hidden) for layer in layers]
+        self.panels = [self._panel(2 * layer.gates * layer.hidden) for layer in layers]
         self.outputs = [self._panel(layer.hidden) for layer in layers[:-1]]
         self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
         self.row = 0
@@ -89,7 +92,7 @@ class Chain:
         self.carry = None
 
     def _panel(self, width):
-        return np.empty((self.steps, self.batch, width), self.dtype)
+        return np.empty((self.chunk, self.batch, width), self.dtype)
 
     def set_state(self, state):
         """Stand at `state`: for each layer (planes, B, H)."""
@@ -110,8 +113,8 @@ class Chain:
             if index == last and h is not None:
                 out = h
             layer.forward(
-                x, ids, self.panels[index][:n], self.live[index], self.spare[index], out,
-                self.lengths.values, start, n, self.row, False,
+                x, ids, self.panels[index], self.live[index], self.spare[index],
+                self.lengths.values, out, start, stop, self.row, False,
             )  # fmt: skip
             x, ids = out, NO_IDS
         self.row ^= n & 1
@@ -131,8 +134,8 @@ class Chain:
             out = h if index == last and h is not None else self.nothing
             states = leaf.states[index]
             layer.forward(
-                x, ids, self.panels[index][:n], states, leaf.kept[index], out,
-                self.lengths.values, start, n, first, True,
+                x, ids, self.panels[index], states, leaf.kept[index], self.lengths.values, out,
+                start, stop, first, True,
             )  # fmt: skip
             x, ids = states[0, first + 1 : first + 1 + n], NO_IDS
         leaf.stop = stop
@@ -152,42 +155,34 @@ class Chain:
         if self.carry is None:
             self.carry = [np.empty_like(live) for live in self.live]
             self.below = [self._panel(layer.hidden) for layer in self.layers[:-1]]
-            self.rows = np.empty(self.steps * self.batch, np.int64)
+            rows = 2 * self.chunk * self.batch
+            self.lists = np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)
         self.current = 0
         for index, own in enumerate(self.carry):
             own[:, 0] = 0 if carry is None else carry[index]
 
-    def reverse(self, leaf, source, start, stop, dh, dx=None, deltas=None):
-        """Go back from stop to start, `dh` (n, B, H) being dE/dh of the top layer.
+    def reverse(self, leaf, source, start, stop, dh, head, dx=None, deltas=None):
+        """Go back from stop to start and add the weight gradients, also those of `head`.
 
-        Adds the weight gradients; fills `dx` (n, B, I) and, for each layer, `deltas`.
+        `dh` (n, B, H) is dE/dh of the top layer; where `head` has a loss, scratch for it. Fills
+        `dx` (n, B, I) and, for each layer, `deltas`.
         """
         n, first = stop - start, start - leaf.start
-        lengths = self.lengths.values
-        count = losses.build_counted_rows()(self.rows, lengths, NO_WEIGHTS, start, n, self.batch)
         for index in range(len(self.layers) - 1, -1, -1):
             layer, states = self.recurrences[index], leaf.states[index]
             if index == 0:
                 x, ids = source.stretch(start, stop)
-                below = dx
+                below = self.nothing if dx is None else dx
             else:
                 x, ids = leaf.states[index - 1][0, first + 1 : first + 1 + n], NO_IDS
                 below = self.below[index - 1][:n]
-            delta = self.panels[index][:n] if deltas is None else deltas[index]
             current = layer.reverse(
-                states, leaf.kept[index], dh, self.carry[index], self.current, delta, lengths,
-                start, n, first,
+                x, ids, below, self.panels[index] if deltas is None else deltas[index], states,
+                leaf.kept[index], self.lengths.values, dh, self.carry[index], self.current, start,
+                stop, first, deltas is not None, head, self.lists, self.panel_steps,
             )  # fmt: skip
-            layer.accumulate(x, ids, states[0, first : first + n], delta, self.rows, count)
-            if below is not None:
-                layer.input.pull_back(below, delta)
-            dh = below
+            dh, head = below, no_head(self.dtype)
         self.current = current
-
-    def reset(self):
-        """Set the weight gradients to zero."""
-        for layer in self.recurrences:
-            layer.reset()
 
     def flush(self):
         """End a panel of the weight gradients."""
@@ -199,7 +194,7 @@ class Chain:
         return [carry[:, self.current] for carry in self.carry]
 
     def gradients(self):
-        """Return a gradient for each layer, of the layer's own type."""
+        """Return a gradient for each layer, of the layer's own type, and start anew."""
         gradients = []
         for layer, recurrence in zip(self.layers, self.recurrences, strict=True):
             dU, dW, db = recurrence.gradients()

@@ -1,8 +1,8 @@
 """Runs a schedule: the one loop behind full, checkpointed and truncated gradients.
 
-Time is cut into stretches, short enough for their scratch to stay in cache and for progress and
-Ctrl-C to be heard. A stretch never crosses a multiple of its own length nor, in reverse, the end
-of a panel, so panels are cut at the same absolute times whatever the schedule.
+Time is cut into stretches, a kernel call each, short enough for progress and Ctrl-C to be heard.
+Within a call the kernels cut it further, and never across the end of a panel, so panels are cut at
+the same absolute times whatever the schedule.
 """
 
 from time import monotonic
@@ -10,7 +10,7 @@ from time import monotonic
 import numpy as np
 
 from .chain import Leaf
-from .sizes import panel_steps
+from .kernels.cpu.recurrence import no_head
 
 
 class Progress:
@@ -59,15 +59,14 @@ class _Run:
         self.chain, self.source, self.loss, self.plan = chain, source, loss, plan
         self.initial, self.grad_x = initial, grad_x
         self.progress = Progress(progress, plan.forward_steps + plan.backward_steps)
-        self.panel = panel_steps(chain.batch)
         self.since_flush = 0
         self.arena = np.empty(_whole(plan.cache_bytes + plan.state_bytes, chain), chain.dtype)
         self.checkpoint = _whole(plan.state_bytes, chain)
         self.stored = []  # positions of the checkpoints at the front of the arena
         self.leaf = None
-        self.dh = np.empty((chain.steps, chain.batch, chain.layers[-1].hidden), chain.dtype)
+        self.quiet = None  # zeros for dh, where no loss counts
         if grad_x is not None and not plan.exact:
-            self.dx = np.empty((chain.steps, *grad_x.shape[1:]), chain.dtype)
+            self.dx = np.empty((chain.segment, *grad_x.shape[1:]), chain.dtype)
         self.final = None
         self.grad_state = [np.zeros(state.shape, chain.dtype) for state in initial]
         self.continues = False  # whether the carry comes from a later leaf
@@ -87,7 +86,7 @@ class _Run:
         return self.grad_state
 
     def _advance(self, start, stop):
-        for a, b in stretches(start, stop, self.chain.steps):
+        for a, b in stretches(start, stop, self.chain.segment):
             self.chain.advance(self.source, a, b)
             self.progress.add(b - a)
         self._note_final(stop)
@@ -97,7 +96,7 @@ class _Run:
         if self.leaf is None:
             self.leaf = self._new_leaf(stop - start)
             chain.begin(self.leaf, start)
-        for a, b in stretches(start, stop, chain.steps):
+        for a, b in stretches(start, stop, chain.segment):
             chain.fill(self.leaf, self.source, a, b)
             self.progress.add(b - a)
         chain.end(self.leaf)
@@ -146,7 +145,7 @@ class _Run:
         if start == 0:
             for total, carried in zip(self.grad_state, self.chain.carried(), strict=True):
                 total += carried
-        if self.since_flush >= self.panel:
+        if self.since_flush >= self.chain.panel_steps:
             self._flush()
 
     def _keep(self, start):
@@ -155,23 +154,22 @@ class _Run:
 
     def _back(self, start, stop, loss=True):
         chain = self.chain
-        for a, b in backward_stretches(start, stop, chain.steps):
-            dh = self.dh[: b - a]
+        if not loss and self.quiet is None:
+            self.quiet = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
+        for a, b in backward_stretches(start, stop, chain.segment):
             if loss:
-                self.loss.add(chain.top(self.leaf, a, b), a, dh)
+                dh, head = self.loss.derivative(chain.top(self.leaf, a, b), a)
             else:
-                dh[...] = 0
+                dh, head = self.quiet, no_head(chain.dtype)
             if self.grad_x is None:
-                chain.reverse(self.leaf, self.source, a, b, dh)
+                chain.reverse(self.leaf, self.source, a, b, dh, head)
             elif self.plan.exact:
-                chain.reverse(self.leaf, self.source, a, b, dh, self.grad_x[a:b])
+                chain.reverse(self.leaf, self.source, a, b, dh, head, self.grad_x[a:b])
             else:  # windows overlap
-                chain.reverse(self.leaf, self.source, a, b, dh, self.dx[: b - a])
+                chain.reverse(self.leaf, self.source, a, b, dh, head, self.dx[: b - a])
                 self.grad_x[a:b] += self.dx[: b - a]
             self.progress.add(b - a)
             self.since_flush += b - a
-            if a % self.panel == 0:
-                self._flush()
 
     def _flush(self):
         self.chain.flush()

@@ -6,7 +6,7 @@ from . import arguments, devices, states
 from .chain import Chain
 from .kernels.cpu import team
 from .layers import Network, Recurrent
-from .sizes import sizes
+from .sizes import panel_steps, sizes
 from .sources import Floats, Ids, Lengths
 
 
@@ -78,18 +78,27 @@ class Call:
                 raise ValueError(f"lengths must lie in 0..T={self.T}, but lengths[{b}] is {length}")
         return Lengths(values, self.T, self.B)
 
+    @property
+    def direct(self):
+        """Whether the kernels can read x where it lies, or as tokens, for a whole segment."""
+        return self.tokens or (self.x.flags.c_contiguous and self.x.flags.aligned)
+
     def source(self, steps):
         if self.tokens:
             layer = self.layer
             return Ids("x", self.x, layer.inputs, layer.dtype, self.lengths.live, steps)
         return Floats(self.x, steps)
 
-    def chain(self, steps):
-        return Chain(self.layers, self.B, self.lengths, steps, team.get_num_threads())
+    def chain(self, spans, several=True):
+        """The layers; `several`: whether gradients may add up over more than a panel of time."""
+        threads = team.get_num_threads()
+        panel = panel_steps(self.B)
+        return Chain(self.layers, self.B, self.lengths, spans, panel, threads, several)
 
-    def steps(self, readout=None):
-        """Steps in a stretch of this call."""
-        return sizes(self.layers, readout, self.T, self.B).steps(self.tokens)
+    def spans(self, readout=None):
+        """How this call cuts time when there is no budget."""
+        spans = sizes(self.layers, readout, self.T, self.B).spans()
+        return spans if self.direct else spans.short()
 
     def out(self, array):
         """Drop the batch axis of a result (T, B, ...) where x had none."""

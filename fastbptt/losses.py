@@ -3,10 +3,8 @@
 import numpy as np
 
 from . import arguments
-from .kernels.cpu import losses
-from .kernels.cpu.recurrence import Linear
-from .kernels.cpu.team import share
-from .sources import NO_IDS, Floats, Ids, Weights, counts
+from .kernels.cpu.recurrence import LOSSES, Head, no_head
+from .sources import Floats, Ids, Weights, counts
 
 NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 
@@ -31,66 +29,57 @@ def check(loss, readout):
         )
 
 
-class Output:
-    """The readout over a stretch: o = h(V s + c)."""
-
-    def __init__(self, readout, batch, steps, threads):
-        self.readout = readout
-        self.linear = Linear(readout.V, readout.c, threads)
-        self.kind = losses.READOUTS[readout.activation]
-        self.threads = threads
-        self.batch = batch
-        self.panel = np.empty((steps, batch, readout.outputs), readout.dtype)
-
-    def preactivate(self, h, out):
-        """out = V h + c."""
-        self.linear.project(out, h, NO_IDS)
-
-    def activate(self, out, lengths, start):
-        """out = h(out), 0 past a sequence's length."""
-        rows = out.shape[0] * out.shape[1]
-        share(
-            losses.build_activate(), 16 * out.size, rows, out, self.linear.outputs, self.kind,
-            lengths, start, self.batch, threads=self.threads,
-        )  # fmt: skip
+def direct(y):
+    """Whether the kernels can read floats where they lie, or take classes, for a whole segment."""
+    if not isinstance(y, np.ndarray) or y.dtype.kind in "iu":
+        return True
+    return y.flags.c_contiguous and y.flags.aligned
 
 
 class NamedLoss:
     """A loss by name, through the readout."""
 
-    def __init__(self, name, output, source, weights, lengths, factor):
-        self.kind = losses.LOSSES[name]
-        self.output = output
+    def __init__(self, name, head, source, weights, lengths, factor, chunk):
+        self.kind = LOSSES[name]
+        self.head = head
         self.source = source
         self.weights = weights
         self.lengths = lengths.values
         self.factor = factor
-        steps, batch = output.panel.shape[:2]
-        self.values = np.empty((steps, batch))
-        self.rows = np.empty(steps * batch, np.int64)
+        readout, batch = head.readout, head.batch
+        rows = 2 * chunk * batch
+        self.scratch = (
+            np.empty((2 * chunk, batch, readout.outputs), readout.dtype),
+            np.empty(rows),
+            np.empty(rows, np.int64),
+        )
+        self.dh = None
         self.total = np.zeros(2)
 
-    def add(self, h, start, dh=None):
-        """Add the stretch's loss; with `dh`, fill it with dE/dh and add the readout's gradients."""
-        n, batch = h.shape[:2]
-        output, o = self.output, self.output.panel[:n]
-        y, targets = self.source.stretch(start, start + n)
-        weights = self.weights.stretch(start, start + n)
-        output.preactivate(h, o)
-        share(
-            losses.build_loss(), 32 * o.size, n * batch, o, output.linear.outputs, output.kind,
-            self.kind, y, targets, self.lengths, weights, self.factor, self.values, start, batch,
-            threads=output.threads,
-        )  # fmt: skip
-        count = losses.build_counted_rows()(self.rows, self.lengths, weights, start, n, batch)
-        losses.build_add_losses()(self.total, self.values, self.rows, count)
-        if dh is not None:
-            output.linear.pull_back(dh, o)
-            output.linear.accumulate(h, NO_IDS, o, self.rows, count)
+    def _given(self, start, stop):
+        y, targets = self.source.stretch(start, stop)
+        return y, targets, self.weights.stretch(start, stop)
+
+    def add(self, h, start):
+        """Add the loss of at most two chunks."""
+        given = self._given(start, start + len(h))
+        self.head.loss(
+            self.kind, self.factor, h, self.scratch, *given, self.total, self.lengths, start
+        )
+
+    def derivative(self, h, start):
+        """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
+        if self.dh is None:
+            steps = self.scratch[0].shape[0]
+            self.dh = np.empty((steps, self.head.batch, h.shape[2]), h.dtype)
+        given = self._given(start, start + len(h))
+        return self.dh, self.head.with_loss(
+            self.kind, self.factor, self.scratch, *given, self.total
+        )
 
     def flush(self):
         """End a panel of the readout's gradients."""
-        self.output.linear.flush()
+        self.head.linear.flush()
 
     def value(self):
         """The loss so far."""
@@ -99,8 +88,8 @@ class NamedLoss:
 
     def gradient(self):
         """Return the gradient of the readout."""
-        V, c = self.output.linear.gradients()
-        return type(self.output.readout)(V, c, self.output.readout.activation)
+        V, c = self.head.linear.gradients()
+        return type(self.head.readout)(V, c, self.head.readout.activation)
 
 
 class CallableLoss:
@@ -114,8 +103,18 @@ class CallableLoss:
         self.squeeze = squeeze
         self.total = 0.0
 
-    def add(self, h, start, dh=None):
-        """Add the stretch's loss; with `dh`, fill it."""
+    def add(self, h, start):
+        """Add the loss of a stretch."""
+        self._ask(h, start)
+
+    def derivative(self, h, start):
+        """Add the loss of a stretch; return its derivative by h, and no head."""
+        shape, dh = self._ask(h, start)
+        dh = arguments.floats("dh returned by loss", dh, shape, h.dtype)
+        dh = dh[:, None] if self.squeeze else dh
+        return Floats(dh, len(h)).stretch(0, len(h))[0], no_head(h.dtype)
+
+    def _ask(self, h, start):
         given = h.copy()
         if self.lengths.given:
             given[~self.lengths.live(start, start + len(h))] = 0
@@ -133,9 +132,7 @@ class CallableLoss:
             raise TypeError(
                 f"loss must return a number first, not {arguments.describe(value)}"
             ) from None
-        if dh is not None:
-            arguments.floats("dh returned by loss", derivative, given.shape, h.dtype)
-            dh[...] = derivative[:, None] if self.squeeze else derivative
+        return given.shape, derivative
 
     def flush(self):
         """Nothing: a callable has no gradients of its own."""
@@ -152,7 +149,7 @@ class CallableLoss:
         return self.readout.replace_arrays(zeros)
 
 
-def stage(network, call, y, loss, weights, reduction, steps, threads):
+def stage(network, call, y, loss, weights, reduction, spans, threads, several):
     """Check a loss and what goes with it, and return what adds it up stretch by stretch."""
     check(loss, network.readout)
     arguments.choice("reduction", reduction, ("sum", "mean"))
@@ -169,13 +166,14 @@ def stage(network, call, y, loss, weights, reduction, steps, threads):
 
     factor = 1.0
     if reduction == "mean":
+        steps = spans.segment
         starts = range(0, call.T, steps)
         count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
         factor = 1.0 / count if count else 0.0
-    source = _targets(y, loss, call, network.readout, counted, steps)
-    output = Output(network.readout, call.B, steps, threads)
-    scales = Weights(weights, call.B, steps)
-    return NamedLoss(loss, output, source, scales, call.lengths, factor)
+    source = _targets(y, loss, call, network.readout, counted, spans.segment)
+    head = Head(network.readout, call.B, threads, several)
+    scales = Weights(weights, call.B, spans.segment)
+    return NamedLoss(loss, head, source, scales, call.lengths, factor, spans.chunk)
 
 
 def _targets(y, loss, call, readout, counted, steps):

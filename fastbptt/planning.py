@@ -10,7 +10,7 @@ from .sizes import sizes
 
 
 def choose(network, T, B, policy):
-    """Return the plan, and a function of "does x hold tokens?" giving the steps in a stretch."""
+    """Return the plan, and the spans that go with it."""
     policy = memory.as_policy(policy)
     longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
     size = sizes([inputs.network(network).layer], network.readout, longest, B)
@@ -23,7 +23,7 @@ def choose(network, T, B, policy):
             raise memory.MemoryLimitError(budget, size.budget(0))
         fixed = size.base + reserve
     plan = memory.make_plan(T, B, size.state, size.step, fixed, policy)
-    return plan, lambda tokens: size.steps(tokens, reserve)
+    return plan, size.spans(reserve)
 
 
 def plan(
@@ -94,12 +94,12 @@ def explain(layer, T, B=1, *, dtype=None, device=None):
         )
         if readout is not None:
             readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
-    scratch = sizes([layer], readout, T, B)
-    steps = scratch.steps(tokens=False)
+    size = sizes([layer], readout, T, B)
+    spans = size.spans()
     lines = [
         f"device     {device}: this version has no other",
-        f"stretch    {steps:,} steps a kernel call, so that its scratch "
-        f"({steps * scratch.per_step:,} bytes) stays in a core's cache",
+        f"stretch    {spans.segment:,} steps a kernel call, to hear Ctrl-C between two; in chunks "
+        f"of {spans.chunk:,}, whose scratch stays in a core's cache",
         *describe.lines(layer.cell, layer.gates, layer.inputs, layer.hidden, B, layer.dtype),
     ]
     return "\n".join(lines)

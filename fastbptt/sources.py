@@ -1,27 +1,24 @@
 """A caller's arrays, one stretch of time at a time, as the kernels want them.
 
-Kernels take C-contiguous, writable arrays. A stretch of an array that is all that is passed on as
-a view; of any other (strided, read-only, a memory map) it is copied into a panel.
+A stretch of a C-contiguous array is passed on as a view; of any other it is copied into a panel.
 """
 
 import numpy as np
 
 from . import arguments
+from .kernels.cpu.recurrence import NO_IDS, NO_WEIGHTS, writable
 
 NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
-NO_IDS = np.empty((0, 0), np.int64)
-NO_WEIGHTS = np.empty((0, 0))
 
 
 class Floats:
     """A float array of shape (T, B, features)."""
 
     def __init__(self, values, panel_steps):
-        flags = values.flags
-        self.values = values
-        direct = flags.c_contiguous and flags.writeable and flags.aligned
+        self.direct = values.flags.c_contiguous and values.flags.aligned
+        self.values = writable(values) if self.direct else values
         shape = (panel_steps, *values.shape[1:])
-        self._panel = None if direct else np.empty(shape, values.dtype)
+        self._panel = None if self.direct else np.empty(shape, values.dtype)
 
     def stretch(self, start, stop):
         """Rows start..stop and, since they are no tokens, no ids."""

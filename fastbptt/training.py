@@ -10,8 +10,8 @@ import numpy as np
 from . import arguments, inputs, losses, planning
 from .engine import propagate, stretches
 from .inputs import Call
-from .kernels.cpu import team
 from .layers import Network
+from .sizes import panel_steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +43,14 @@ def evaluate(
     Parameters are those of `bptt`. No state is kept over time.
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
-    steps = call.steps(network.readout)
-    chain, source = call.chain(steps), call.source(steps)
-    stage = losses.stage(network, call, y, loss, weights, reduction, steps, chain.threads)
-    h = np.empty((steps, call.B, network.layer.outputs), call.layer.dtype)
+    spans = call.spans(network.readout).short()
+    chain, source = call.chain(spans), call.source(spans.segment)
+    stage = losses.stage(
+        network, call, y, loss, weights, reduction, spans, chain.threads, several=False
+    )
+    h = np.empty((spans.segment, call.B, network.layer.outputs), call.layer.dtype)
     chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, steps):
+    for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, h[: b - a])
         stage.add(h[: b - a], a)
     return stage.value()
@@ -92,12 +94,16 @@ def bptt(
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
-    plan, steps_of = planning.choose(network, call.T, call.B, memory)
-    steps = steps_of(call.tokens)
-    threads = team.get_num_threads()
-    stage = losses.stage(network, call, y, loss, weights, reduction, steps, threads)
+    plan, spans = planning.choose(network, call.T, call.B, memory)
+    windows = input_grad and not plan.exact
+    if windows or callable(loss) or not (call.direct and losses.direct(y)):
+        spans = spans.short()
+    several = plan.backward_steps > panel_steps(call.B)
+    chain, source = call.chain(spans, several), call.source(spans.segment)
+    stage = losses.stage(
+        network, call, y, loss, weights, reduction, spans, chain.threads, several
+    )
     report, finish = _progress(progress)
-    chain, source = call.chain(steps), call.source(steps)
     grad_x = None
     if input_grad:
         make = np.empty if plan.exact else np.zeros

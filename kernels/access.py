@@ -40,6 +40,8 @@ def data(typingctx, array):
     require_contiguous(array)
 
     def codegen(context, builder, signature, args):
+        if isinstance(array, types.CPointer):
+            return args[0]
         return context.make_array(array)(context, builder, args[0]).data
 
     return types.CPointer(array.dtype)(array), codegen

@@ -8,15 +8,41 @@ calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with
 """
 
 import numba
+from numba import types
+from numba.extending import intrinsic
 
-from . import SOURCE_KEY  # noqa: F401 - the entry kernels take it from here
+from . import SOURCE_KEY  # noqa: F401 - kernels take it from here
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
-inner = numba.njit(**OPTIONS)
-"""Decorate a function that is only called from other kernels."""
+_INNER = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+INLINED = {**_INNER, "forceinline": True}
 
-INLINED = {**OPTIONS, "forceinline": True}
+
+@intrinsic
+def apart(typingctx):
+    """Keep the function that calls this from being inlined: compiled once, not at every call."""
+
+    def codegen(context, builder, signature, args):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+def inner(function):
+    """Decorate a function that is only called from other kernels."""
+    dispatcher = numba.njit(**_INNER)(function)
+    template = dispatcher.get_call_template
+
+    def without_literals(args, kws):
+        # Numba would compile f(x, 0) and f(x, n) apart: that doubles what there is to compile.
+        kws = {name: types.unliteral(kind) for name, kind in kws.items()}
+        return template(tuple(types.unliteral(kind) for kind in args), kws)
+
+    dispatcher.get_call_template = without_literals
+    return dispatcher
+
 
 scalar = numba.njit(**INLINED)
 """Decorate a function of numbers: always inlined, so that the loop around it vectorises."""

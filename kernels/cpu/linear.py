@@ -1,99 +1,146 @@
-"""What is linear in a stretch of time: input products, weight gradients, sums.
+"""What is linear in a stretch of time: input products and weight gradients, a piece at a time.
 
 Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
 """
 
 from functools import cache
 
+import numpy as np
+
 from ..access import data, get, put
+from ..jit import apart, inner
 from ..maths import like
 from .products import outer, product
-from .workers import kernel
+from .workers import fork, job, named_job, program
 
 
-@cache
-def build_project():
-    """out = a @ w + bias over rows."""
+@inner
+def project_rows(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high):
+    """out[o:] = a[i:] @ w + bias for rows low..high; with `tokens` row r of a is one-hot at ids[r].
 
-    @kernel("project")
-    def project(out, a, ids, w, bias, inner_size, columns, low, high):
-        """Rows low..high of `out`; if `ids` is not empty, row r of `a` is one-hot at ids[r]."""
-        for r in range(low, high):
-            for j in range(columns):
-                put(out, r * columns + j, get(bias, j))
-        if ids.size == 0:
-            product(
-                data(out), low * columns, columns, data(a), low * inner_size, inner_size,
-                high - low, data(w), inner_size, columns,
-            )  # fmt: skip
-            return
-        for r in range(low, high):
-            w_start = get(ids, r) * columns
-            for j in range(columns):
-                s = get(out, r * columns + j) + get(w, w_start + j)
-                put(out, r * columns + j, s)
-
-    return project
-
-
-@cache
-def build_multiply():
-    """out = a @ w over rows."""
-
-    @kernel("multiply")
-    def multiply(out, a, w, inner_size, columns, low, high):
-        """Rows low..high of `out`."""
-        for i in range(low * columns, high * columns):
-            put(out, i, 0)
+    `w` is packed, or for tokens a row for each class.
+    """
+    apart()
+    out_data = data(out)
+    for r in range(low, high):
+        start = o + r * outputs
+        for j in range(outputs):
+            put(out_data, start + j, get(bias, j))
+    if not tokens:
         product(
-            data(out), low * columns, columns, data(a), low * inner_size, inner_size,
-            high - low, data(w), inner_size, columns,
+            out_data, o + low * outputs, outputs, data(a), i + low * inputs, inputs, high - low,
+            data(w),
+            inputs, 1, 0, outputs,
         )  # fmt: skip
+        return
+    for r in range(low, high):
+        start, w_start = o + r * outputs, get(ids, id_start + r) * outputs
+        for j in range(outputs):
+            put(out_data, start + j, get(out_data, start + j) + get(w, w_start + j))
 
-    return multiply
+
+@inner
+def multiply_rows(out, o, a, i, w, inputs, outputs, low, high):
+    """out[o:] = a[i:] @ w for rows low..high; `w` is packed."""
+    apart()
+    out_data = data(out)
+    for j in range(o + low * outputs, o + high * outputs):
+        put(out_data, j, 0)
+    product(
+        out_data, o + low * outputs, outputs, data(a), i + low * inputs, inputs, high - low,
+        data(w), inputs, 1, 0, outputs,
+    )  # fmt: skip
 
 
-@cache
-def build_accumulate():
-    """Gradients of a linear map from `a` to what `d` is the derivative by."""
+@inner
+def accumulate(
+    grad, total, bias, carry_over, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
+    low, high,
+):  # fmt: skip
+    """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) and sum_r d[r, j] to `bias`, low <= j < high.
 
-    @kernel("accumulate")
-    def accumulate(total, panel, bias, a, ids, inner_size, d, columns, rows, count, low, high):
-        """panel[k, j] += sum of a[r, k] d[r, j] over rows, for columns low..high.
+    `grad` is the running sum of a panel of time; with `carry_over` the panel ends with these rows,
+    and is carried into `total`. `bias`, if not empty, adds in float64.
+    """
+    apart()
+    if inputs == 1:  # one row of many columns instead of many rows of one column
+        outer(
+            data(grad), data(a), a_start, 1, data(d), d_start, outputs, data(rows), r_start, count,
+            0, 1, low, high,
+        )  # fmt: skip
+    else:
+        outer(
+            data(grad), data(d), d_start, outputs, data(a), a_start, inputs, data(rows), r_start,
+            count, low, high, 0, inputs,
+        )  # fmt: skip
+    add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high)
+    if carry_over:
+        flush(grad, total, low * inputs, high * inputs)
 
-        Tokens add straight to `total`, since a panel would be nearly all zeros; so does the bias,
-        if `bias` is not empty.
-        """
-        if ids.size == 0:
-            outer(
-                data(panel), data(a), inner_size, data(d), columns, data(rows), count, low, high,
-            )  # fmt: skip
-        else:
-            for n in range(count):
-                r = get(rows, n)
-                t_start = get(ids, r) * columns
-                for j in range(low, high):
-                    s = get(total, t_start + j) + get(d, r * columns + j)
-                    put(total, t_start + j, s)
-        if bias.size > 0:
-            for n in range(count):
-                d_start = get(rows, n) * columns
-                for j in range(low, high):
-                    put(bias, j, get(bias, j) + get(d, d_start + j))
 
-    return accumulate
+@inner
+def add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high):
+    """bias[j] += sum_r d[r, j] over rows, if `bias` is not empty."""
+    if bias.size > 0:
+        d_data = data(d)
+        for n in range(count):
+            start = d_start + get(rows, r_start + n) * outputs
+            for j in range(low, high):
+                put(bias, j, get(bias, j) + get(d_data, start + j))
+
+
+@inner
+def scatter(table, bias, d, d_start, outputs, ids, id_start, rows, r_start, count, low, high):
+    """Add the gradients by a table's rows: table[ids[r], j] += d[r, j]; table is (inputs, outputs).
+
+    Tokens add straight in float64, since a panel would be nearly all zeros.
+    """
+    for n in range(count):
+        r = get(rows, r_start + n)
+        start = get(ids, id_start + r) * outputs
+        for j in range(low, high):
+            put(table, start + j, get(table, start + j) + get(d, d_start + r * outputs + j))
+    add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high)
+
+
+@inner
+def flush(grad, total, low, high):
+    """total += grad; grad = 0."""
+    for i in range(low, high):
+        s = get(grad, i)
+        put(total, i, get(total, i) + s)
+        put(grad, i, like(0, s))
+
+
+_SPAN = 4096  # numbers in a piece
+
+
+@named_job("flush")
+def _flush(grad, total, low, high):
+    for piece in range(low, high):
+        flush(grad, total, piece * _SPAN, min(total.size, (piece + 1) * _SPAN))
+
+
+@named_job("finish")
+def _finish(grad, total, low, high):
+    for piece in range(low, high):
+        for i in range(piece * _SPAN, min(total.size, (piece + 1) * _SPAN)):
+            s = get(grad, i)
+            put(grad, i, like(get(total, i) + s, s))
 
 
 @cache
 def build_flush():
-    """Carry a panel into the float64 total."""
+    """End a panel of time."""
 
-    @kernel("flush")
-    def flush(total, panel, low, high):
-        """total += panel; panel = 0."""
-        for i in range(low, high):
-            s = get(panel, i)
-            put(total, i, get(total, i) + s)
-            put(panel, i, like(0, s))
+    @program("flush a panel")
+    def run(mail, threads, grad, total, last):
+        """Carry a panel into the total, or with `last` the total and the last panel into `grad`."""
+        pieces = -(-total.size // _SPAN)
+        if last:
+            function, data_ = job("finish", (grad, total))
+        else:
+            function, data_ = job("flush", (grad, total))
+        fork(mail, threads, pieces, function, data_)
 
-    return flush
+    return run

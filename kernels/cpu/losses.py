@@ -8,10 +8,11 @@ from functools import cache
 
 import numpy as np
 
-from ..access import get, put
-from ..jit import SOURCE_KEY, entry, inner
+from ..access import data, get, put
+from ..jit import apart, inner
 from ..maths import exp, like, sigmoid, tanh
-from .workers import kernel
+from .linear import multiply_rows, project_rows
+from .workers import fork, job, named_job, program
 
 READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
 LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
@@ -20,6 +21,7 @@ LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
 @inner
 def _softmax(o, start, outputs):
     """o = softmax(o); returns log(sum exp) in float64."""
+    apart()
     top = get(o, start)
     for j in range(1, outputs):
         value = get(o, start + j)
@@ -48,28 +50,28 @@ def _apply(o, start, outputs, readout):
 
 
 @inner
-def _squared_error(o, start, outputs, readout, y, scale):
+def _squared_error(o, start, outputs, readout, y, y_start, scale):
     """E = ||o - y||^2; o becomes scale * dE/do * h'."""
     _apply(o, start, outputs, readout)
     value = 0.0
     mean = 0.0  # of the softmax's Jacobian: sum_j dE/do_j o_j
-    for j in range(start, start + outputs):
-        s = get(o, j)
-        error = s - get(y, j)
+    for j in range(outputs):
+        s = get(o, start + j)
+        error = s - get(y, y_start + j)
         value += np.float64(error) * np.float64(error)
         if readout == 3:
             mean += np.float64(error) * np.float64(s)
-    for j in range(start, start + outputs):
-        s = get(o, j)
+    for j in range(outputs):
+        s = get(o, start + j)
         one = like(1, s)
-        d = (s - get(y, j)) * like(2 * scale, s)
+        d = (s - get(y, y_start + j)) * like(2 * scale, s)
         if readout == 1:
             d *= s * (one - s)
         elif readout == 2:
             d *= one - s * s
         elif readout == 3:
             d = s * (d - like(2 * scale * mean, s))
-        put(o, j, d)
+        put(o, start + j, d)
     return value
 
 
@@ -86,110 +88,152 @@ def _cross_entropy(o, start, outputs, target, scale):
 
 
 @inner
-def _binary_cross_entropy(o, start, outputs, y, scale):
+def _binary_cross_entropy(o, start, outputs, y, y_start, scale):
     """E = -sum(y log o + (1 - y) log(1 - o)), from the logits; o becomes scale * (o - y)."""
     value = 0.0
-    for j in range(start, start + outputs):
-        a = np.float64(get(o, j))
-        wanted = get(y, j)
+    for j in range(outputs):
+        a = np.float64(get(o, start + j))
+        wanted = get(y, y_start + j)
         value += (a if a > 0 else 0.0) - a * np.float64(wanted) + math.log1p(math.exp(-abs(a)))
-        s = sigmoid(get(o, j))
-        put(o, j, (s - wanted) * like(scale, s))
+        s = sigmoid(get(o, start + j))
+        put(o, start + j, (s - wanted) * like(scale, s))
     return value
 
 
-@cache
-def build_activate():
-    """The readout's activation."""
-
-    @kernel("activate")
-    def activate(o, outputs, readout, lengths, t0, B, low, high):
-        """o = h(o) over rows low..high, 0 past a sequence's length."""
-        for r in range(low, high):
-            if t0 + r // B < get(lengths, r % B):
-                _apply(o, r * outputs, outputs, readout)
-            else:
-                for j in range(r * outputs, (r + 1) * outputs):
-                    put(o, j, 0)
-
-    return activate
+@inner
+def counts(lengths, weights, t, b, row):
+    """Whether the loss at (t, b), which is `row` of `weights`, counts."""
+    return t < get(lengths, b) and (weights.size == 0 or get(weights, row) != 0)
 
 
 @inner
-def _counts(lengths, weights, t, b, r):
-    return t < get(lengths, b) and (weights.size == 0 or get(weights, r) != 0)
+def loss_rows(
+    readout, loss, factor, V, V_back, c, h, h_start, o, o_start, y, targets, weights, row,
+    values, v_start, dh, dh_start, lengths, t, B, H, O, low, high,
+):  # fmt: skip
+    """For rows low..high of a stretch that begins at time t: values[r] = w E, o = factor w dE/do h'.
+
+    Row r of the stretch is row + r of `y`, `targets` and `weights`, of which `weights` may be empty
+    (all 1); `targets` serves cross entropy, `y` the other losses. Rows past their length or of
+    weight 0 become 0. Where `dh` is not empty, dE/dh goes there.
+    """
+    apart()
+    project_rows(o, o_start, h, h_start, targets, 0, False, V, c, H, O, low, high)
+    o_data = data(o)
+    for r in range(low, high):
+        start = o_start + r * O
+        if not counts(lengths, weights, t + r // B, r % B, row + r):
+            for j in range(start, start + O):
+                put(o_data, j, 0)
+            continue
+        weight = get(weights, row + r) if weights.size > 0 else 1.0
+        scale = weight * factor
+        if loss == 0:
+            value = _squared_error(o_data, start, O, readout, data(y), (row + r) * O, scale)
+        elif loss == 1:
+            value = _cross_entropy(o_data, start, O, get(targets, row + r), scale)
+        else:
+            value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)
+        put(values, v_start + r, weight * value)
+    if dh.size > 0:
+        multiply_rows(dh, dh_start, o, o_start, V_back, O, H, low, high)
+
+
+@inner
+def list_rows(rows, start, lengths, weights, row, t, n, B):
+    """Put into rows[start:] those (t, b) of n steps that count, last step first; return how many.
+
+    They are numbered from 0 at (t, 0), which is `row` of `weights`; this is the order in which
+    gradients add.
+    """
+    apart()
+    count = 0
+    for m in range(n - 1, -1, -1):
+        for b in range(B):
+            if counts(lengths, weights, t + m, b, row + m * B + b):
+                put(rows, start + count, m * B + b)
+                count += 1
+    return count
+
+
+@inner
+def add_losses(total, values, v_start, rows, r_start, count):
+    """Add the values of rows to the pair total = (sum, its rounding error) (Knuth's TwoSum).
+
+    The pair makes the sum as good as exact, so forward and reverse order give one number.
+    """
+    s, error = total[0], total[1]
+    for n in range(count):
+        value = get(values, v_start + get(rows, r_start + n))
+        new = s + value
+        part = new - s
+        error += (s - (new - part)) + (value - part)
+        s = new
+    total[0], total[1] = s, error
+
+
+_ROWS = 48  # in a piece
+
+
+@named_job("loss")
+def _loss(
+    readout, loss, factor, V, c, h, o, y, targets, weights, values, dh, lengths, t, B, H, O,
+    low, high,
+):  # fmt: skip
+    rows = h.shape[0] * B
+    for piece in range(low, high):
+        loss_rows(
+            readout, loss, factor, V, V, c, data(h), 0, o, 0, y, targets, weights, 0, values, 0,
+            dh, 0, lengths, t, B, H, O, piece * _ROWS, min(rows, (piece + 1) * _ROWS),
+        )  # fmt: skip
 
 
 @cache
 def build_loss():
-    """Loss values and their derivatives."""
+    """The loss of a stretch."""
 
-    @kernel("loss")
+    @program("loss of a stretch")
     def loss(
-        o, outputs, readout, kind, y, targets, lengths, weights, factor, values, t0, B, low, high
-    ):
-        """For rows low..high: values[r] = w E, and o, V s + c on entry, becomes factor w dE/do h'.
-
-        Rows past their length or of weight 0 become 0. `weights` may be empty (all 1); `targets`
-        serves cross entropy, `y` the other losses.
-        """
-        for r in range(low, high):
-            start = r * outputs
-            if not _counts(lengths, weights, t0 + r // B, r % B, r):
-                for j in range(start, start + outputs):
-                    put(o, j, 0)
-                continue
-            weight = get(weights, r) if weights.size > 0 else 1.0
-            if kind == 0:
-                value = _squared_error(o, start, outputs, readout, y, weight * factor)
-            elif kind == 1:
-                value = _cross_entropy(o, start, outputs, get(targets, r), weight * factor)
-            else:
-                value = _binary_cross_entropy(o, start, outputs, y, weight * factor)
-            put(values, r, weight * value)
+        mail, threads, readout, loss, factor, V, c, h, o, y, targets, weights, values, rows, total,
+        nothing, lengths, t,
+    ):  # fmt: skip
+        """Add the loss at the states h (n, B, H), the first at time t, to `total`."""
+        n, B, H = h.shape
+        function, data_ = job(
+            "loss",
+            (readout, loss, factor, V, c, h, o, y, targets, weights, values, nothing, lengths, t,
+             B, H, o.shape[2]),
+        )  # fmt: skip
+        fork(mail, threads, -(-n * B // _ROWS), function, data_)
+        count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
+        add_losses(total, values, 0, rows, 0, count)
 
     return loss
 
 
-@cache
-def build_counted_rows():
-    """The rows whose loss counts, in the order in which gradients add."""
-    key = SOURCE_KEY
-
-    @entry
-    def counted_rows(rows, lengths, weights, t0, n, B):
-        """Fill `rows` with those inside their length and of weight not 0; return how many."""
-        key  # noqa: B018 - enters the disk cache's key
-        count = 0
-        for t in range(n - 1, -1, -1):
-            for b in range(B):
-                if _counts(lengths, weights, t0 + t, b, t * B + b):
-                    put(rows, count, t * B + b)
-                    count += 1
-        return count
-
-    return counted_rows
+@named_job("outputs")
+def _outputs(readout, V, c, h, ids, o, lengths, t, B, H, O, low, high):
+    rows = h.shape[0] * B
+    for piece in range(low, high):
+        first, last = piece * _ROWS, min(rows, (piece + 1) * _ROWS)
+        project_rows(o, 0, data(h), 0, ids, 0, False, V, c, H, O, first, last)
+        for r in range(first, last):
+            if t + r // B < get(lengths, r % B):
+                _apply(data(o), r * O, O, readout)
+            else:
+                for j in range(r * O, (r + 1) * O):
+                    put(o, j, 0)
 
 
 @cache
-def build_add_losses():
-    """The sum of the loss values."""
-    key = SOURCE_KEY
+def build_outputs():
+    """The readout of a stretch."""
 
-    @entry
-    def add_losses(total, values, rows, count):
-        """Add values[rows[:count]] to the pair total = (sum, its rounding error) (Knuth's TwoSum).
+    @program("outputs of a stretch")
+    def outputs(mail, threads, readout, V, c, h, ids, o, lengths, t):
+        """o = readout(V h + c), 0 past a sequence's length; `ids` is empty."""
+        n, B, H = h.shape
+        function, data_ = job("outputs", (readout, V, c, h, ids, o, lengths, t, B, H, o.shape[2]))
+        fork(mail, threads, -(-n * B // _ROWS), function, data_)
 
-        The pair makes the sum as good as exact, so forward and reverse order give one number.
-        """
-        key  # noqa: B018 - enters the disk cache's key
-        s, error = total[0], total[1]
-        for n in range(count):
-            value = get(values, get(rows, n))
-            new = s + value
-            part = new - s
-            error += (s - (new - part)) + (value - part)
-            s = new
-        total[0], total[1] = s, error
-
-    return add_losses
+    return outputs

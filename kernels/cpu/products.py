@@ -1,17 +1,22 @@
 """The two products of BPTT, each with one order of summation.
 
-An element of `product` adds over k ascending; an element of `outer` adds over the rows in the
-order given (time descending, then batch ascending). Every tile holds one chain of fused
-multiply-adds per element, and blocking only cuts a chain in two, so the result does not depend on
-which rows, columns, segment or thread a call covers, nor on the shape of the tile it meets.
+An element of `product` adds over k ascending, in `chains` sums one after another; an element of
+`outer` adds over the rows in the order given (time descending, then batch ascending). Every tile
+holds one chain of fused multiply-adds per element and sum, and blocking only cuts a chain in two,
+so the result does not depend on which rows, columns, segment or thread a call covers, nor on the
+shape of the tile it meets.
 """
 
-import numpy as np
+from functools import cache
+
+from numba.extending import intrinsic
 
 from ..access import get, itemsize, put, room
-from ..jit import inner
+from ..jit import SOURCE_KEY, apart, inner
 from ..maths import like
+from .shared import call, shared
 from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
+from .workers import fork, job, named_job, program
 
 # Rows of a tile and its vectors of columns, widest first: sums that the registers hold.
 _TILES = (
@@ -19,13 +24,14 @@ _TILES = (
     if VECTOR_BYTES == 64
     else {6: (2, 1), 4: (2, 1), 2: (4, 2, 1), 1: (8, 4, 2, 1)}
 )
-_PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
-_INNER_BLOCK = 256  # terms of a sum: keeps a panel of w in the first-level cache
+PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
+_INNER_BLOCK = 256 if VECTOR_BYTES < 64 else 128  # terms: keeps a panel in the first-level cache
 _ROW_BLOCK = 64  # terms, which are rows, that `outer` brings together at once,
-_OUTER_BYTES = 512  # bytes of each in d
-_OUTER_HEIGHT = 48  # and columns of each in a
-_NEAR_A = _ROW_BLOCK * _OUTER_HEIGHT * 8
-_NEAR_D = _ROW_BLOCK * _OUTER_BYTES
+_OUTER_BYTES = 512  # bytes of each in `a`
+_OUTER_HEIGHT = 48  # and columns of each in `d`
+_NEAR_D = _ROW_BLOCK * _OUTER_HEIGHT * 8
+_NEAR_A = _ROW_BLOCK * _OUTER_BYTES
+PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
 
 def tiles(rows):
@@ -36,123 +42,219 @@ def tiles(rows):
 
 def packed_size(inner_size, columns, itemsize):
     """Numbers in a packed matrix: its last panel is filled up with zeros."""
-    width = _PANEL_BYTES // itemsize
+    width = PANEL_COLUMNS[itemsize]
     return inner_size * -(-columns // width) * width
 
 
-def pack(w):
-    """`w` (inner_size, columns) as panels of columns one after another, each contiguous."""
-    inner_size, columns = w.shape
-    width = _PANEL_BYTES // w.itemsize
-    packed = np.empty(packed_size(inner_size, columns, w.itemsize), w.dtype)
-    panels = packed.reshape(-1, inner_size, width)
-    whole = columns // width
-    panels[:whole] = w[:, : whole * width].reshape(inner_size, whole, width).transpose(1, 0, 2)
-    if whole * width < columns:
-        panels[-1, :, : columns - whole * width] = w[:, whole * width :]
-        panels[-1, :, columns - whole * width :] = 0
-    return packed
+def chains(inner_size, columns, itemsize):
+    """Into how many sums a step's product is cut, for one row to fill the pipeline.
+
+    A sum's multiply-adds wait for each other, about four cycles each, and two start in a cycle: it
+    takes eight sums side by side, and one row has only as many as vectors of columns.
+    """
+    vectors = -(-columns * itemsize // VECTOR_BYTES)
+    wanted = 1 if vectors >= 8 else 2 if vectors > 2 else 4
+    fits = inner_size % wanted == 0 and 16 <= inner_size // wanted <= _INNER_BLOCK
+    return wanted if fits else 1
 
 
-def _build_strip(R):
-    """A strip of R rows by any number of columns."""
-    V0, V1, V2, V3 = (_TILES[R] + (0, 0, 0))[:4]
+def _build_strip(R, C=1):
+    """A strip of R rows by any number of columns, in tiles of C sums."""
+    V0, V1, V2, V3 = (*(V for V in _TILES[R] if V * C <= 8), 0, 0, 0)[:4]
 
     @inner
-    def strip(out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, columns):
+    def strip(
+        out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, j, high
+    ):
         lanes = VECTOR_BYTES // itemsize(out)
-        width = _PANEL_BYTES // itemsize(out)
-        j = 0
-        while j + V0 * lanes <= columns:
-            wj = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V0, 0)
+        width = PANEL_BYTES // itemsize(out)
+        while j + V0 * lanes <= high:
+            p = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
+                 R, V0, C, 0)  # fmt: skip
             j += V0 * lanes
-        if V1 > 0 and j + V1 * lanes <= columns:
-            wj = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V1, 0)
+        if V1 > 0 and j + V1 * lanes <= high:
+            p = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
+                 R, V1, C, 0)  # fmt: skip
             j += V1 * lanes
-        if V2 > 0 and j + V2 * lanes <= columns:
-            wj = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V2, 0)
+        if V2 > 0 and j + V2 * lanes <= high:
+            p = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
+                 R, V2, C, 0)  # fmt: skip
             j += V2 * lanes
-        if V3 > 0 and j + V3 * lanes <= columns:
-            wj = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last, 0, R, V3, 0)
+        if V3 > 0 and j + V3 * lanes <= high:
+            p = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
+                 R, V3, C, 0)  # fmt: skip
             j += V3 * lanes
-        if j < columns:
-            wj = w_start + j // width * w_panel + j % width
-            tile(
-                out, o + j, o_step, a, i, a_step, a_next, w, wj, w_panel, first, last,
-                columns - j, R, 1, 1,
-            )  # fmt: skip
+        if j < high:
+            p = w_start + j // width * w_panel + j % width
+            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh,
+                 high - j, R, 1, C, 1)  # fmt: skip
 
     return strip
 
 
 _strip6, _strip4, _strip2, _strip1 = (_build_strip(R) for R in (6, 4, 2, 1))
+_strip1_2, _strip1_4 = (_build_strip(1, C) for C in (2, 4))
 
 
 @inner
-def _block(out, o, o_step, height, a, i, a_step, a_next, w, j, w_panel, first, last, columns):
-    """Add to `height` rows by `columns` columns: panels outside, so that one serves every row."""
-    width = _PANEL_BYTES // itemsize(out)
+def _block(
+    out, o, o_step, height, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
+):
+    """Add to `height` rows by columns low..high: panels outside, so that one serves every row."""
+    apart()
+    width = PANEL_BYTES // itemsize(out)
     if height == 1:
-        _strip1(out, o, o_step, a, i, a_step, a_next, w, j, w_panel, first, last, columns)
+        _strip1(out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+                low, high)  # fmt: skip
         return
-    for c in range(0, columns, width):
-        count = min(width, columns - c)
-        p, q, r, left = j + c // width * w_panel, o + c, i, height
+    while low < high:
+        end = min(high, (low // width + 1) * width)
+        q, r, left = o, i, height
         while left >= 6:
-            _strip6(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            _strip6(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+                    low, end)  # fmt: skip
             q, r, left = q + 6 * o_step, r + 6 * a_step, left - 6
         if left >= 4:
-            _strip4(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            _strip4(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+                    low, end)  # fmt: skip
             q, r, left = q + 4 * o_step, r + 4 * a_step, left - 4
         if left >= 2:
-            _strip2(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            _strip2(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+                    low, end)  # fmt: skip
             q, r, left = q + 2 * o_step, r + 2 * a_step, left - 2
         if left > 0:
-            _strip1(out, q, o_step, a, r, a_step, a_next, w, p, w_panel, first, last, count)
+            _strip1(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+                    low, end)  # fmt: skip
+        low = end
 
 
-@inner
-def product(out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, columns):
-    """out[r, j] += sum_k a[r, k] * w[k, j] for `rows` rows; w is packed (inner_size, columns)."""
-    panel = inner_size * (_PANEL_BYTES // itemsize(out))
-    for k in range(0, inner_size, _INNER_BLOCK):
-        last = min(k + _INNER_BLOCK, inner_size)
-        _block(out, out_start, out_step, rows, a, a_start, a_step, 1, w, 0, panel, k, last, columns)
+def _keyed(key):
+    """The products, closing over the key of all sources: see `jit`."""
 
+    @shared("float n n float n n n float n n n n")
+    def product(
+        out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, parts, low, high
+    ):
+        key  # noqa: B018 - enters the disk cache's key
+        panel = inner_size * (PANEL_BYTES // itemsize(out))
+        if rows == 1 and parts == 2:
+            _strip1_2(out, out_start, out_step, a, a_start, a_step, 1, w, 0, panel, 0, inner_size,
+                      0, low, high)  # fmt: skip
+            return
+        if rows == 1 and parts == 4:
+            _strip1_4(out, out_start, out_step, a, a_start, a_step, 1, w, 0, panel, 0, inner_size,
+                      0, low, high)  # fmt: skip
+            return
+        step = inner_size if rows == 1 else _INNER_BLOCK
+        if parts > 1:
+            step = inner_size // parts
+        for k in range(0, inner_size, step):
+            last = min(k + step, inner_size)
+            _block(out, out_start, out_step, rows, a, a_start, a_step, 1, w, 0, panel, k, last,
+                   1 if parts > 1 and k > 0 else 0, low, high)  # fmt: skip
 
-@inner
-def outer(out, a, inner_size, d, columns, rows, count, low, high):
-    """out[k, j] += sum_r a[r, k] * d[r, j] over r in rows[:count], for low <= j < high.
-
-    Rows lie far apart, so blocks of both are brought together first, on the stack.
-    """
-    width = _PANEL_BYTES // itemsize(out)
-    span = _OUTER_BYTES // itemsize(out)
-    panel = _ROW_BLOCK * width
-    near_a, near_d = room(a, _NEAR_A), room(d, _NEAR_D)
-    for n in range(0, count, _ROW_BLOCK):
-        terms = min(_ROW_BLOCK, count - n)
-        for j in range(low, high, span):
-            wide = min(span, high - j)
-            for m in range(terms):
-                d_start = get(rows, n + m) * columns + j
-                for c in range(0, wide, width):
-                    target = c // width * panel + m * width
-                    for e in range(width):
-                        inside = c + e < wide
-                        value = get(d, d_start + c + e) if inside else like(0, get(d, d_start))
-                        put(near_d, target + e, value)
-            for k in range(0, inner_size, _OUTER_HEIGHT):
-                height = min(_OUTER_HEIGHT, inner_size - k)
+    @shared("float float n n float n n int n n n n n n")
+    def outer(
+        out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, left, right
+    ):
+        key  # noqa: B018
+        width = PANEL_BYTES // itemsize(out)
+        span = _OUTER_BYTES // itemsize(out)
+        panel = _ROW_BLOCK * width
+        near_d, near_a = room(d, _NEAR_D), room(a, _NEAR_A)
+        for n in range(r_start, r_start + count, _ROW_BLOCK):
+            terms = min(_ROW_BLOCK, r_start + count - n)
+            for k in range(left, right, span):
+                wide = min(span, right - k)
                 for m in range(terms):
-                    a_start = get(rows, n + m) * inner_size + k
-                    for e in range(height):
-                        put(near_a, m * height + e, get(a, a_start + e))
-                _block(
-                    out, k * columns + j, columns, height, near_a, 0, 1, height,
-                    near_d, 0, panel, 0, terms, wide,
-                )  # fmt: skip
+                    source = a_start + get(rows, n + m) * inputs + k
+                    for c in range(0, wide, width):
+                        target = c // width * panel + m * width
+                        for e in range(width):
+                            inside = c + e < wide
+                            value = get(a, source + c + e) if inside else like(0, get(a, source))
+                            put(near_a, target + e, value)
+                for j in range(low, high, _OUTER_HEIGHT):
+                    height = min(_OUTER_HEIGHT, high - j)
+                    for m in range(terms):
+                        source = d_start + get(rows, n + m) * outputs + j
+                        for e in range(height):
+                            put(near_d, m * height + e, get(d, source + e))
+                    _block(out, j * inputs + k, inputs, height, near_d, 0, 1, height,
+                           near_a, 0, panel, 0, terms, 0, 0, wide)  # fmt: skip
+
+
+_keyed(SOURCE_KEY)
+
+
+@intrinsic
+def product(
+    typingctx, out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, parts, low, high
+):
+    """out[r, j] += sum_k a[r, k] * w[k, j] for `rows` rows and the columns low..high.
+
+    `w` is packed; `parts` is 1 or what `chains` says; `low` is the first column of a panel.
+    """
+    return call("product", out, (out, out_start, out_step, a, a_start, a_step, rows, w, inner_size,
+                                 parts, low, high))  # fmt: skip
+
+
+@intrinsic
+def outer(
+    typingctx, out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, left,
+    right,
+):  # fmt: skip
+    """out[j, k] += sum_r d[r, j] * a[r, k] for low <= j < high, left <= k < right.
+
+    The sum is over r in rows[r_start:][:count]; `out` is (outputs, inputs). Rows lie far apart, so
+    blocks of both are brought together first, on the stack.
+    """
+    return call("outer", out, (out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
+                               low, high, left, right))  # fmt: skip
+
+
+@named_job("pack panels")
+def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, high):
+    """Panels low..high of w[k, j] = w.flat[k * row_step + j * column_step], filled up with 0."""
+    width = PANEL_BYTES // itemsize(packed)
+    block = 16  # rows at a time: where w lies transposed, a line of it serves them all
+    for panel in range(low, high):
+        first = panel * width
+        count = min(width, columns - first)
+        for k in range(0, inner_size, block):
+            last = min(k + block, inner_size)
+            if column_step == 1:
+                for n in range(k, last):
+                    target, source = (panel * inner_size + n) * width, n * row_step + first
+                    for j in range(count):
+                        put(packed, target + j, get(w, source + j))
+            else:
+                for j in range(count):
+                    source = (first + j) * column_step
+                    for n in range(k, last):
+                        value = get(w, source + n * row_step)
+                        put(packed, (panel * inner_size + n) * width + j, value)
+            for n in range(k, last):
+                target = (panel * inner_size + n) * width
+                for j in range(count, width):
+                    put(packed, target + j, like(0, get(w, 0)))
+
+
+@cache
+def build_pack():
+    """A matrix as panels of columns one after another, each contiguous."""
+
+    @program("pack")
+    def pack(mail, threads, packed, w, row_step, column_step, inner_size, columns):
+        """`packed` becomes w (inner_size, columns), whose memory is flat: see `_pack_panels`."""
+        panels = -(-columns // (PANEL_BYTES // itemsize(packed)))
+        function, data = job(
+            "pack panels", (packed, w, row_step, column_step, inner_size, columns)
+        )
+        fork(mail, threads, panels, function, data)
+
+    return pack

@@ -9,7 +9,7 @@ from threading import Lock, Semaphore, Thread
 
 import numpy as np
 
-_SMALL = 20_000  # multiply-adds that take as long as handing them over
+_SMALL = 200_000  # multiply-adds in a call that are not worth waking anyone
 
 _lock = Lock()
 _team = None
@@ -100,18 +100,16 @@ def team(threads):
     return _team
 
 
-def parts(work, total, threads=None):
-    """Into how many parts `share` would cut a job."""
-    return max(1, min(threads or get_num_threads(), total, 1 + work // _SMALL))
+_SOLO = np.zeros(16, np.int64)
 
 
-def share(kernel, work, total, *arguments, threads=1):
-    """Run a kernel over range(total), in parts if `work`, its multiply-adds in all, is worth it."""
-    count = parts(work, total, threads)
-    own = team(count)
-    if count > 1:
-        own.wake()
-    kernel(own.mail, count, total, *arguments)
+def hands(work, threads):
+    """(mail, threads) for a kernel of so many multiply-adds: the team, or no one but the caller."""
+    if threads == 1 or work < _SMALL:
+        return _SOLO, 1
+    own = team(threads)
+    own.wake()
+    return own.mail, threads
 
 
 def _forget():

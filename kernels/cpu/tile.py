@@ -37,82 +37,140 @@ PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as r
 @intrinsic(prefer_literal=True)
 def tile(
     typingctx, out, out_start, out_step, a, a_start, a_step, a_next, w, w_start, w_panel,
-    first, last, valid, R, V, MASKED,
+    first, last, fresh, valid, R, V, C, MASKED,
 ):  # fmt: skip
     """Add the block's sum over first <= k < last.
 
     Row r of `out` is at out_start + r * out_step, a[r, k] at a_start + r * a_step + k * a_next. `w`
     comes in panels of PANEL_VECTORS columns, `w_panel` numbers apart, the first at `w_start`. With
     MASKED the last vector of `out` has only `valid` lanes.
+
+    With `fresh` the sum starts at zero and is then added to `out`. With C > 1 the range is cut in
+    C equal parts, each with a sum of its own: the first starts at `out`, the others are added to it
+    one after another. That is what C calls for one part each give, all but the first fresh.
     """
     for array in (out, a, w):
         require_contiguous(array)
     dtype = out.dtype
     lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
     height, width, masked = R.literal_value, V.literal_value, MASKED.literal_value
+    chains = C.literal_value
     pitch = PANEL_VECTORS * lanes
 
     def codegen(context, builder, signature, args):
         (out_, out_start_, out_step_, a_, a_start_, a_step_, a_next_, w_, w_start_, w_panel_,
-         first_, last_, valid_, *_) = args  # fmt: skip
-        block = _Block(builder, dtype.bitwidth, lanes, valid_ if masked else None)
+         first_, last_, fresh_, valid_, *_) = args  # fmt: skip
         size = first_.type
-
-        outs = []
-        for r in range(height):
-            start = builder.add(out_start_, builder.mul(out_step_, size(r)))
-            for v in range(width):
-                index = builder.add(start, size(v * lanes))
-                outs.append(element(context, builder, out, out_, index))
-        ends = [masked and v == width - 1 for _ in range(height) for v in range(width)]
-        begin = [block.load(p, end) for p, end in zip(outs, ends, strict=True)]
-
-        before = builder.block
-        loop = builder.append_basic_block("sum")
-        after = builder.append_basic_block("summed")
-        builder.cbranch(builder.icmp_signed("<", first_, last_), loop, after)
-        builder.position_at_end(loop)
-        k = builder.phi(size)
-        k.add_incoming(first_, before)
-        sums = [builder.phi(block.vector) for _ in begin]
-        w_row = builder.add(w_start_, builder.mul(k, size(pitch)))
-        vectors = []
-        for v in range(width):
-            panel, column = divmod(v, PANEL_VECTORS)
-            index = builder.add(w_row, builder.mul(w_panel_, size(panel)))
-            index = builder.add(index, size(column * lanes))
-            vectors.append(block.load(element(context, builder, w, w_, index), False))
-        a_row = builder.add(a_start_, builder.mul(k, a_next_))
-        ends_ = []
-        for r in range(height):
-            index = builder.add(a_row, builder.mul(a_step_, size(r)))
-            value = block.splat(builder.load(element(context, builder, a, a_, index)))
-            for v in range(width):
-                ends_.append(block.fma(value, vectors[v], sums[r * width + v]))
-        following = builder.add(k, size(1))
-        k.add_incoming(following, loop)
-        for phi, start, end in zip(sums, begin, ends_, strict=True):
-            phi.add_incoming(start, before)
-            phi.add_incoming(end, loop)
-        builder.cbranch(builder.icmp_signed("<", following, last_), loop, after)
-
-        builder.position_at_end(after)
-        stores = []
-        for pointer, start, end, is_end in zip(outs, begin, ends_, ends, strict=True):
-            result = builder.phi(block.vector)
-            result.add_incoming(start, before)
-            result.add_incoming(end, loop)
-            stores.append((result, pointer, is_end))
-        for store in stores:
-            block.store(*store)
+        a_start_ = builder.add(a_start_, builder.mul(first_, a_next_))
+        w_start_ = builder.add(w_start_, builder.mul(first_, size(PANEL_VECTORS * lanes)))
+        values = [
+            element(context, builder, out, out_, out_start_), out_step_,
+            element(context, builder, a, a_, a_start_), a_step_, a_next_,
+            element(context, builder, w, w_, w_start_), w_panel_,
+            builder.sub(last_, first_), fresh_, valid_,
+        ]  # fmt: skip
+        shape = (height, width, chains, masked)
+        name = f"fastbptt.tile.f{dtype.bitwidth}x{lanes}.{'.'.join(map(str, shape))}"
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        if function.is_declaration:
+            function.linkage = "linkonce_odr"
+            function.attributes.add("noinline")  # inlined everywhere, it takes minutes to compile
+            _emit(function, dtype.bitwidth, lanes, *shape)
+        builder.call(function, values)
         return context.get_dummy_value()
 
     intp = types.intp
     signature = types.void(
         out, intp, intp, a, intp, intp, intp, w, intp, intp,
-        intp, intp, intp, R, V, MASKED,
+        intp, intp, intp, intp, R, V, C, MASKED,
     )  # fmt: skip
     return signature, codegen
+
+
+def _emit(function, bits, lanes, height, width, chains, masked):
+    """The body of the tile of that shape."""
+    out, out_step, a, a_step, a_next, w, w_panel, count, fresh, valid = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
+    block = _Block(builder, bits, lanes, valid if masked else None)
+    size = count.type
+    zero = ir.Constant(block.vector, None)
+    fresh = builder.icmp_signed("!=", fresh, size(0))
+
+    outs = [
+        builder.gep(out, [builder.add(builder.mul(out_step, size(r)), size(v * lanes))])
+        for r in range(height)
+        for v in range(width)
+    ]
+    ends = [masked and v == width - 1 for _ in range(height) for v in range(width)]
+
+    def merge(branches):
+        """A phi for each value of the (block, values) that lead here."""
+        merged = []
+        for values in zip(*(values for _, values in branches), strict=True):
+            phi = builder.phi(block.vector)
+            for (origin, _), value in zip(branches, values, strict=True):
+                phi.add_incoming(value, origin)
+            merged.append(phi)
+        return merged
+
+    entry, names = builder.block, ("load", "begin", "sum", "summed", "add", "store")
+    loading, begin, loop, after, adding, storing = map(builder.append_basic_block, names)
+    builder.cbranch(fresh, begin, loading)
+    builder.position_at_end(loading)
+    loaded = [block.load(p, end) for p, end in zip(outs, ends, strict=True)]
+    builder.branch(begin)
+    builder.position_at_end(begin)
+    starts = merge([(entry, [zero] * len(outs)), (loading, loaded)])
+    starts += [zero] * (len(outs) * (chains - 1))
+    part = builder.sdiv(count, size(chains)) if chains > 1 else count
+    builder.cbranch(builder.icmp_signed(">", part, size(0)), loop, after)
+
+    builder.position_at_end(loop)
+    k = builder.phi(size)
+    k.add_incoming(size(0), begin)
+    sums = [builder.phi(block.vector) for _ in starts]
+    stepped = []
+    for chain in range(chains):
+        at = builder.add(k, builder.mul(part, size(chain))) if chain else k
+        w_row = builder.mul(at, size(PANEL_VECTORS * lanes))
+        vectors = []
+        for v in range(width):
+            panel, column = divmod(v, PANEL_VECTORS)
+            index = builder.add(w_row, builder.mul(w_panel, size(panel)))
+            index = builder.add(index, size(column * lanes))
+            vectors.append(block.load(builder.gep(w, [index]), False))
+        a_row = builder.mul(at, a_next)
+        for r in range(height):
+            index = builder.add(a_row, builder.mul(a_step, size(r)))
+            value = block.splat(builder.load(builder.gep(a, [index])))
+            for v in range(width):
+                term = (chain * height + r) * width + v
+                stepped.append(block.fma(value, vectors[v], sums[term]))
+    following = builder.add(k, size(1))
+    k.add_incoming(following, loop)
+    for phi, start, end in zip(sums, starts, stepped, strict=True):
+        phi.add_incoming(start, begin)
+        phi.add_incoming(end, loop)
+    builder.cbranch(builder.icmp_signed("<", following, part), loop, after)
+
+    builder.position_at_end(after)
+    merged = merge([(begin, starts), (loop, stepped)])
+    results = merged[: len(outs)]
+    for chain in range(1, chains):
+        own = merged[chain * len(outs) : (chain + 1) * len(outs)]
+        results = [builder.fadd(s, p) for s, p in zip(results, own, strict=True)]
+    builder.cbranch(fresh, adding, storing)
+    builder.position_at_end(adding)
+    added = [
+        builder.fadd(block.load(p, end), s) for p, end, s in zip(outs, ends, results, strict=True)
+    ]
+    builder.branch(storing)
+    builder.position_at_end(storing)
+    final = merge([(after, results), (adding, added)])
+    for value, pointer, end in zip(final, outs, ends, strict=True):
+        block.store(value, pointer, end)
+    builder.ret_void()
 
 
 class _Block:

@@ -1,15 +1,19 @@
-"""Fork and join inside compiled code: threads that wait in a nogil loop for pieces of a kernel.
+"""Threads inside compiled code: workers that wait in a nogil loop for pieces of a job.
 
-A job is a compiled function of (data, low, high) and a range. The thread that has one claims the
-team, opens the job and takes pieces of the range itself; every worker that is awake takes pieces
-too, and the caller returns when none is left or under way. Nothing passes through the interpreter,
-so its lock is not needed. Whoever finds the team claimed does all of it alone; a worker that the
-system has put aside misses the job, and if one is put aside in the middle of a piece, the next jobs
-do without. None of this shows in a result.
+A job is a compiled function of (data, low, high). Nothing passes through the interpreter, so its
+lock is not needed, and none of what follows shows in a result.
+
+`fork`: the thread that has a job claims the team, opens the job and takes pieces of it
+itself; every worker that is awake takes pieces too, and the caller returns when none is left or
+under way. Whoever finds the team claimed does all of it alone; a worker that the system has put
+aside misses the job, and if one is put aside in the middle of a piece, the next jobs do without.
+
+`gang`: the workers that join within some microseconds each run the job once, as member `low` of
+`high`, all at the same time, so that they can meet at a `barrier`.
 
 Mail is an int64 array: line 0 the claim and the job, line w the state of worker w. A worker says
 that it is active and then looks whether the job is still open; the caller closes the job and then
-looks whether a worker is active. One of the two sees the other, all accesses being sequentially
+looks whether a worker is active. One of the two sees the other, those accesses being sequentially
 consistent, so a job's data outlives every piece of it.
 """
 
@@ -26,8 +30,12 @@ from .subnormals import flush_to_zero, restore
 
 LINE = 16  # numbers in a line: two cache lines, since processors fetch them in pairs
 AWAY, WAITING = range(2)
-_CLAIM, _ALONE, _SERIAL, _FUNCTION, _DATA, _TOTAL, _PIECE = range(7)  # in line 0
-_JOB, _NEXT, _ACTIVE = range(7, 10)
+_CLAIM, _ALONE, _SERIAL, _FUNCTION, _DATA, _TOTAL, _KIND = range(7)  # in line 0
+_JOB, _NEXT, _ACTIVE, _THREADS, _SIZE = range(7, 12)  # _SIZE: of a gang, 0 until complete
+_STEP = 1  # in line w: how many barriers the member of rank w has reached
+_CLOSED = 1 << 40  # a rank that nobody gets
+_FORK, _GANG = range(2)  # kinds of a job
+_GATHERING = 60_000  # cycles, some 20 microseconds, that a gang waits for its members
 _SPINS = 2_000  # before giving the processor away: some 20 microseconds
 _YIELDS = 4_000  # before going to sleep: some milliseconds
 _LATE = 3_000_000  # cycles, about a millisecond, that a worker may take longer than the caller
@@ -54,6 +62,37 @@ def _store(typingctx, array, index, value):
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _look(typingctx, array, index):
+    """Like `_load`, but only what was written before a `_show` is sure to be seen after it."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(_address(context, builder, array, *args), "acquire", 8)
+
+    return types.int64(array, types.intp), codegen
+
+
+@intrinsic
+def _show(typingctx, array, index, value):
+    def codegen(context, builder, signature, args):
+        address = _address(context, builder, array, *args[:2])
+        builder.store_atomic(args[2], address, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.int64), codegen
+
+
+@intrinsic
+def _exchange(typingctx, array, index, value):
+    """Set the number; returns what it was."""
+
+    def codegen(context, builder, signature, args):
+        address = _address(context, builder, array, *args[:2])
+        return builder.atomic_rmw("xchg", address, args[2], "seq_cst")
+
+    return types.int64(array, types.intp, types.int64), codegen
 
 
 @intrinsic
@@ -145,12 +184,36 @@ def _wait(spins):
 @inner
 def _take_pieces(mail):
     """Do pieces of the open job until none is left."""
-    total, piece = mail[_TOTAL], mail[_PIECE]
+    function, data, total = mail[_FUNCTION], mail[_DATA], mail[_TOTAL]
     while True:
-        low = _add(mail, _NEXT, piece)
-        if low >= total:
+        piece = _add(mail, _NEXT, 1)
+        if piece >= total:
             return
-        _call(mail[_FUNCTION], mail[_DATA], low, min(low + piece, total))
+        _call(function, data, piece, piece + 1)
+
+
+@inner
+def _join_gang(mail):
+    """Be a member of the open gang, if it still takes some."""
+    rank = _add(mail, _NEXT, 1)
+    if rank >= mail[_TOTAL]:
+        return
+    spins = 0
+    while _look(mail, _SIZE) == 0:
+        _wait(spins)
+        spins += 1
+    _call(mail[_FUNCTION], mail[_DATA], rank, mail[_SIZE])
+
+
+@inner
+def barrier(mail, rank, size, step):
+    """Wait until all members of the gang have come to barrier number `step`, counted from 1."""
+    _show(mail, (rank + 1) * LINE + _STEP, step)
+    for other in range(size):
+        spins = 0
+        while _look(mail, (other + 1) * LINE + _STEP) < step:
+            _wait(spins)
+            spins += 1
 
 
 def build_serve():
@@ -166,12 +229,17 @@ def build_serve():
         _store(mail, line, WAITING)
         spins, last = 0, 0
         while spins <= _SPINS + _YIELDS:
-            job = _load(mail, _JOB)
-            if job != 0 and job != last:
+            serial = _load(mail, _JOB)
+            if serial != 0 and serial != last:
                 _add(mail, _ACTIVE, 1)
-                if _load(mail, _JOB) == job:  # else the caller may already be gone
-                    _take_pieces(mail)
-                    last = job
+                if _load(mail, _JOB) == serial:  # else the caller may already be gone
+                    if worker >= mail[_THREADS]:
+                        pass
+                    elif mail[_KIND] == _GANG:
+                        _join_gang(mail)
+                    else:
+                        _take_pieces(mail)
+                    last = serial
                 _add(mail, _ACTIVE, -1)
                 spins = 0
             _wait(spins)
@@ -183,24 +251,30 @@ def build_serve():
 
 
 @inner
-def fork(mail, parts, total, function, data):
-    """Do range(total) of the job with up to `parts` threads, and return when all is done."""
-    if parts <= 1 or not _swap(mail, _CLAIM, 0, 1):
-        _call(function, data, 0, total)
-        return
-    if mail[_ALONE] > 0:
-        mail[_ALONE] -= 1
-        _call(function, data, 0, total)
-        _store(mail, _CLAIM, 0)
-        return
+def _claim(mail):
+    """Whether the team is ours for a job."""
+    if not _swap(mail, _CLAIM, 0, 1):
+        return False
+    if mail[_ALONE] == 0:
+        return True
+    mail[_ALONE] -= 1
+    _store(mail, _CLAIM, 0)
+    return False
+
+
+@inner
+def _open(mail, threads, total, kind, function, data):
+    """Open a job whose piece 0, or rank 0, is the caller's."""
     mail[_FUNCTION], mail[_DATA], mail[_TOTAL] = function, data, total
-    mail[_PIECE] = -(-total // parts)
+    mail[_KIND], mail[_THREADS] = kind, threads
     mail[_SERIAL] += 1
-    _store(mail, _NEXT, 0)
+    _store(mail, _NEXT, 1)
     _store(mail, _JOB, mail[_SERIAL])
-    started = _cycles()
-    _take_pieces(mail)
-    _store(mail, _JOB, 0)
+
+
+@inner
+def _finish(mail, started):
+    """Wait for the workers that are in the closed job, and give the team back."""
     ended = _cycles()
     spins = 0
     while _load(mail, _ACTIVE) > 0:
@@ -211,57 +285,118 @@ def fork(mail, parts, total, function, data):
     _store(mail, _CLAIM, 0)
 
 
-KERNELS = {}  # name -> jitted function of (*arguments, low, high)
+@inner
+def fork(mail, threads, total, function, data):
+    """Do the pieces 0..total-1 of the job with up to `threads` threads; the caller does piece 0."""
+    if threads <= 1 or total <= 1 or not _claim(mail):
+        _call(function, data, 0, total)
+        return
+    _open(mail, threads, total, _FORK, function, data)
+    started = _cycles()
+    _call(function, data, 0, 1)
+    _take_pieces(mail)
+    _store(mail, _JOB, 0)
+    _finish(mail, started)
 
 
-@intrinsic(prefer_literal=True)
-def _job(typingctx, name, arguments):
-    """The kernel of that name with these arguments, as (function, data) for `fork`.
+@inner
+def gang(mail, threads, function, data):
+    """Run the job at the same time on up to `threads` threads: (rank, size) for (low, high)."""
+    members = min(threads, mail.size // LINE)
+    if members <= 1 or not _claim(mail):
+        _call(function, data, 0, 1)
+        return
+    for rank in range(members):
+        mail[(rank + 1) * LINE + _STEP] = 0
+    mail[_SIZE] = 0
+    _open(mail, members, members, _GANG, function, data)
+    started = _cycles()
+    spins = 0
+    while _load(mail, _NEXT) < members and spins < _SPINS and _cycles() - started < _GATHERING:
+        _pause()
+        spins += 1
+    size = min(_exchange(mail, _NEXT, _CLOSED), members)
+    _store(mail, _JOB, 0)
+    _show(mail, _SIZE, size)
+    _call(function, data, 0, size)
+    _finish(mail, started)
 
-    `data` lies in the caller's frame, so the job must end before the caller does.
-    """
-    kernel = KERNELS[name.literal_value]
-    argument_types = (*arguments.types, types.intp, types.intp)
-    kernel.compile(argument_types)
-    compiled = kernel.overloads[argument_types]
+
+JOBS = {}  # name -> jitted function of (*arguments, low, high)
+PROGRAMS = {}  # name -> jitted function of (*arguments)
+
+
+def _outlined(function, arguments, extra):
+    """The typing and the code of `job`, for a function that takes `extra` numbers besides."""
+    argument_types = (*arguments.types, *(types.intp,) * extra)
+    function.compile(argument_types)
+    compiled = function.overloads[argument_types]
 
     def codegen(context, builder, signature, args):
         word = ir.IntType(64)
         data = cgutils.alloca_once_value(builder, args[1])
         kind = ir.FunctionType(ir.VoidType(), [word, word, word])
-        function = ir.Function(
-            builder.module, kind, builder.module.get_unique_name("fastbptt.part")
-        )
-        function.linkage = "internal"
-        function.attributes.add("noinline")  # no arithmetic may leave it: see `subnormals`
-        part = ir.IRBuilder(function.append_basic_block())
-        values = part.load(part.inttoptr(function.args[0], data.type))
-        values = [*cgutils.unpack_tuple(part, values, len(arguments)), *function.args[1:]]
+        part = ir.Function(builder.module, kind, builder.module.get_unique_name("fastbptt.part"))
+        part.linkage = "internal"
+        part.attributes.add("noinline")  # no arithmetic may leave it: see `subnormals`
+        inside = ir.IRBuilder(part.append_basic_block())
+        values = inside.load(inside.inttoptr(part.args[0], data.type))
+        values = [*cgutils.unpack_tuple(inside, values, len(arguments)), *part.args[1 : 1 + extra]]
         callee = context.declare_function(builder.module, compiled.fndesc)
         context.call_conv.call_function(
-            part, callee, compiled.fndesc.restype, argument_types, values
+            inside, callee, compiled.fndesc.restype, argument_types, values
         )
-        part.ret_void()
+        inside.ret_void()
         context.add_linking_libs([compiled.library])
-        pair = [builder.ptrtoint(function, word), builder.ptrtoint(data, word)]
+        pair = [builder.ptrtoint(part, word), builder.ptrtoint(data, word)]
         return context.make_tuple(builder, signature.return_type, pair)
 
+    return codegen
+
+
+@intrinsic(prefer_literal=True)
+def job(typingctx, name, arguments):
+    """The job of that name with these arguments, as (function, data) for `fork` and `gang`.
+
+    `data` lies in the caller's frame, so the job must end before the caller does.
+    """
+    codegen = _outlined(JOBS[name.literal_value], arguments, extra=2)
     return types.UniTuple(types.int64, 2)(name, arguments), codegen
 
 
-def kernel(name):
-    """Make a function of (*arguments, low, high) callable as (mail, parts, total, *arguments)."""
+@intrinsic(prefer_literal=True)
+def _program(typingctx, name, arguments):
+    """Like `job`, for a program: `low` and `high` are ignored."""
+    codegen = _outlined(PROGRAMS[name.literal_value], arguments, extra=0)
+    return types.UniTuple(types.int64, 2)(name, arguments), codegen
+
+
+def named_job(name):
+    """Give a function of (*arguments, low, high) the name by which `job` finds it."""
+
+    def decorate(function):
+        JOBS[name] = inner(function)
+        return JOBS[name]
+
+    return decorate
+
+
+def program(name):
+    """Make a function of (*arguments) a kernel that Python calls; it may fork jobs itself.
+
+    Subnormals are flushed to zero while it runs.
+    """
     key = SOURCE_KEY
 
     def decorate(function):
-        KERNELS[name] = inner(function)
+        PROGRAMS[name] = inner(function)
 
         @entry
-        def launch(mail, parts, total, *arguments):
+        def launch(*arguments):
             key  # noqa: B018 - enters the disk cache's key
-            function, data = _job(name, arguments)
+            function, data = _program(name, arguments)
             word = flush_to_zero()
-            fork(mail, parts, total, function, data)
+            _call(function, data, 0, 0)
             restore(word)
 
         return launch
