@@ -32,7 +32,7 @@ LINE = 16  # numbers in a line: two cache lines, since processors fetch them in 
 AWAY, WAITING = range(2)
 _CLAIM, _ALONE, _SERIAL, _FUNCTION, _DATA, _TOTAL, _KIND = range(7)  # in line 0
 _JOB, _NEXT, _ACTIVE, _THREADS, _SIZE = range(7, 12)  # _SIZE: of a gang, 0 until complete
-_STEP = 1  # in line w: how many barriers the member of rank w has reached
+_STEP = 12  # in line r: how many barriers the gang's member of rank r has reached
 _CLOSED = 1 << 40  # a rank that nobody gets
 _FORK, _GANG = range(2)  # kinds of a job
 _GATHERING = 60_000  # cycles, some 20 microseconds, that a gang waits for its members
@@ -208,10 +208,10 @@ def _join_gang(mail):
 @inner
 def barrier(mail, rank, size, step):
     """Wait until all members of the gang have come to barrier number `step`, counted from 1."""
-    _show(mail, (rank + 1) * LINE + _STEP, step)
+    _show(mail, rank * LINE + _STEP, step)
     for other in range(size):
         spins = 0
-        while _look(mail, (other + 1) * LINE + _STEP) < step:
+        while _look(mail, other * LINE + _STEP) < step:
             _wait(spins)
             spins += 1
 
@@ -307,7 +307,7 @@ def gang(mail, threads, function, data):
         _call(function, data, 0, 1)
         return
     for rank in range(members):
-        mail[(rank + 1) * LINE + _STEP] = 0
+        mail[rank * LINE + _STEP] = 0
     mail[_SIZE] = 0
     _open(mail, members, members, _GANG, function, data)
     started = _cycles()
