@@ -1,7 +1,8 @@
 """Forward and backward pass, us beside PyTorch and JAX: python -m bench.compare.
 
-All are timed in turn, round by round, in one process; the figure is the median over the rounds, in
-microseconds per time step.
+All are timed in turn, round by round, in one process. A turn first runs untimed for a while, since
+the threads of whoever came before spin on for some milliseconds, and then a few times timed. The
+figure is the median over all rounds, in microseconds per time step.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from fastbptt.kernels.cpu import team
 
 from . import machine, peers
 
+SETTLING = 0.05  # seconds
+TIMED = 3  # runs
 RESULTS = Path(__file__).parent / "results"
 GRID = (
     (1000, 1, 16, 32), (1000, 1, 64, 64), (1000, 1, 128, 128), (1000, 1, 256, 256),
@@ -29,12 +32,16 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
     seconds = {name: [] for name in runs}
     for run in runs.values():
         run()
-        run()
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            settled = time.perf_counter() + SETTLING
             run()
-            seconds[name].append(time.perf_counter() - start)
+            while time.perf_counter() < settled:
+                run()
+            for _ in range(TIMED):
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
     micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
     point = {"cell": cell, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments, inputs, states
-from .chain import Leaf, state_bytes, step_bytes
+from . import arena, arguments, inputs, states
+from .chain import Leaf
 from .engine import backward_stretches, stretches
 from .inputs import Call
 from .kernels.cpu.recurrence import Head, no_head
@@ -74,10 +74,11 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     """
     inputs.check_dropout(seed, 0)
     call = Call(layer, x, state, lengths, device)
-    spans = call.spans()
+    sizes, spans = call.sizes(), call.spans()
     chain, source = call.chain(spans, call.T > panel_steps(call.B)), call.source(spans.segment)
-    size = call.T * step_bytes(call.layers, call.B) + state_bytes(call.layers, call.B)
-    leaf = Leaf(np.empty(size // layer.dtype.itemsize, layer.dtype), chain.recurrences, call.T)
+    numbers = (call.T * sizes.step + sizes.state) // layer.dtype.itemsize
+    memory = arena.take(numbers, layer.dtype)
+    leaf = Leaf(memory, chain.recurrences, call.T)
     h = np.empty((call.T, call.B, layer.outputs), layer.dtype)
     chain.set_state(call.initial)
     chain.begin(leaf, 0)
@@ -135,6 +136,8 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
             None if grad_x is None else grad_x[a:b],
             None if all_deltas is None else [all_deltas[a:b]],
         )  # fmt: skip
+    if not keep:
+        arena.give(leaf.memory)
     return Gradient(
         layer=chain.gradients()[0],
         x=None if grad_x is None else call.out(grad_x),

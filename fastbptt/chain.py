@@ -6,32 +6,19 @@ back.
 """
 
 import ctypes
-from dataclasses import replace
 
 import numpy as np
 
-from .kernels.cells import CELLS
+from .kernels.cpu.memory import empty
 from .kernels.cpu.recurrence import Recurrence, no_head
 from .sources import NO_FLOATS, NO_IDS
-
-
-def state_bytes(layers, batch):
-    """S: the bytes of one state of all layers, which is what a checkpoint holds."""
-    return sum(layer.planes * layer.hidden * batch * layer.dtype.itemsize for layer in layers)
-
-
-def step_bytes(layers, batch):
-    """C: the bytes of one cached step of all layers."""
-    kept = sum(
-        CELLS[layer.cell].kept * layer.hidden * batch * layer.dtype.itemsize for layer in layers
-    )
-    return kept + state_bytes(layers, batch)
 
 
 class Leaf:
     """The cache of up to `capacity` consecutive steps, carved out of a flat array."""
 
     def __init__(self, memory, recurrences, capacity):
+        self.memory = memory
         self.start = self.stop = 0
         self.states, self.kept = [], []
         used = 0
@@ -92,7 +79,7 @@ class Chain:
         self.carry = None
 
     def _panel(self, width):
-        return np.empty((self.chunk, self.batch, width), self.dtype)
+        return empty((self.chunk, self.batch, width), self.dtype)
 
     def set_state(self, state):
         """Stand at `state`: for each layer (planes, B, H)."""
@@ -198,5 +185,5 @@ class Chain:
         gradients = []
         for layer, recurrence in zip(self.layers, self.recurrences, strict=True):
             dU, dW, db = recurrence.gradients()
-            gradients.append(replace(layer, U=dU, W=dW, b=db))
+            gradients.append(layer._with(U=dU, W=dW, b=db))
         return gradients

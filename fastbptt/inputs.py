@@ -97,8 +97,12 @@ class Call:
 
     def spans(self, readout=None):
         """How this call cuts time when there is no budget."""
-        spans = sizes(self.layers, readout, self.T, self.B).spans()
+        spans = self.sizes(readout).free_spans
         return spans if self.direct else spans.short()
+
+    def sizes(self, readout=None):
+        """The bytes that this call needs."""
+        return sizes(self.layers, readout, self.T, self.B)
 
     def out(self, array):
         """Drop the batch axis of a result (T, B, ...) where x had none."""

@@ -89,7 +89,7 @@ class NamedLoss:
     def gradient(self):
         """Return the gradient of the readout."""
         V, c = self.head.linear.gradients()
-        return type(self.head.readout)(V, c, self.head.readout.activation)
+        return self.head.readout._with(V=V, c=c)
 
 
 class CallableLoss:

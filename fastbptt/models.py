@@ -60,6 +60,12 @@ class Model:
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 
+    def _with(self, **arrays):
+        """Return the same model with arrays of our own making, which need no checks."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **arrays)
+        return other
+
     def to(self, device):
         """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
         devices.require(device)

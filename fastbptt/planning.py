@@ -16,14 +16,14 @@ def choose(network, T, B, policy):
     size = sizes([inputs.network(network).layer], network.readout, longest, B)
     budget = getattr(policy, "budget", None)
     if budget is None:
-        reserve, fixed = None, size.base + size.scratch()
+        spans, fixed = size.free_spans, size.base + size.scratch()
     else:
         reserve = size.reserve(budget)
         if reserve < size.per_step:
             raise memory.MemoryLimitError(budget, size.budget(0))
-        fixed = size.base + reserve
+        spans, fixed = size.spans(reserve), size.base + reserve
     plan = memory.make_plan(T, B, size.state, size.step, fixed, policy)
-    return plan, size.spans(reserve)
+    return plan, spans
 
 
 def plan(
@@ -95,7 +95,7 @@ def explain(layer, T, B=1, *, dtype=None, device=None):
         if readout is not None:
             readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
     size = sizes([layer], readout, T, B)
-    spans = size.spans()
+    spans = size.free_spans
     lines = [
         f"device     {device}: this version has no other",
         f"stretch    {spans.segment:,} steps a kernel call, to hear Ctrl-C between two; in chunks "

@@ -1,15 +1,17 @@
 """The bytes a call needs besides checkpoints and cached steps, and how it cuts time."""
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-from .chain import state_bytes, step_bytes
 from .checkpointing import least_feasible
+from .kernels.cells import CELLS
 from .kernels.cpu.products import packed_size
 from .kernels.cpu.tile import VECTOR_BYTES
 
-_SCRATCH = 1 << 19  # bytes of scratch that stay in a core's own cache
-_WORK = 150_000_000  # multiply-adds in a kernel call, a lane: at most some 40 ms, to hear Ctrl-C
+_SCRATCH = 1 << 19  # bytes of pre-activations, or deltas, that stay in a core's own cache
+_ROWS = 256  # rows that a chunk has at least: each adds to all gradients of the weights
+_WORK = 300_000_000  # multiply-adds in a kernel call, a lane: at most some 40 ms, to hear Ctrl-C
 _UNIT = 200  # multiply-adds that take as long as a gate of a unit
 _SEGMENT = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
 _SEGMENT_BYTES = 24  # for each row of a segment: a token, a class and a weight
@@ -55,12 +57,17 @@ class Sizes:
     limit: int
     longest: int
 
-    def spans(self, reserve=None):
+    @cached_property
+    def free_spans(self):
+        """The spans where no budget limits the scratch."""
+        return self.spans(self.limit)
+
+    def spans(self, reserve):
         """The spans for `reserve` bytes of scratch: half of them for a chunk.
 
         Both are powers of two, if not all of T.
         """
-        limit = self.limit if reserve is None else min(reserve, self.limit)
+        limit = min(reserve, self.limit)
         fitting = min(panel_steps(self.batch), limit // self.per_step, self.longest)
         chunk = min(_power_of_two_below(max(1, fitting)), max(1, self.total))
         rows = chunk * self.per_step // 2 // _SEGMENT_BYTES // max(1, self.batch)
@@ -69,7 +76,7 @@ class Sizes:
 
     def scratch(self):
         """Bytes of scratch where no budget limits them."""
-        return self.spans().chunk * self.per_step
+        return self.free_spans.chunk * self.per_step
 
     def reserve(self, budget):
         """Bytes of `budget` to set aside for scratch: at most a quarter of what can be spared.
@@ -89,32 +96,43 @@ class Sizes:
 
 def sizes(layers, readout, total, batch):
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of these layers."""
-    item = layers[0].dtype.itemsize
-    linear = [(a, b) for layer in layers for a, b in ((layer.U, layer.b), (layer.W, layer.b))]
-    if readout is not None:
-        linear.append((readout.V, readout.c))
+    shapes = tuple(
+        (layer.gates, layer.hidden, layer.inputs, layer.planes, CELLS[layer.cell].kept)
+        for layer in layers
+    )
+    outputs = 0 if readout is None else readout.outputs
+    return _sizes(shapes, outputs, layers[0].dtype.itemsize, total, batch)
+
+
+@lru_cache(maxsize=256)
+def _sizes(layers, outputs, item, total, batch):
+    matrices = []  # (outputs, inputs) of each weight
+    for gates, hidden, inputs, _, _ in layers:
+        matrices += [(gates * hidden, inputs), (gates * hidden, hidden)]
+    top = layers[-1][1]
+    if outputs:
+        matrices.append((outputs, top))
     weights = sum(
-        (packed_size(*a.shape, item) + packed_size(*a.shape[::-1], item)) * item
-        + a.size * 8 + b.size * (item + 8)
-        for a, b in linear
-    )  # fmt: skip
-    spare = sum(4 * layer.hidden * batch * item for layer in layers)
-    widths = sum(2 * layer.gates * layer.hidden + layer.hidden for layer in layers)
-    top, outputs = layers[-1].hidden, 0 if readout is None else 3 * readout.outputs
+        (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * n * 8 + m * (item + 8)
+        for m, n in matrices
+    )
+    units = sum(hidden for _, hidden, *_ in layers)
+    gated = sum(gates * hidden for gates, hidden, *_ in layers)
+    state = batch * item * sum(planes * hidden for _, hidden, _, planes, _ in layers)
+    kept = batch * item * sum(kept * hidden for _, hidden, _, _, kept in layers)
+    numbers = 2 * gated + units + 3 * top + 3 * outputs + layers[0][2]
     rows = 4 * 8 + 2 * 8  # row numbers, loss values
-    state = state_bytes(layers, batch)
-    gates = sum(layer.gates * layer.hidden for layer in layers)
-    work = batch * (3 * sum(a.size for a, _ in linear) + _UNIT * gates)
+    per_step = max(1, 2 * batch * (numbers * item + rows))
+    fitting = max(_SCRATCH // max(1, 2 * gated * batch * item), _ROWS // max(1, batch), 1)
+    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gated)
     lanes = VECTOR_BYTES // item
     return Sizes(
         total=total,
         batch=batch,
-        base=weights + 8 * state + spare + 64 * batch + _OBJECTS,
-        per_step=max(
-            1, 2 * batch * ((widths + 3 * top + outputs + layers[0].inputs) * item + rows)
-        ),
+        base=weights + 8 * state + 4 * units * batch * item + 64 * batch + _OBJECTS,
+        per_step=per_step,
         state=state,
-        step=step_bytes(layers, batch),
-        limit=max(_SCRATCH, weights // 4),
+        step=state + kept,
+        limit=fitting * per_step,
         longest=max(1, min(_SEGMENT, _WORK * lanes // max(1, work))),
     )

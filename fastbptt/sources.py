@@ -6,7 +6,8 @@ A stretch of a C-contiguous array is passed on as a view; of any other it is cop
 import numpy as np
 
 from . import arguments
-from .kernels.cpu.recurrence import NO_IDS, NO_WEIGHTS, writable
+from .kernels.cpu.memory import writable
+from .kernels.cpu.recurrence import NO_IDS, NO_WEIGHTS
 
 NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
 

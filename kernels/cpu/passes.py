@@ -24,7 +24,7 @@ from .workers import fork, gang, job, named_job, program
 
 _SMALL = 30_000  # multiply-adds of a job that take as long as handing them over
 _ROWS = 24  # the least rows in a piece of a product
-_OWN_CACHE = 400_000  # bytes of a weight that stay in a core's own cache beside all else
+_GANG = 100_000  # bytes of a weight, for each sequence, from which a barrier in each step pays
 _FEW = 4  # sequences that a sweep does in little more time than one
 
 
@@ -52,8 +52,8 @@ def sweep_parts(threads, B):
 def gang_size(threads, gates, H, B, itemsize):
     """How many threads share out the units of a sweep; 1: none do."""
     columns = PANEL_COLUMNS[itemsize]
-    outgrown = gates * H * H * itemsize > _OWN_CACHE * max(1, 2 * sweep_parts(threads, B) - 1)
-    if threads > 1 and outgrown and H % columns == 0:
+    few = sweep_parts(threads, B) < threads
+    if few and B * gates * H * H * itemsize > _GANG and H % columns == 0:
         return min(threads, H // columns, 16)
     return 1
 

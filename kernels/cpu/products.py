@@ -221,7 +221,7 @@ def outer(
 def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, high):
     """Panels low..high of w[k, j] = w.flat[k * row_step + j * column_step], filled up with 0."""
     width = PANEL_BYTES // itemsize(packed)
-    block = 16  # rows at a time: where w lies transposed, a line of it serves them all
+    block = 64  # rows at a time: where w lies transposed, whole lines of it serve them all
     for panel in range(low, high):
         first = panel * width
         count = min(width, columns - first)

@@ -7,6 +7,7 @@ import numpy as np
 from ..cells import CELLS
 from . import linear, losses, passes
 from .products import build_pack, chains, packed_size
+from .memory import empty, flat
 from .shared import ready
 from .team import hands
 
@@ -28,36 +29,6 @@ def no_head(dtype):
     panel, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
     return (0, 0, 1.0, vector, vector, vector, panel, panel, NO_IDS, NO_WEIGHTS, NO_BIAS, NO_BIAS,
             np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS)  # fmt: skip
-
-
-class _Memory:
-    """An array's memory as NumPy is told of it: flat, and writable as kernels are compiled for."""
-
-    def __init__(self, array, size):
-        self.array = array
-        self.__array_interface__ = {
-            "data": (array.__array_interface__["data"][0], False),
-            "shape": (size,) if size is not None else array.shape,
-            "typestr": array.dtype.str,
-            "version": 3,
-        }
-
-
-def writable(array):
-    """A C-contiguous array as one that kernels take, which are not compiled for read-only ones."""
-    return array if array.flags.writeable else np.asarray(_Memory(array, None))
-
-
-def flat(array):
-    """(flat array over the memory of a matrix, its steps from row to row and column to column)."""
-    flags, item = array.flags, array.itemsize
-    if flags.c_contiguous and flags.aligned and flags.writeable:
-        return array.reshape(-1), array.shape[1], 1
-    if not flags.aligned or any(step < 0 or step % item for step in array.strides):
-        array = np.array(array, order="C")
-    rows, columns = (step // item for step in array.strides)
-    last = (array.shape[0] - 1) * rows + (array.shape[1] - 1) * columns
-    return np.asarray(_Memory(array, last + 1)), rows, columns
 
 
 class Linear:
@@ -82,7 +53,7 @@ class Linear:
 
     def _pack(self, transposed):
         inner, columns = self.weight.shape[::-1] if transposed else self.weight.shape
-        packed = np.empty(packed_size(inner, columns, self.dtype.itemsize), self.dtype)
+        packed = empty(packed_size(inner, columns, self.dtype.itemsize), self.dtype)
         memory, row_step, column_step = flat(self.weight)
         if transposed:
             row_step, column_step = column_step, row_step
