@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arena, arguments, inputs, states
+from . import arguments, inputs, states
 from .chain import Leaf
 from .engine import backward_stretches, stretches
 from .inputs import Call
@@ -77,7 +77,7 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     sizes, spans = call.sizes(), call.spans()
     chain, source = call.chain(spans, call.T > panel_steps(call.B)), call.source(spans.segment)
     numbers = (call.T * sizes.step + sizes.state) // layer.dtype.itemsize
-    memory = arena.take(numbers, layer.dtype)
+    memory = chain.workspace.empty(numbers, layer.dtype)
     leaf = Leaf(memory, chain.recurrences, call.T)
     h = np.empty((call.T, call.B, layer.outputs), layer.dtype)
     chain.set_state(call.initial)
@@ -136,14 +136,15 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
             None if grad_x is None else grad_x[a:b],
             None if all_deltas is None else [all_deltas[a:b]],
         )  # fmt: skip
-    if not keep:
-        arena.give(leaf.memory)
-    return Gradient(
+    gradient = Gradient(
         layer=chain.gradients()[0],
         x=None if grad_x is None else call.out(grad_x),
         state=call.pack(chain.carried()),
         deltas=None if all_deltas is None else call.out(all_deltas),
     )
+    if not keep:
+        chain.release()
+    return gradient
 
 
 def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
@@ -164,6 +165,7 @@ def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
     chain.set_state(call.initial)
     for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, None if h is None else h[a:b])
+    chain.release()
     if h is None:
         last = chain.state()[-1][0]
         return (last[0] if call.squeeze else last).copy(), call.pack(chain.state())
@@ -186,11 +188,12 @@ def predict(network, x, state=None, *, lengths=None, device=None):
     call = Call(network.layer, x, state, lengths, device)
     spans = call.spans(readout).short()
     chain, source = call.chain(spans), call.source(spans.segment)
-    head = Head(readout, call.B, chain.threads, several=False)
-    h = np.empty((spans.segment, call.B, network.layer.outputs), readout.dtype)
+    head = Head(readout, call.B, chain.workspace, chain.threads, several=False)
+    h = chain.workspace.empty((spans.segment, call.B, network.layer.outputs), readout.dtype)
     o = np.empty((call.T, call.B, readout.outputs), readout.dtype)
     chain.set_state(call.initial)
     for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, h[: b - a])
         head.outputs(h[: b - a], o[a:b], call.lengths.values, a)
+    chain.release()
     return call.out(o), call.pack(chain.state())

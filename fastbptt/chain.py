@@ -9,7 +9,7 @@ import ctypes
 
 import numpy as np
 
-from .kernels.cpu.memory import empty
+from .kernels.cpu.memory import Workspace
 from .kernels.cpu.recurrence import Recurrence, no_head
 from .sources import NO_FLOATS, NO_IDS
 
@@ -18,7 +18,6 @@ class Leaf:
     """The cache of up to `capacity` consecutive steps, carved out of a flat array."""
 
     def __init__(self, memory, recurrences, capacity):
-        self.memory = memory
         self.start = self.stop = 0
         self.states, self.kept = [], []
         used = 0
@@ -64,10 +63,12 @@ class Chain:
         self.chunk, self.segment = spans.chunk, spans.segment
         self.panel_steps = panel_steps
         self.dtype = layers[0].dtype
+        self.workspace = Workspace()
         self.recurrences = [
             Recurrence(
-                layer.cell, layer.U, layer.W, layer.b, batch, spans.chunk, threads, several
-            )
+                layer.cell, layer.U, layer.W, layer.b, batch, spans.chunk, self.workspace, threads,
+                several,
+            )  # fmt: skip
             for layer in layers
         ]
         self.nothing = NO_FLOATS[self.dtype]
@@ -79,7 +80,7 @@ class Chain:
         self.carry = None
 
     def _panel(self, width):
-        return empty((self.chunk, self.batch, width), self.dtype)
+        return self.workspace.empty((self.chunk, self.batch, width), self.dtype)
 
     def set_state(self, state):
         """Stand at `state`: for each layer (planes, B, H)."""
@@ -175,6 +176,10 @@ class Chain:
         """End a panel of the weight gradients."""
         for layer in self.recurrences:
             layer.flush()
+
+    def release(self):
+        """Give back the memory that calls share: nothing more can be asked of this chain."""
+        self.workspace.release()
 
     def carried(self):
         """Return views of the derivative by the state before the last stretch, one a layer."""

@@ -9,7 +9,6 @@ from time import monotonic
 
 import numpy as np
 
-from . import arena
 from .chain import Leaf
 from .kernels.cpu.recurrence import no_head
 
@@ -61,7 +60,8 @@ class _Run:
         self.initial, self.grad_x = initial, grad_x
         self.progress = Progress(progress, plan.forward_steps + plan.backward_steps)
         self.since_flush = 0
-        self.arena = arena.take(_whole(plan.cache_bytes + plan.state_bytes, chain), chain.dtype)
+        size = _whole(plan.cache_bytes + plan.state_bytes, chain)
+        self.arena = chain.workspace.empty(size, chain.dtype)
         self.checkpoint = _whole(plan.state_bytes, chain)
         self.stored = []  # positions of the checkpoints at the front of the arena
         self.leaf = None
@@ -84,8 +84,6 @@ class _Run:
             self.grad_state = [carried.copy() for carried in chain.carried()]
         chain.flush()
         self.loss.flush()
-        self.leaf = None
-        arena.give(self.arena)
         return self.grad_state
 
     def _advance(self, start, stop):

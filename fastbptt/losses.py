@@ -49,7 +49,7 @@ class NamedLoss:
         readout, batch = head.readout, head.batch
         rows = 2 * chunk * batch
         self.scratch = (
-            np.empty((2 * chunk, batch, readout.outputs), readout.dtype),
+            head.linear.workspace.empty((2 * chunk, batch, readout.outputs), readout.dtype),
             np.empty(rows),
             np.empty(rows, np.int64),
         )
@@ -71,7 +71,8 @@ class NamedLoss:
         """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
         if self.dh is None:
             steps = self.scratch[0].shape[0]
-            self.dh = np.empty((steps, self.head.batch, h.shape[2]), h.dtype)
+            workspace = self.head.linear.workspace
+            self.dh = workspace.empty((steps, self.head.batch, h.shape[2]), h.dtype)
         given = self._given(start, start + len(h))
         return self.dh, self.head.with_loss(
             self.kind, self.factor, self.scratch, *given, self.total
@@ -149,7 +150,7 @@ class CallableLoss:
         return self.readout.replace_arrays(zeros)
 
 
-def stage(network, call, y, loss, weights, reduction, spans, threads, several):
+def stage(network, call, y, loss, weights, reduction, spans, chain, several):
     """Check a loss and what goes with it, and return what adds it up stretch by stretch."""
     check(loss, network.readout)
     arguments.choice("reduction", reduction, ("sum", "mean"))
@@ -171,7 +172,7 @@ def stage(network, call, y, loss, weights, reduction, spans, threads, several):
         count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
         factor = 1.0 / count if count else 0.0
     source = _targets(y, loss, call, network.readout, counted, spans.segment)
-    head = Head(network.readout, call.B, threads, several)
+    head = Head(network.readout, call.B, chain.workspace, chain.threads, several)
     scales = Weights(weights, call.B, spans.segment)
     return NamedLoss(loss, head, source, scales, call.lengths, factor, spans.chunk)
 

@@ -46,13 +46,14 @@ def evaluate(
     spans = call.spans(network.readout).short()
     chain, source = call.chain(spans), call.source(spans.segment)
     stage = losses.stage(
-        network, call, y, loss, weights, reduction, spans, chain.threads, several=False
+        network, call, y, loss, weights, reduction, spans, chain, several=False
     )
-    h = np.empty((spans.segment, call.B, network.layer.outputs), call.layer.dtype)
+    h = chain.workspace.empty((spans.segment, call.B, network.layer.outputs), chain.dtype)
     chain.set_state(call.initial)
     for a, b in stretches(0, call.T, spans.segment):
         chain.advance(source, a, b, h[: b - a])
         stage.add(h[: b - a], a)
+    chain.release()
     return stage.value()
 
 
@@ -100,9 +101,7 @@ def bptt(
         spans = spans.short()
     several = plan.backward_steps > panel_steps(call.B)
     chain, source = call.chain(spans, several), call.source(spans.segment)
-    stage = losses.stage(
-        network, call, y, loss, weights, reduction, spans, chain.threads, several
-    )
+    stage = losses.stage(network, call, y, loss, weights, reduction, spans, chain, several)
     report, finish = _progress(progress)
     grad_x = None
     if input_grad:
@@ -114,7 +113,7 @@ def bptt(
         )
     finally:
         finish()
-    return Result(
+    result = Result(
         loss=stage.value(),
         grad=Network(chain.gradients()[0], stage.gradient()),
         state=call.pack(chain.state()),
@@ -122,6 +121,8 @@ def bptt(
         grad_x=None if grad_x is None else call.out(grad_x),
         plan=plan,
     )
+    chain.release()
+    return result
 
 
 def _progress(progress):

@@ -7,10 +7,10 @@ from functools import cache
 
 import numpy as np
 
-from ..access import data, get, put
+from ..access import data, get, itemsize, put
 from ..jit import apart, inner
 from ..maths import like
-from .products import outer, product
+from .products import PANEL_BYTES, outer, product
 from .workers import fork, job, named_job, program
 
 
@@ -52,29 +52,84 @@ def multiply_rows(out, o, a, i, w, inputs, outputs, low, high):
     )  # fmt: skip
 
 
+_NEAR = 1 << 18  # bytes of a weight that stay near while all rows of a chunk pass by
+
+
+@inner
+def _columns(w, inputs, outputs):
+    """Columns of a packed weight to do at once."""
+    panels = max(1, _NEAR // itemsize(w) // (inputs * PANEL_BYTES // itemsize(w)))
+    return min(outputs, panels * (PANEL_BYTES // itemsize(w)))
+
+
+@inner
+def project_part(
+    out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high
+):
+    """Like `project_rows`, for sequences low..high of n steps."""
+    if high - low == B or tokens:
+        for m in range(1 if high - low == B else n):
+            begin = m * B + low
+            end = n * B if high - low == B else m * B + high
+            project_rows(
+                out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end
+            )
+        return
+    out_data = data(out)
+    for m in range(n):
+        for r in range(m * B + low, m * B + high):
+            for j in range(outputs):
+                put(out_data, o + r * outputs + j, get(bias, j))
+    _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high)
+
+
+@inner
+def multiply_part(out, o, a, i, w, inputs, outputs, n, B, low, high):
+    """Like `multiply_rows`, for sequences low..high of n steps."""
+    out_data = data(out)
+    for m in range(n):
+        for j in range(o + (m * B + low) * outputs, o + (m * B + high) * outputs):
+            put(out_data, j, 0)
+    _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high)
+
+
+@inner
+def _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high):
+    # A block of columns outside, so that it serves all steps.
+    out_data, a_data, w_data = data(out), data(a), data(w)
+    whole = high - low == B
+    step = _columns(w, inputs, outputs)
+    for j in range(0, outputs, step):
+        for m in range(1 if whole else n):
+            row = m * B + low
+            product(
+                out_data, o + row * outputs, outputs, a_data, i + row * inputs, inputs,
+                n * B if whole else high - low, w_data, inputs, 1, j, min(outputs, j + step),
+            )  # fmt: skip
+
+
 @inner
 def accumulate(
-    grad, total, bias, carry_over, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
+    grad, total, bias, ends, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
     low, high,
 ):  # fmt: skip
     """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) and sum_r d[r, j] to `bias`, low <= j < high.
 
-    `grad` is the running sum of a panel of time; with `carry_over` the panel ends with these rows,
-    and is carried into `total`. `bias`, if not empty, adds in float64.
+    `grad` is the running sum of a panel of time. If the panel `ends` with these rows and there are
+    others, it is carried into `total`. `bias`, if not empty, adds in float64.
     """
     apart()
     if inputs == 1:  # one row of many columns instead of many rows of one column
         outer(
-            data(grad), data(a), a_start, 1, data(d), d_start, outputs, data(rows), r_start, count,
-            0, 1, low, high,
+            data(grad), a, a_start, 1, d, d_start, outputs, rows, r_start, count, 0, 1, low, high,
         )  # fmt: skip
     else:
         outer(
-            data(grad), data(d), d_start, outputs, data(a), a_start, inputs, data(rows), r_start,
-            count, low, high, 0, inputs,
+            data(grad), d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, 0,
+            inputs,
         )  # fmt: skip
     add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high)
-    if carry_over:
+    if ends and total.size > 0:
         flush(grad, total, low * inputs, high * inputs)
 
 
@@ -82,11 +137,10 @@ def accumulate(
 def add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high):
     """bias[j] += sum_r d[r, j] over rows, if `bias` is not empty."""
     if bias.size > 0:
-        d_data = data(d)
         for n in range(count):
             start = d_start + get(rows, r_start + n) * outputs
             for j in range(low, high):
-                put(bias, j, get(bias, j) + get(d_data, start + j))
+                put(bias, j, get(bias, j) + get(d, start + j))
 
 
 @inner

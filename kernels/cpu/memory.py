@@ -1,27 +1,56 @@
-"""Memory as the kernels like it: aligned, flat, and never typed as read-only."""
+"""Memory as the kernels like it: aligned, flat, never typed as read-only, and warm.
+
+The system hands out fresh memory a page at a time, as it is first touched, and that may take longer
+than the sweep that touches it; and C's allocator gives what is freed back to the system soon. So
+what one call has worked in is held for the next.
+"""
 
 from math import prod
 
 import numpy as np
 
 _LINE = 64  # bytes: a vector that straddles two lines of the cache takes two loads
-_SMALL = 4096  # bytes below which it does not matter
+_SMALL = 1 << 15  # bytes that are not worth holding
+_ALIGNED = 4096  # bytes from which the alignment matters
+_MOST = 128_000_000  # bytes held
+_held = {}  # id -> array of bytes, the oldest first
 
 
-def empty(shape, dtype):
-    """An uninitialised C-contiguous array that begins on a cache line."""
-    shape = (shape,) if isinstance(shape, int) else shape
-    size = prod(shape) * dtype.itemsize
-    if size < _SMALL:
-        return np.empty(shape, dtype)
-    memory = np.empty(size + _LINE, np.uint8)
-    return on_a_line(memory, size).view(dtype).reshape(shape)
+class Workspace:
+    """The scratch of one call; nothing of it may be referred to after `release`."""
+
+    def __init__(self):
+        self._taken = []
+
+    def empty(self, shape, dtype):
+        """Return an uninitialised C-contiguous array."""
+        shape = (shape,) if isinstance(shape, int) else shape
+        size = prod(shape) * dtype.itemsize
+        if size < _ALIGNED:
+            return np.empty(shape, dtype)
+        memory = _take(size + _LINE) if size >= _SMALL else np.empty(size + _LINE, np.uint8)
+        if size >= _SMALL:
+            self._taken.append(memory)
+        offset = -memory.__array_interface__["data"][0] % _LINE
+        return memory[offset : offset + size].view(dtype).reshape(shape)
+
+    def release(self):
+        """Let later calls have the memory."""
+        taken, self._taken = self._taken, []
+        for memory in taken:
+            _held[id(memory)] = memory
+        excess = sum(memory.nbytes for memory in tuple(_held.values())) - _MOST
+        for memory in tuple(_held.values()):  # the oldest first
+            if excess > 0 and _held.pop(id(memory), None) is not None:
+                excess -= memory.nbytes
 
 
-def on_a_line(memory, size):
-    """The first `size` of bytes that begin on a cache line; `memory` holds at least 64 more."""
-    offset = -memory.__array_interface__["data"][0] % _LINE
-    return memory[offset : offset + size]
+def _take(size):
+    for memory in tuple(_held.values()):
+        fits = size <= memory.nbytes <= size + size // 8
+        if fits and _held.pop(id(memory), None) is not None:  # else another thread has it
+            return memory
+    return np.empty(size, np.uint8)
 
 
 class _Memory:

@@ -1,13 +1,18 @@
 """A layer's way over a stretch of time, forward and back, as one kernel call.
 
-Time is cut into chunks whose scratch stays in cache, at multiples of `chunk`. A job does the sweep
-of one chunk, which is sequential and keeps few threads busy, beside the products of the chunks
-before and after it, which any thread can do: the sweep's parts come first, then the rest in small
-pieces to whoever is free. Where the weight outgrows a core's own cache, a gang of all threads does
-the sweep first, each a share of the units.
+Time is cut into chunks whose scratch stays in cache, at multiples of `chunk`. With as many runs of
+sequences as threads, each thread does all for its own sequences; only the weight gradients, which
+add over all of them, wait for the next job:
 
-    forward:  project(k+1) | sweep(k)
-    reverse:  loss(k) | sweep(k-1), gradients of the readout(k-1) | gradients(k-2)
+    forward:  project(k), sweep(k)
+    reverse:  loss(k), sweep(k), input gradient(k) | weight gradients(k-1)
+
+Otherwise the sweep, which is sequential, keeps few threads busy. A job does it beside the products
+of the chunks before and after, in small pieces for whoever is free. Where the weight is large, a
+gang of all threads does the sweep first, each a share of the units:
+
+    forward:  sweep(k) | project(k+1)
+    reverse:  sweep(k-1) | loss(k), readout gradients(k-1), weight and input gradients(k-2)
 
 The scratch of chunk k lies at parity k & 1.
 """
@@ -15,9 +20,15 @@ The scratch of chunk k lies at parity k & 1.
 from .. import cells
 from ..access import data, get, itemsize
 from ..jit import inner
-from ..maths import like
 from . import sweeps
-from .linear import accumulate, multiply_rows, project_rows, scatter
+from .linear import (
+    accumulate,
+    multiply_part,
+    multiply_rows,
+    project_part,
+    project_rows,
+    scatter,
+)
 from .losses import add_losses, list_rows, loss_rows
 from .products import PANEL_BYTES, PANEL_COLUMNS
 from .workers import fork, gang, job, named_job, program
@@ -91,7 +102,7 @@ def build_forward(CELL):
     GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
     sweep = sweeps.build_forward(CELL)
 
-    GANG, CHUNK = f"forward gang {CELL}", f"forward chunk {CELL}"
+    GANG, CHUNK, RUNS = (f"forward {what} {CELL}" for what in ("gang", "chunk", "runs"))
 
     @named_job(GANG)
     def members_job(mail, leaf, h, z, recurrent, place, at, panel, rank, size):
@@ -103,6 +114,27 @@ def build_forward(CELL):
         left, right = sweeps.share_of_units(H, panel, rank, size)
         sweep(mail, z, z_start, states, kept, h, h_start, lengths, W, parts, t, n, B, H, first,
               rows, cached, 0, B, left, right, rank, size)  # fmt: skip
+
+    @named_job(RUNS)
+    def runs_job(mail, leaf, h, z, source, recurrent, span, tokens, cached, runs, low, high):
+        states, kept, lengths = leaf
+        x, ids, U, b = source
+        W, parts = recurrent
+        start, stop, chunk, first = span
+        _, rows, B, H = states.shape
+        I = x.shape[2]
+        for run in range(low, high):
+            begin = _cut(lengths, start, stop - start, B, runs, run)
+            end = _cut(lengths, start, stop - start, B, runs, run + 1)
+            t = start if end > begin else stop
+            while t < stop:
+                following = _next(t, stop, chunk)
+                row, n = (t - start) * B, following - t
+                project_part(z, 0, x, row * I, ids, row, tokens, U, b, I, GATES * H, n, B, begin,
+                             end)  # fmt: skip
+                sweep(mail, z, 0, states, kept, h, row * H, lengths, W, parts, t, n, B, H,
+                      first + t - start, rows, cached, begin, end, 0, H, 0, 1)  # fmt: skip
+                t = following
 
     @named_job(CHUNK)
     def chunk_job(
@@ -139,6 +171,15 @@ def build_forward(CELL):
         states, x, ids = leaf[0], source[0], source[1]
         _, rows, B, H = states.shape
         width, I, tokens = GATES * H, x.shape[2], ids.size > 0
+        if sweeps_ >= threads:
+            function, arguments = job(
+                RUNS,
+                (mail, leaf, h, z, source, recurrent, (start, stop, chunk, first), tokens, cached,
+                 sweeps_),
+            )  # fmt: skip
+            work = (stop - start) * B * width * (H + I)
+            fork(mail, _threads(work, threads), sweeps_, function, arguments)
+            return
         panel = PANEL_BYTES // itemsize(states)
         half = chunk * B * width
         t, n, following = start, 0, start  # sweep t..t+n, project the chunk that follows
@@ -173,15 +214,15 @@ def build_reverse(CELL):
     """The way back over a stretch that a leaf has cached, loss and weight gradients included."""
     GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
     sweep = sweeps.build_reverse(CELL)
-    GANG, CHUNK = f"reverse gang {CELL}", f"reverse chunk {CELL}"
+    GANG, CHUNK = (f"reverse {what} {CELL}" for what in ("gang", "chunk"))
 
     @named_job(GANG)
-    def members_job(mail, leaf, back, recurrent, place, at, panel, rank, size):
+    def members_job(mail, leaf, back, recurrent, places, S, current, panel, rank, size):
         states, kept, lengths = leaf
         carry, dh, delta = back
+        t, n, _, first, _ = S
+        dh_start, d_start = places
         W, parts = recurrent[:2]
-        dh_start, d_start = place
-        t, n, first, current = at
         _, rows, B, H = states.shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
         sweep(mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, W, parts, t, n, B,
@@ -189,80 +230,98 @@ def build_reverse(CELL):
 
     @named_job(CHUNK)
     def chunk_job(
-        mail, leaf, back, source, recurrent, head, lists, place, at, loss_at, grad_at, pieces,
-        low, high,
+        mail, panel_steps, leaf, back, source, recurrent, head, lists, places, L, S, V, P, current,
+        span, together, counts, block, piece_rows, low, high,
     ):  # fmt: skip
         states, kept, lengths = leaf
         carry, dh, delta = back
-        x, ids, U, dx, grad_U, total_U, bias = source
-        W, parts, grad_W, total_W = recurrent
-        (readout, loss, factor, V, V_back, c, o, y, targets, weights, values, pair, grad_V, total_V,
-         bias_c) = head  # fmt: skip
+        x, ids, U_back, dx, grad_U, total_U, bias = source
+        W_back, parts, grad_W, total_W = recurrent
+        (readout, loss, factor, V_forth, V_back, c, o, y, targets, weights, values, pair, grad_V,
+         total_V, bias_c) = head  # fmt: skip
         rows_V, rows_P, marks = lists
+        dh_start, d_start, p_start = places
         _, rows, B, H = states.shape
         width, I, O = GATES * H, x.shape[2], o.shape[2]
-        dh_start, d_start = place
-        t, n, first, current = at
-        loss_t, loss_n, loss_row, loss_first, parity, span, V_ends = loss_at
-        p_n, p_row, p_first, p_start, P_ends = grad_at
-        swept, listing, lost, V_pieces, U_pieces, W_pieces, X_pieces, block, piece_rows = pieces
-        here, other = parity * span, (1 - parity) * span  # rows of chunk k, and of k-1
+        swept, lost, V_pieces, U_pieces, W_pieces = counts
         for piece in range(low, high):
             index = piece
             if index < swept:
-                sweep(mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, W, parts, t,
-                      n, B, H, first, rows, current, _cut(lengths, t, n, B, swept, index),
-                      _cut(lengths, t, n, B, swept, index + 1), 0, H, 0, 1)  # fmt: skip
+                t, n, row, first, parity = S
+                begin = _cut(lengths, t, n, B, swept, index)
+                end = _cut(lengths, t, n, B, swept, index + 1)
+                if together and O > 0:
+                    whole = end - begin == B
+                    for m in range(1 if whole else n):
+                        loss_rows(
+                            readout, loss, factor, V_forth, V_back, c, data(states),
+                            (first + 1) * B * H, o, parity * span * O, y, targets, weights, row,
+                            values, parity * span, dh, dh_start, lengths, t, B, H, O,
+                            m * B + begin, n * B if whole else m * B + end,
+                        )  # fmt: skip
+                sweep(mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, W_back,
+                      parts, t, n, B, H, first, rows, current, begin, end, 0, H, 0, 1)  # fmt: skip
+                if together and dx.size > 0:
+                    multiply_part(dx, row * I, delta, d_start, U_back, width, I, n, B, begin, end)
                 continue
             index -= swept
-            if index < listing:
-                marks[2 + 1 - parity] = list_rows(rows_P, other, lengths, weights[:0], 0, t, n, B)
+            if index == 0:  # what the next job needs to know
+                t, n, _, _, parity = S
+                marks[2 + parity] = list_rows(
+                    rows_P, parity * span, lengths, weights[:0], 0, t, n, B
+                )
                 if O > 0:
-                    add_losses(pair, values, other, rows_V, other, marks[1 - parity])
+                    own = V[4]
+                    add_losses(pair, values, own * span, rows_V, own * span, marks[own])
+                    t, n, row, _, parity = L
                     marks[parity] = list_rows(
-                        rows_V, here, lengths, weights, loss_row, loss_t, loss_n, B
+                        rows_V, parity * span, lengths, weights, row, t, n, B
                     )
                 continue
-            index -= listing
+            index -= 1
             if index < lost:
+                t, n, row, first, parity = L
                 begin = index * piece_rows
                 loss_rows(
-                    readout, loss, factor, V, V_back, c, data(states), loss_first * B * H, o,
-                    here * O, y, targets, weights, loss_row, values, here, dh, here * H, lengths,
-                    loss_t, B, H, O, begin, min(loss_n * B, begin + piece_rows),
+                    readout, loss, factor, V_forth, V_back, c, data(states), (first + 1) * B * H, o,
+                    parity * span * O, y, targets, weights, row, values, parity * span, dh,
+                    parity * span * H, lengths, t, B, H, O, begin, min(n * B, begin + piece_rows),
                 )  # fmt: skip
                 continue
             index -= lost
             if index < V_pieces:
+                t, _, _, first, parity = V
                 accumulate(
-                    grad_V, total_V, bias_c, V_ends, o, other * O, O, states, (first + 1) * B * H,
-                    H, rows_V, other, marks[1 - parity], index * block,
-                    min(O, (index + 1) * block),
+                    grad_V, total_V, bias_c, t % panel_steps == 0, data(o), parity * span * O, O,
+                    data(states), (first + 1) * B * H, H, data(rows_V), parity * span,
+                    marks[parity], index * block, min(O, (index + 1) * block),
                 )  # fmt: skip
                 continue
             index -= V_pieces
+            t, n, row, first, parity = P
             if index < U_pieces:
                 begin, end = index * block, min(width, (index + 1) * block)
                 if ids.size > 0:
-                    scatter(total_U, bias, delta, p_start, width, ids, p_row, rows_P, here,
-                            marks[2 + parity], begin, end)  # fmt: skip
+                    scatter(total_U, bias, data(delta), p_start, width, ids, row, data(rows_P),
+                            parity * span, marks[2 + parity], begin, end)  # fmt: skip
                 else:
                     accumulate(
-                        grad_U, total_U, bias, P_ends, delta, p_start, width, x, p_row * I, I,
-                        rows_P, here, marks[2 + parity], begin, end,
+                        grad_U, total_U, bias, t % panel_steps == 0, data(delta), p_start, width,
+                        data(x), row * I, I, data(rows_P), parity * span, marks[2 + parity], begin,
+                        end,
                     )  # fmt: skip
                 continue
             index -= U_pieces
             if index < W_pieces:
                 accumulate(
-                    grad_W, total_W, bias[:0], P_ends, delta, p_start, width, states,
-                    p_first * B * H, H, rows_P, here, marks[2 + parity], index * block,
-                    min(width, (index + 1) * block),
+                    grad_W, total_W, bias[:0], t % panel_steps == 0, data(delta), p_start, width,
+                    data(states), first * B * H, H, data(rows_P), parity * span,
+                    marks[2 + parity], index * block, min(width, (index + 1) * block),
                 )  # fmt: skip
                 continue
             begin = (index - W_pieces) * piece_rows
-            multiply_rows(dx, p_row * I, delta, p_start, U, width, I, begin,
-                          min(p_n * B, begin + piece_rows))  # fmt: skip
+            multiply_rows(dx, row * I, delta, p_start, U_back, width, I, begin,
+                          min(n * B, begin + piece_rows))  # fmt: skip
 
     @program(f"reverse {CELL}")
     def reverse(
@@ -281,56 +340,54 @@ def build_reverse(CELL):
             total, total of c's); no loss if o is empty
         lists: (rows, rows, marks): scratch, integers (2 * chunk * B) twice and four counts
         """
-        states, kept, lengths = leaf
-        delta = back[2]
-        x, ids, _, dx = source[:4]
-        total_W = recurrent[3]
-        o = head[6]
+        states, dh = leaf[0], back[1]
+        x, dx, O = source[0], source[3], head[6].shape[2]
         _, rows, B, H = states.shape
-        width, I, O = GATES * H, x.shape[2], o.shape[2]
-        carried = total_W.size > 0
+        width, I = GATES * H, x.shape[2]
         panel = PANEL_BYTES // itemsize(states)
         span = chunk * B
         block = _block(width, threads)
-        la = lb = sa = sb = pa = pb = stop  # chunks of the loss, the sweep and the gradients
-        parity = 0
+        together = sweeps_ >= threads
+        listed = dh.shape[0] >= stop - start  # dh holds a row for each step
         lists[2][:] = 0
-        while pa > start:
-            pa, pb, sa, sb, lb = sa, sb, la, lb, la
-            la = _previous(lb, start, chunk)
-            parity = 1 - parity
-            there = (sa - start) * B * H if back[1].shape[0] >= stop - start else 0
-            place = (
-                (1 - parity) * span * H if O > 0 else there,
-                (sa - start) * B * width if whole else (1 - parity) * span * width,
+        L = (stop, 0, 0, 0, 0)  # time, steps, row, row of the leaf and parity of a chunk
+        S = P = L
+        while P[0] > start:
+            end = L[0]
+            t = _previous(end, start, chunk)
+            P, S = S, L
+            L = (t, end - t, (t - start) * B, first + t - start, 1 - L[4])
+            if together:
+                P, S = S, L
+            V = P if together else S
+            t, n, row, _, parity = S
+            dh_start = row * H if listed else 0
+            places = (
+                parity * span * H if O > 0 else dh_start,
+                row * width if whole else parity * span * width,
+                P[2] * width if whole else P[4] * span * width,
             )
-            at = (sa, sb - sa, first + sa - start, current)
-            loss_at = (la, lb - la, (la - start) * B, first + la - start + 1, parity, span,
-                       carried and sa % panel_steps == 0)  # fmt: skip
-            grad_at = (
-                pb - pa, (pa - start) * B, first + pa - start,
-                (pa - start) * B * width if whole else parity * span * width,
-                carried and pa % panel_steps == 0,
-            )  # fmt: skip
-            swept = sweeps_ if sb > sa else 0
+            swept = sweeps_ if n > 0 else 0
             if swept > 0 and members > 1:
-                function, arguments = job(GANG, (mail, leaf, back, recurrent, place, at, panel))
+                function, arguments = job(
+                    GANG, (mail, leaf, back, recurrent, places[:2], S, current, panel)
+                )
                 gang(mail, members, function, arguments)
                 swept = 0
-            piece_rows = _piece_rows(max(lb - la, pb - pa) * B, threads)
-            lost = -(-(lb - la) * B // piece_rows) if O > 0 else 0
-            V_pieces = -(-O // block) if sb > sa else 0
-            W_pieces = -(-width // block) if pb > pa else 0
-            X_pieces = -(-(pb - pa) * B // piece_rows) if dx.size > 0 else 0
-            pieces = (swept, 1, lost, V_pieces, W_pieces, W_pieces, X_pieces, block, piece_rows)
+            piece_rows = _piece_rows(max(L[1], P[1]) * B, threads)
+            lost = 0 if together or O == 0 else -(-L[1] * B // piece_rows)
+            V_pieces = -(-O // block) if V[1] > 0 else 0
+            W_pieces = -(-width // block) if P[1] > 0 else 0
+            X_pieces = 0 if together or dx.size == 0 else -(-P[1] * B // piece_rows)
             total = swept + 1 + lost + V_pieces + 2 * W_pieces + X_pieces
-            work = B * width * ((sb - sa) * H + (pb - pa) * (2 * I + H)) + 3 * O * H * B * (lb - la)
             function, arguments = job(
                 CHUNK,
-                (mail, leaf, back, source, recurrent, head, lists, place, at, loss_at, grad_at,
-                 pieces),
+                (mail, panel_steps, leaf, back, source, recurrent, head, lists, places, L, S, V, P,
+                 current, span, together, (swept, lost, V_pieces, W_pieces, W_pieces), block,
+                 piece_rows),
             )  # fmt: skip
+            work = B * width * (n * H + P[1] * (2 * I + H)) + 3 * O * H * B * L[1]
             fork(mail, _threads(work, threads), total, function, arguments)
-            current ^= (sb - sa) & 1
+            current ^= n & 1
 
     return reverse

@@ -7,7 +7,7 @@ import numpy as np
 from ..cells import CELLS
 from . import linear, losses, passes
 from .products import build_pack, chains, packed_size
-from .memory import empty, flat
+from .memory import flat
 from .shared import ready
 from .team import hands
 
@@ -39,8 +39,9 @@ class Linear:
     a table of rows and add to such a table in float64.
     """
 
-    def __init__(self, weight, bias, threads, several):
+    def __init__(self, weight, bias, workspace, threads, several):
         ready(weight.dtype)
+        self.workspace = workspace
         self.weight = weight
         self.outputs, self.inputs = weight.shape
         self.dtype = weight.dtype
@@ -53,7 +54,8 @@ class Linear:
 
     def _pack(self, transposed):
         inner, columns = self.weight.shape[::-1] if transposed else self.weight.shape
-        packed = empty(packed_size(inner, columns, self.dtype.itemsize), self.dtype)
+        size = packed_size(inner, columns, self.dtype.itemsize)
+        packed = self.workspace.empty(size, self.dtype)
         memory, row_step, column_step = flat(self.weight)
         if transposed:
             row_step, column_step = column_step, row_step
@@ -118,9 +120,9 @@ class Linear:
 class Head:
     """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
 
-    def __init__(self, readout, batch, threads, several):
+    def __init__(self, readout, batch, workspace, threads, several):
         self.readout = readout
-        self.linear = Linear(readout.V, readout.c, threads, several)
+        self.linear = Linear(readout.V, readout.c, workspace, threads, several)
         self.kind = READOUTS[readout.activation]
         self.batch = batch
         self.threads = threads
@@ -158,7 +160,7 @@ class Recurrence:
     Arrays: `scratch` (2, chunk, B, G*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
     """
 
-    def __init__(self, cell, U, W, b, batch, chunk, threads, several):
+    def __init__(self, cell, U, W, b, batch, chunk, workspace, threads, several):
         self.planes = CELLS[cell].states
         self.kept = CELLS[cell].kept
         self.gates = CELLS[cell].gates
@@ -166,8 +168,8 @@ class Recurrence:
         self.batch = batch
         self.chunk = chunk
         self.threads = threads
-        self.input = Linear(U, b, threads, several)
-        self.recurrent = Linear(W, None, threads, several)
+        self.input = Linear(U, b, workspace, threads, several)
+        self.recurrent = Linear(W, None, workspace, threads, several)
         self._forward, self._reverse = _passes(cell)
         item = W.dtype.itemsize
         self.chains = (

@@ -31,6 +31,7 @@ def vector_bytes():
 
 
 VECTOR_BYTES = vector_bytes()
+_AHEAD = 4096  # bytes of w to fetch ahead: it may come from the cache that all cores share
 PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as registers hold
 
 
@@ -139,7 +140,10 @@ def _emit(function, bits, lanes, height, width, chains, masked):
             panel, column = divmod(v, PANEL_VECTORS)
             index = builder.add(w_row, builder.mul(w_panel, size(panel)))
             index = builder.add(index, size(column * lanes))
-            vectors.append(block.load(builder.gep(w, [index]), False))
+            pointer = builder.gep(w, [index])
+            vectors.append(block.load(pointer, False))
+            if height >= 4:
+                block.prefetch(builder.gep(w, [builder.add(index, size(_AHEAD // (bits // 8)))]))
         a_row = builder.mul(at, a_next)
         for r in range(height):
             index = builder.add(a_row, builder.mul(a_step, size(r)))
@@ -215,6 +219,15 @@ class _Block:
 
     def fma(self, a, b, c):
         return self._call("fma", self.vector, [a, b, c])
+
+    def prefetch(self, pointer):
+        word = ir.IntType(32)
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(
+            function, [self.builder.bitcast(pointer, byte), word(0), word(3), word(1)]
+        )
 
     def _alignment(self):
         return ir.IntType(32)(self.align)
