@@ -3,16 +3,12 @@
 import numpy as np
 import pytest
 from fastbptt.kernels import maths
-from fastbptt.kernels.cpu import products
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
+from . import roofline
+
 DTYPES = ("float32", "float64")
-
-
-@njit(**OPTIONS)
-def _product(out, a, w, rows, inner_size, columns):
-    products.product(out, 0, columns, a, 0, inner_size, rows, w, inner_size, columns)
 
 
 @njit(**OPTIONS)
@@ -34,10 +30,10 @@ def _sigmoid(out, values):
 def bench_product(benchmark, shape, dtype):
     rows, inner_size, columns = shape
     a = np.full(rows * inner_size, 0.01, dtype)
-    w = products.pack(np.full((inner_size, columns), 0.01, dtype))
+    w = roofline.packed(inner_size, columns, 0.01, dtype)
     out = np.zeros(rows * columns, dtype)
-    _product(out, a, w, rows, inner_size, columns)
-    benchmark(_product, out, a, w, rows, inner_size, columns)
+    roofline.repeat_product(out, a, w, rows, inner_size, columns, 1)
+    benchmark(roofline.repeat_product, out, a, w, rows, inner_size, columns, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

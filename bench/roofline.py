@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from fastbptt.kernels.access import data
 from fastbptt.kernels.cpu import products, team, tile
+from fastbptt.kernels.cpu.memory import Workspace
+from fastbptt.kernels.cpu.recurrence import Linear
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
@@ -32,9 +35,18 @@ print(1024**3 / best / 1e9)
 
 
 @njit(**OPTIONS)
-def _repeat_product(out, a, w, rows, inner_size, columns, count):
+def repeat_product(out, a, w, rows, inner_size, columns, count):
+    """out += a @ w, `count` times; `w` is from `packed`."""
     for _ in range(count):
-        products.product(out, 0, columns, a, 0, inner_size, rows, w, inner_size, columns)
+        products.product(
+            data(out), 0, columns, data(a), 0, inner_size, rows, data(w), inner_size, 1, 0, columns
+        )
+
+
+def packed(inner_size, columns, value, dtype):
+    """A matrix of one value as the products take it."""
+    weight = np.full((inner_size, columns), value, dtype)
+    return Linear(weight, None, Workspace(), 1, False).back
 
 
 @njit(**OPTIONS)
@@ -72,17 +84,17 @@ def tile_peak(dtype):
     terms = 128
     columns = tile.PANEL_VECTORS * tile.VECTOR_BYTES // np.dtype(dtype).itemsize
     out, a = np.zeros(6 * columns, dtype), np.full(6 * terms, 1e-3, dtype)
-    w = products.pack(np.full((terms, columns), 1e-3, dtype))
-    seconds = best(lambda: _repeat_product(out, a, w, 6, terms, columns, 20_000))
+    w = packed(terms, columns, 1e-3, dtype)
+    seconds = best(lambda: repeat_product(out, a, w, 6, terms, columns, 20_000))
     return 6 * terms * columns * 20_000 / seconds / 1e9
 
 
 def product(dtype, rows, inner_size, columns):
     """The same for a whole product."""
     out, a = np.zeros(rows * columns, dtype), np.full(rows * inner_size, 1e-3, dtype)
-    w = products.pack(np.full((inner_size, columns), 1e-3, dtype))
+    w = packed(inner_size, columns, 1e-3, dtype)
     count = max(1, 200_000_000 // (rows * inner_size * columns))
-    seconds = best(lambda: _repeat_product(out, a, w, rows, inner_size, columns, count))
+    seconds = best(lambda: repeat_product(out, a, w, rows, inner_size, columns, count))
     return rows * inner_size * columns * count / seconds / 1e9
 
 

@@ -75,7 +75,7 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     inputs.check_dropout(seed, 0)
     call = Call(layer, x, state, lengths, device)
     sizes, spans = call.sizes(), call.spans()
-    chain, source = call.chain(spans, call.T > panel_steps(call.B)), call.source(spans.segment)
+    chain, source = call.chain(spans, panel_steps(call.B) < call.T), call.source(spans.segment)
     numbers = (call.T * sizes.step + sizes.state) // layer.dtype.itemsize
     memory = chain.workspace.empty(numbers, layer.dtype)
     leaf = Leaf(memory, chain.recurrences, call.T)

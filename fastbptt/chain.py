@@ -66,9 +66,14 @@ class Chain:
         self.workspace = Workspace()
         self.recurrences = [
             Recurrence(
-                layer.cell, layer.U, layer.W, layer.b, batch, spans.chunk, self.workspace, threads,
+                layer.cell,
+                *(layer.U, layer.W, layer.b),
+                batch,
+                spans.chunk,
+                self.workspace,
+                threads,
                 several,
-            )  # fmt: skip
+            )
             for layer in layers
         ]
         self.nothing = NO_FLOATS[self.dtype]

@@ -100,6 +100,6 @@ def explain(layer, T, B=1, *, dtype=None, device=None):
         f"device     {device}: this version has no other",
         f"stretch    {spans.segment:,} steps a kernel call, to hear Ctrl-C between two; in chunks "
         f"of {spans.chunk:,}, whose scratch stays in a core's cache",
-        *describe.lines(layer.cell, layer.gates, layer.inputs, layer.hidden, B, layer.dtype),
+        *describe.lines(layer.cell, layer.gates, layer.hidden, B, layer.dtype),
     ]
     return "\n".join(lines)

@@ -45,9 +45,7 @@ def evaluate(
     call = Call(inputs.network(network).layer, x, state, lengths, device)
     spans = call.spans(network.readout).short()
     chain, source = call.chain(spans), call.source(spans.segment)
-    stage = losses.stage(
-        network, call, y, loss, weights, reduction, spans, chain, several=False
-    )
+    stage = losses.stage(network, call, y, loss, weights, reduction, spans, chain, several=False)
     h = chain.workspace.empty((spans.segment, call.B, network.layer.outputs), chain.dtype)
     chain.set_state(call.initial)
     for a, b in stretches(0, call.T, spans.segment):

@@ -1,26 +1,34 @@
 """Which kernel a call on the CPU meets, in words."""
 
-from . import team
+from . import passes, team
 from .products import tiles
 from .tile import VECTOR_BYTES
 
 
-def lines(cell, gates, inputs, hidden, batch, dtype):
+def lines(cell, gates, hidden, batch, dtype):
     """Describe kernel, vectors, tile and threads for one layer."""
     lanes = VECTOR_BYTES // dtype.itemsize
     rows, vectors = tiles(batch)
-    work = batch * gates * hidden * hidden
-    parts = team.parts(work, batch)
-    if batch == 1:
-        why = "one sequence: its steps depend on each other"
-    elif parts == 1:
-        why = "a hand-over costs more than it gives"
+    threads = team.get_num_threads()
+    runs = passes.sweep_parts(threads, batch)
+    members = passes.gang_size(threads, gates, hidden, batch, dtype.itemsize)
+    if threads == 1:
+        how = "one thread does all"
+    elif members > 1:
+        how = (
+            f"{members} threads share out the units of each step, since W is large "
+            f"({gates * hidden * hidden * dtype.itemsize:,} bytes), and meet at a barrier"
+        )
+    elif runs == threads:
+        how = f"{threads} runs of sequences, a thread each"
     else:
-        why = "the sequences are split"
+        how = (
+            f"the sweep on {runs} of {threads}, its steps depending on each other; "
+            "the others do the products of the chunks before and after"
+        )
     return [
         f"kernel     {cell} sweep, {dtype}, {lanes} lanes of {VECTOR_BYTES * 8} bits",
         f"tile       {rows} sequences x {vectors * lanes} columns in registers, "
         f"W of {gates * hidden} x {hidden} in panels",
-        f"threads    sweep: {parts} of {team.get_num_threads()} ({why}); "
-        "products over a stretch and weight gradients: split where large enough",
+        f"threads    {how}",
     ]

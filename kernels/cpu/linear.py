@@ -5,8 +5,6 @@ Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
 
 from functools import cache
 
-import numpy as np
-
 from ..access import data, get, itemsize, put
 from ..jit import apart, inner
 from ..maths import like
@@ -63,17 +61,13 @@ def _columns(w, inputs, outputs):
 
 
 @inner
-def project_part(
-    out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high
-):
+def project_part(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high):
     """Like `project_rows`, for sequences low..high of n steps."""
     if high - low == B or tokens:
         for m in range(1 if high - low == B else n):
             begin = m * B + low
             end = n * B if high - low == B else m * B + high
-            project_rows(
-                out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end
-            )
+            project_rows(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end)
         return
     out_data = data(out)
     for m in range(n):
@@ -113,7 +107,7 @@ def accumulate(
     grad, total, bias, ends, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
     low, high,
 ):  # fmt: skip
-    """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) and sum_r d[r, j] to `bias`, low <= j < high.
+    """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs), sum_r d[r, j] to `bias`, for j in range.
 
     `grad` is the running sum of a panel of time. If the panel `ends` with these rows and there are
     others, it is carried into `total`. `bias`, if not empty, adds in float64.

@@ -111,7 +111,7 @@ def loss_rows(
     readout, loss, factor, V, V_back, c, h, h_start, o, o_start, y, targets, weights, row,
     values, v_start, dh, dh_start, lengths, t, B, H, O, low, high,
 ):  # fmt: skip
-    """For rows low..high of a stretch that begins at time t: values[r] = w E, o = factor w dE/do h'.
+    """For rows low..high of a stretch from time t on: values[r] = w E, o = factor w dE/do h'.
 
     Row r of the stretch is row + r of `y`, `targets` and `weights`, of which `weights` may be empty
     (all 1); `targets` serves cross entropy, `y` the other losses. Rows past their length or of

@@ -99,7 +99,7 @@ def _threads(work, threads):
 
 def build_forward(CELL):
     """The forward pass of a layer of that cell."""
-    GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
+    GATES = cells.CELLS[CELL].gates
     sweep = sweeps.build_forward(CELL)
 
     GANG, CHUNK, RUNS = (f"forward {what} {CELL}" for what in ("gang", "chunk", "runs"))
@@ -212,7 +212,7 @@ def build_forward(CELL):
 
 def build_reverse(CELL):
     """The way back over a stretch that a leaf has cached, loss and weight gradients included."""
-    GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
+    GATES = cells.CELLS[CELL].gates
     sweep = sweeps.build_reverse(CELL)
     GANG, CHUNK = (f"reverse {what} {CELL}" for what in ("gang", "chunk"))
 
@@ -274,9 +274,7 @@ def build_reverse(CELL):
                     own = V[4]
                     add_losses(pair, values, own * span, rows_V, own * span, marks[own])
                     t, n, row, _, parity = L
-                    marks[parity] = list_rows(
-                        rows_V, parity * span, lengths, weights, row, t, n, B
-                    )
+                    marks[parity] = list_rows(rows_V, parity * span, lengths, weights, row, t, n, B)
                 continue
             index -= 1
             if index < lost:
@@ -342,7 +340,7 @@ def build_reverse(CELL):
         """
         states, dh = leaf[0], back[1]
         x, dx, O = source[0], source[3], head[6].shape[2]
-        _, rows, B, H = states.shape
+        B, H = states.shape[2:]
         width, I = GATES * H, x.shape[2]
         panel = PANEL_BYTES // itemsize(states)
         span = chunk * B

@@ -252,9 +252,7 @@ def build_pack():
     def pack(mail, threads, packed, w, row_step, column_step, inner_size, columns):
         """`packed` becomes w (inner_size, columns), whose memory is flat: see `_pack_panels`."""
         panels = -(-columns // (PANEL_BYTES // itemsize(packed)))
-        function, data = job(
-            "pack panels", (packed, w, row_step, column_step, inner_size, columns)
-        )
+        function, data = job("pack panels", (packed, w, row_step, column_step, inner_size, columns))
         fork(mail, threads, panels, function, data)
 
     return pack

@@ -6,8 +6,8 @@ import numpy as np
 
 from ..cells import CELLS
 from . import linear, losses, passes
-from .products import build_pack, chains, packed_size
 from .memory import flat
+from .products import build_pack, chains, packed_size
 from .shared import ready
 from .team import hands
 

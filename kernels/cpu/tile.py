@@ -56,7 +56,6 @@ def tile(
     lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
     height, width, masked = R.literal_value, V.literal_value, MASKED.literal_value
     chains = C.literal_value
-    pitch = PANEL_VECTORS * lanes
 
     def codegen(context, builder, signature, args):
         (out_, out_start_, out_step_, a_, a_start_, a_step_, a_next_, w_, w_start_, w_panel_,
