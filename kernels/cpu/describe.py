@@ -17,7 +17,8 @@ def lines(cell, gates, hidden, batch, dtype):
     elif members > 1:
         how = (
             f"{members} threads share out the units of each step, since W is large "
-            f"({gates * hidden * hidden * dtype.itemsize:,} bytes), and meet at a barrier"
+            f"({gates * hidden * hidden * dtype.itemsize:,} bytes), and meet at a barrier "
+            f"({team.barrier_seconds() * 1e6:.2f} us)"
         )
     elif runs == threads:
         how = f"{threads} runs of sequences, a thread each"

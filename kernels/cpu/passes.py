@@ -31,11 +31,13 @@ from .linear import (
 )
 from .losses import add_losses, list_rows, loss_rows
 from .products import PANEL_BYTES, PANEL_COLUMNS
+from .team import barrier_seconds
 from .workers import fork, gang, job, named_job, program
 
 _SMALL = 30_000  # multiply-adds of a job that take as long as handing them over
 _ROWS = 24  # the least rows in a piece of a product
-_GANG = 100_000  # bytes of a weight, for each sequence, from which a barrier in each step pays
+_LARGE = 100_000  # bytes of a weight, for each sequence, below which no barrier in a step pays,
+_GANG = 1e12  # and for each second that a barrier takes: the others have products to do meanwhile
 _FEW = 4  # sequences that a sweep does in little more time than one
 
 
@@ -63,10 +65,10 @@ def sweep_parts(threads, B):
 def gang_size(threads, gates, H, B, itemsize):
     """How many threads share out the units of a sweep; 1: none do."""
     columns = PANEL_COLUMNS[itemsize]
-    few = sweep_parts(threads, B) < threads
-    if few and B * gates * H * H * itemsize > _GANG and H % columns == 0:
-        return min(threads, H // columns, 16)
-    return 1
+    size = B * gates * H * H * itemsize
+    if sweep_parts(threads, B) == threads or H % columns or columns == H or size < _LARGE:
+        return 1
+    return min(threads, H // columns, 16) if size > _GANG * barrier_seconds() else 1
 
 
 @inner

@@ -4,6 +4,7 @@ Any cut of a kernel's range gives the same bits, so the number of threads never 
 """
 
 import os
+import time
 from functools import cache
 from threading import Lock, Semaphore, Thread
 
@@ -110,6 +111,25 @@ def hands(work, threads):
     own = team(threads)
     own.wake()
     return own.mail, threads
+
+
+@cache
+def barrier_seconds():
+    """How long two threads take to meet, measured once: it is what distant cores differ in most.
+
+    Infinity where the second thread does not come.
+    """
+    from .workers import build_barriers
+
+    meet, found, count = build_barriers(), np.zeros(1, np.int64), 500
+    best = float("inf")
+    for _ in range(20):
+        mail, _ = hands(_SMALL, 2)
+        started = time.perf_counter()
+        meet(mail, 2, found, count)
+        if found[0] == 2:
+            best = min(best, (time.perf_counter() - started) / count)
+    return best
 
 
 def _forget():

@@ -402,3 +402,23 @@ def program(name):
         return launch
 
     return decorate
+
+
+@named_job("barriers")
+def _barriers(mail, found, count, rank, size):
+    if rank == 0:
+        found[0] = size
+    for step in range(count):
+        barrier(mail, rank, size, step + 1)
+
+
+def build_barriers():
+    """A gang that does nothing but meet, to time it."""
+
+    @program("barriers alone")
+    def run(mail, threads, found, count):
+        """Meet `count` times; found[0] is how many did."""
+        function, data = job("barriers", (mail, found, count))
+        gang(mail, threads, function, data)
+
+    return run
