@@ -72,7 +72,12 @@ def main():
                       and "ratio" in p]  # fmt: skip
             if ratios:
                 print(f"{cell} {dtype}: geometric mean {statistics.geometric_mean(ratios):.2f}")
-    result = {"machine": machine.describe(args.threads), "rounds": args.rounds, "points": points}
+    result = {
+        "machine": machine.describe(args.threads),
+        "rounds": args.rounds,
+        "timed": TIMED,
+        "points": points,
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(result, indent=1) + "\n")
 

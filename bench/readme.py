@@ -34,9 +34,10 @@ def with_outputs(text):
 def speed_table(result):
     """The speed table as text, from the contents of compare.json."""
     machine = result["machine"]
+    rounds = f"{result['rounds']} interleaved rounds of {result.get('timed', 1)} runs"
     lines = [
         f"Forward and backward pass with all gradients, microseconds a time step, medians of "
-        f"{result['rounds']} interleaved rounds on {machine['CPU']} ({machine['vectors']}), "
+        f"{rounds} on {machine['CPU']} ({machine['vectors']}), "
         f"{machine['threads']} threads, Python {machine['Python'].split()[0]}, "
         f"NumPy {machine['numpy']}, Numba {machine['numba']}, PyTorch {machine['torch']}, "
         f"JAX {machine['jax']} (`lax.scan`, jitted); {machine['date'][:10]}.",

@@ -96,7 +96,7 @@ INTERRUPTED = {
     "narrow": ("'rnn', 10**8, 1, 2", "fb.evaluate(n, x, y)"),
     "run": ("'rnn', 10**8, 1, 64", "fb.run(n.layer, x, keep='last')"),
     "forward": ("'rnn', 10**6, 1, 256", "fb.forward(n.layer, x)"),
-    "backward": ("'lstm', 25_000, 8, 128", "fb.backward(cache, h)"),
+    "backward": ("'lstm', 100_000, 8, 128", "fb.backward(cache, h)"),
 }
 
 
