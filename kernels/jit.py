@@ -7,6 +7,10 @@ Cache: Numba keys its disk cache on the function's own code and file, not on wha
 calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with any kernel source.
 """
 
+import sys
+from contextlib import contextmanager
+from threading import Timer
+
 import numba
 from numba import types
 from numba.extending import intrinsic
@@ -48,9 +52,34 @@ scalar = numba.njit(**INLINED)
 """Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
 
 
+_PATIENCE = 2.0  # seconds of compiling without a word
+_said = []
+
+
+def _say():
+    if not _said:
+        _said.append(True)
+        text = "fastbptt: compiling its kernels, once on this machine; this takes some 10 seconds"
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def announced():
+    """Say on stderr, once in a process, that kernels are being compiled, if it takes a while."""
+    timer = Timer(_PATIENCE, _say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def entry(function):
     """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""
     try:
-        return numba.njit(**OPTIONS, cache=True)(function)
+        dispatcher = numba.njit(**OPTIONS, cache=True)(function)
     except RuntimeError:  # nowhere to write: neither beside the package nor in the home directory
-        return numba.njit(**OPTIONS)(function)
+        dispatcher = numba.njit(**OPTIONS)(function)
+    dispatcher._compile_for_args = announced()(dispatcher._compile_for_args)
+    return dispatcher

@@ -11,6 +11,7 @@ from threading import Timer
 
 import pytest
 from checks import kill, run_python, start_python
+from fastbptt.kernels import jit
 
 import fastbptt as fb
 
@@ -234,3 +235,14 @@ def test_compiled_code_is_cached_on_disk_and_never_stale(copied):
     assert square_tanh(copied.package / "kernels") > 0, "no function named tanh in the kernels"
     assert copied() == pytest.approx(tanh**2, abs=3e-7)
     assert sys.flags.dont_write_bytecode or not list(copied.package.rglob("*.nbi"))
+
+
+def test_a_long_compilation_is_announced_once(monkeypatch, capsys):
+    monkeypatch.setattr(jit, "_PATIENCE", 0.01)
+    monkeypatch.setattr(jit, "_said", [])
+    for _ in range(2):
+        with jit.announced():
+            time.sleep(0.2)
+    with jit.announced():
+        pass
+    assert capsys.readouterr().err.count("compiling") == 1

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ..jit import OPTIONS, SOURCE_KEY
+from ..jit import OPTIONS, SOURCE_KEY, announced
 
 _FUNCTIONS = {}
 
@@ -65,7 +65,8 @@ def ready(dtype):
     dtype = numba.from_dtype(dtype)
     kept = []
     for name, (function, arguments) in _FUNCTIONS.items():
-        kept.append(_compile(function, _signature(arguments, dtype)))
+        with announced():
+            kept.append(_compile(function, _signature(arguments, dtype)))
         llvm.add_symbol(_symbol(name, dtype), kept[-1].address)
     return kept  # or the code would be freed
 
