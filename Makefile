@@ -25,6 +25,7 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.roofline
+	$(BIN)/python -m bench.claims
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check $(SOURCES)

@@ -1,0 +1,133 @@
+"""Figures besides the comparison: python -m bench.claims.
+
+The smallest call, the first call of a process, a budget against full caching, vanishing deltas.
+Pairs are timed in turn in one process; figures are medians.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from fastbptt.kernels.cpu import team
+
+import fastbptt as fb
+
+from . import machine
+
+RESULTS = Path(__file__).parent / "results"
+_FIRST = """
+import time
+import numpy as np
+start = time.perf_counter()
+import fastbptt as fb
+imported = time.perf_counter() - start
+layer, x = fb.LSTM.init(8, 8, rng=0), np.ones((100, 1, 8), "float32")
+start = time.perf_counter()
+h, _, cache = fb.forward(layer, x)
+fb.backward(cache, h)
+print(imported, time.perf_counter() - start)
+"""
+
+
+def medians(rounds, *functions):
+    """Median seconds of each, in turn."""
+    taken = [[] for _ in functions]
+    for round_ in range(rounds + 1):
+        for own, function in zip(taken, functions, strict=True):
+            start = time.perf_counter()
+            function()
+            if round_:
+                own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in taken]
+
+
+def smallest_call():
+    """Microseconds of forward and backward at T=1, B=1, H=8."""
+    layer, x = fb.RNN.init(8, 8, rng=0), np.ones((1, 1, 8), "float32")
+
+    def both():
+        h, _, cache = fb.forward(layer, x)
+        fb.backward(cache, h)
+
+    return medians(3000, both)[0] * 1e6
+
+
+def first_call():
+    """Seconds to import and for the first forward and backward: compiling, then from the cache."""
+    results = {}
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        for name, runs in (("cold", 1), ("warm", 5)):
+            pairs = []
+            for _ in range(runs):
+                command = [sys.executable, "-c", _FIRST]
+                done = subprocess.run(command, env=environment, capture_output=True, check=True)
+                pairs.append([float(word) for word in done.stdout.split()])
+            imported, called = map(statistics.median, zip(*pairs, strict=True))
+            results[name] = {"import_s": imported, "call_s": called}
+    return results
+
+
+def budget(H, T=100_000):
+    """Time and memory of the least budget with one recompute over those of full caching."""
+    network = fb.Network(fb.RNN.init(H, H, rng=0), fb.Readout.init(H, 1, rng=1))
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((T, 1, H), np.float32), rng.standard_normal((T, 1, 1), np.float32)
+    full = fb.plan(network, T)
+    within = max(fb.frontier(network, T)[1].peak_bytes, full.peak_bytes // 50)
+    plan = fb.plan(network, T, memory=within)
+    times = medians(
+        5, lambda: fb.bptt(network, x, y), lambda: fb.bptt(network, x, y, memory=within)
+    )
+    return {
+        "H": H,
+        "T": T,
+        "full_s": times[0],
+        "budget_s": times[1],
+        "time_ratio": times[1] / times[0],
+        "memory_ratio": plan.peak_bytes / full.peak_bytes,
+        "recomputes": plan.recomputes,
+    }
+
+
+def vanishing():
+    """Time of a backward pass whose deltas vanish over that of an ordinary one."""
+    layer = fb.RNN.init(64, 64, rng=0)
+    x = np.random.default_rng(0).standard_normal((20_000, 1, 64), np.float32)
+    h, _, cache = fb.forward(layer, x)
+    ordinary, faint = np.ones_like(h), np.full_like(h, 1e-38)
+    faint[:-1] = 0
+    times = medians(
+        9,
+        lambda: fb.backward(cache, ordinary, keep=True),
+        lambda: fb.backward(cache, faint, keep=True),
+    )
+    return times[1] / times[0]
+
+
+def main():
+    """Measure, print and write a file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--out", type=Path, default=RESULTS / "claims.json")
+    args = parser.parse_args()
+    result = {
+        "machine": machine.describe(team.available_cpus()),
+        "smallest_call_us": smallest_call(),
+        "first_call": first_call(),
+        "budget": [budget(H) for H in (64, 128, 256)],
+        "vanishing_over_ordinary": vanishing(),
+        "barrier_us": team.barrier_seconds() * 1e6,
+    }
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
