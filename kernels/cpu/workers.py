@@ -17,15 +17,13 @@ looks whether a worker is active. One of the two sees the other, those accesses 
 consistent, so a job's data outlives every piece of it.
 """
 
-import platform
-import sys
-
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from ..jit import SOURCE_KEY, entry, inner
+from .atomics import add, cycles, exchange, give_way, load, look, pause, show, store, swap
 from .subnormals import flush_to_zero, restore
 
 LINE = 16  # numbers in a line: two cache lines, since processors fetch them in pairs
@@ -40,122 +38,6 @@ _SPINS = 2_000  # before giving the processor away: some 20 microseconds
 _YIELDS = 4_000  # before going to sleep: some milliseconds
 _LATE = 3_000_000  # cycles, about a millisecond, that a worker may take longer than the caller
 _PENALTY = 50  # jobs that then do without
-
-
-def _address(context, builder, array_type, array, index):
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
-
-
-@intrinsic
-def _load(typingctx, array, index):
-    def codegen(context, builder, signature, args):
-        return builder.load_atomic(_address(context, builder, array, *args), "seq_cst", 8)
-
-    return types.int64(array, types.intp), codegen
-
-
-@intrinsic
-def _store(typingctx, array, index, value):
-    def codegen(context, builder, signature, args):
-        address = _address(context, builder, array, *args[:2])
-        builder.store_atomic(args[2], address, "seq_cst", 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.int64), codegen
-
-
-@intrinsic
-def _look(typingctx, array, index):
-    """Like `_load`, but only what was written before a `_show` is sure to be seen after it."""
-
-    def codegen(context, builder, signature, args):
-        return builder.load_atomic(_address(context, builder, array, *args), "acquire", 8)
-
-    return types.int64(array, types.intp), codegen
-
-
-@intrinsic
-def _show(typingctx, array, index, value):
-    def codegen(context, builder, signature, args):
-        address = _address(context, builder, array, *args[:2])
-        builder.store_atomic(args[2], address, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, types.int64), codegen
-
-
-@intrinsic
-def _exchange(typingctx, array, index, value):
-    """Set the number; returns what it was."""
-
-    def codegen(context, builder, signature, args):
-        address = _address(context, builder, array, *args[:2])
-        return builder.atomic_rmw("xchg", address, args[2], "seq_cst")
-
-    return types.int64(array, types.intp, types.int64), codegen
-
-
-@intrinsic
-def _swap(typingctx, array, index, old, new):
-    """Set the number to `new` if it is `old`; whether it was."""
-
-    def codegen(context, builder, signature, args):
-        address = _address(context, builder, array, *args[:2])
-        pair = builder.cmpxchg(address, args[2], args[3], "seq_cst", "seq_cst")
-        return builder.extract_value(pair, 1)
-
-    return types.boolean(array, types.intp, types.int64, types.int64), codegen
-
-
-@intrinsic
-def _add(typingctx, array, index, value):
-    """Add to the number; returns what it was."""
-
-    def codegen(context, builder, signature, args):
-        address = _address(context, builder, array, *args[:2])
-        return builder.atomic_rmw("add", address, args[2], "seq_cst")
-
-    return types.int64(array, types.intp, types.int64), codegen
-
-
-@intrinsic
-def _pause(typingctx):
-    """Tell the processor that this is a spin loop."""
-
-    def codegen(context, builder, signature, args):
-        hint = _HINTS.get(platform.machine().lower())
-        if hint:
-            name, values = hint
-            kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), values)
-        return context.get_dummy_value()
-
-    return types.void(), codegen
-
-
-_HINTS = {
-    **dict.fromkeys(("x86_64", "amd64"), ("llvm.x86.sse2.pause", [])),
-    **dict.fromkeys(("aarch64", "arm64"), ("llvm.aarch64.hint", [ir.IntType(32)(1)])),
-}
-
-
-@intrinsic
-def _cycles(typingctx):
-    """The processor's cycle counter; 0 where a program may not be allowed to read it."""
-
-    def codegen(context, builder, signature, args):
-        if platform.machine().lower() not in ("x86_64", "amd64"):
-            return ir.IntType(64)(0)
-        kind = ir.FunctionType(ir.IntType(64), [])
-        name = "llvm.readcyclecounter"
-        return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [])
-
-    return types.int64(), codegen
-
-
-_give_way = types.ExternalFunction(
-    "SwitchToThread" if sys.platform == "win32" else "sched_yield", types.int32()
-)
 
 
 @intrinsic
@@ -176,9 +58,9 @@ def _call(typingctx, function, data, low, high):
 def _wait(spins):
     """One turn of waiting."""
     if spins < _SPINS:
-        _pause()
+        pause()
     else:
-        _give_way()
+        give_way()
 
 
 @inner
@@ -186,7 +68,7 @@ def _take_pieces(mail):
     """Do pieces of the open job until none is left."""
     function, data, total = mail[_FUNCTION], mail[_DATA], mail[_TOTAL]
     while True:
-        piece = _add(mail, _NEXT, 1)
+        piece = add(mail, _NEXT, 1)
         if piece >= total:
             return
         _call(function, data, piece, piece + 1)
@@ -195,11 +77,11 @@ def _take_pieces(mail):
 @inner
 def _join_gang(mail):
     """Be a member of the open gang, if it still takes some."""
-    rank = _add(mail, _NEXT, 1)
+    rank = add(mail, _NEXT, 1)
     if rank >= mail[_TOTAL]:
         return
     spins = 0
-    while _look(mail, _SIZE) == 0:
+    while look(mail, _SIZE) == 0:
         _wait(spins)
         spins += 1
     _call(mail[_FUNCTION], mail[_DATA], rank, mail[_SIZE])
@@ -208,10 +90,10 @@ def _join_gang(mail):
 @inner
 def barrier(mail, rank, size, step):
     """Wait until all members of the gang have come to barrier number `step`, counted from 1."""
-    _show(mail, rank * LINE + _STEP, step)
+    show(mail, rank * LINE + _STEP, step)
     for other in range(size):
         spins = 0
-        while _look(mail, other * LINE + _STEP) < step:
+        while look(mail, other * LINE + _STEP) < step:
             _wait(spins)
             spins += 1
 
@@ -226,13 +108,13 @@ def build_serve():
         key  # noqa: B018 - enters the disk cache's key
         word = flush_to_zero()
         line = worker * LINE
-        _store(mail, line, WAITING)
+        store(mail, line, WAITING)
         spins, last = 0, 0
         while spins <= _SPINS + _YIELDS:
-            serial = _load(mail, _JOB)
+            serial = load(mail, _JOB)
             if serial != 0 and serial != last:
-                _add(mail, _ACTIVE, 1)
-                if _load(mail, _JOB) == serial:  # else the caller may already be gone
+                add(mail, _ACTIVE, 1)
+                if load(mail, _JOB) == serial:  # else the caller may already be gone
                     if worker >= mail[_THREADS]:
                         pass
                     elif mail[_KIND] == _GANG:
@@ -240,11 +122,11 @@ def build_serve():
                     else:
                         _take_pieces(mail)
                     last = serial
-                _add(mail, _ACTIVE, -1)
+                add(mail, _ACTIVE, -1)
                 spins = 0
             _wait(spins)
             spins += 1
-        _store(mail, line, AWAY)
+        store(mail, line, AWAY)
         restore(word)
 
     return serve
@@ -253,12 +135,12 @@ def build_serve():
 @inner
 def _claim(mail):
     """Whether the team is ours for a job."""
-    if not _swap(mail, _CLAIM, 0, 1):
+    if not swap(mail, _CLAIM, 0, 1):
         return False
     if mail[_ALONE] == 0:
         return True
     mail[_ALONE] -= 1
-    _store(mail, _CLAIM, 0)
+    store(mail, _CLAIM, 0)
     return False
 
 
@@ -268,21 +150,21 @@ def _open(mail, threads, total, kind, function, data):
     mail[_FUNCTION], mail[_DATA], mail[_TOTAL] = function, data, total
     mail[_KIND], mail[_THREADS] = kind, threads
     mail[_SERIAL] += 1
-    _store(mail, _NEXT, 1)
-    _store(mail, _JOB, mail[_SERIAL])
+    store(mail, _NEXT, 1)
+    store(mail, _JOB, mail[_SERIAL])
 
 
 @inner
 def _finish(mail, started):
     """Wait for the workers that are in the closed job, and give the team back."""
-    ended = _cycles()
+    ended = cycles()
     spins = 0
-    while _load(mail, _ACTIVE) > 0:
+    while load(mail, _ACTIVE) > 0:
         _wait(spins)
         spins += 1
-    if _cycles() - ended > ended - started + _LATE:  # put aside in the middle of a piece
+    if cycles() - ended > ended - started + _LATE:  # put aside in the middle of a piece
         mail[_ALONE] = _PENALTY
-    _store(mail, _CLAIM, 0)
+    store(mail, _CLAIM, 0)
 
 
 @inner
@@ -292,10 +174,10 @@ def fork(mail, threads, total, function, data):
         _call(function, data, 0, total)
         return
     _open(mail, threads, total, _FORK, function, data)
-    started = _cycles()
+    started = cycles()
     _call(function, data, 0, 1)
     _take_pieces(mail)
-    _store(mail, _JOB, 0)
+    store(mail, _JOB, 0)
     _finish(mail, started)
 
 
@@ -310,14 +192,14 @@ def gang(mail, threads, function, data):
         mail[rank * LINE + _STEP] = 0
     mail[_SIZE] = 0
     _open(mail, members, members, _GANG, function, data)
-    started = _cycles()
+    started = cycles()
     spins = 0
-    while _load(mail, _NEXT) < members and spins < _SPINS and _cycles() - started < _GATHERING:
-        _pause()
+    while load(mail, _NEXT) < members and spins < _SPINS and cycles() - started < _GATHERING:
+        pause()
         spins += 1
-    size = min(_exchange(mail, _NEXT, _CLOSED), members)
-    _store(mail, _JOB, 0)
-    _show(mail, _SIZE, size)
+    size = min(exchange(mail, _NEXT, _CLOSED), members)
+    store(mail, _JOB, 0)
+    show(mail, _SIZE, size)
     _call(function, data, 0, size)
     _finish(mail, started)
 
