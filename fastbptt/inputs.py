@@ -98,7 +98,9 @@ class Call:
     def spans(self, readout=None):
         """How this call cuts time when there is no budget."""
         spans = self.sizes(readout).free_spans
-        return spans if self.direct else spans.short()
+        if not self.direct:
+            return spans.short()
+        return spans.lists() if self.tokens else spans
 
     def sizes(self, readout=None):
         """The bytes that this call needs."""

@@ -167,7 +167,7 @@ def stage(network, call, y, loss, weights, reduction, spans, chain, several):
 
     factor = 1.0
     if reduction == "mean":
-        steps = spans.segment
+        steps = spans.listed
         starts = range(0, call.T, steps)
         count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
         factor = 1.0 / count if count else 0.0

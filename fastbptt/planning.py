@@ -19,7 +19,7 @@ def choose(network, T, B, policy):
         spans, fixed = size.free_spans, size.base + size.scratch()
     else:
         reserve = size.reserve(budget)
-        if reserve < size.per_step:
+        if reserve < 0:
             raise memory.MemoryLimitError(budget, size.budget(0))
         spans, fixed = size.spans(reserve), size.base + reserve
     plan = memory.make_plan(T, B, size.state, size.step, fixed, policy)

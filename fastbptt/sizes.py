@@ -14,7 +14,9 @@ _ROWS = 256  # rows that a chunk has at least: each adds to all gradients of the
 _WORK = 300_000_000  # multiply-adds in a kernel call, a lane: at most some 40 ms, to hear Ctrl-C
 _UNIT = 200  # multiply-adds that take as long as a gate of a unit
 _SEGMENT = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
-_SEGMENT_BYTES = 24  # for each row of a segment: a token, a class and a weight
+_LISTED_BYTES = 40  # for each row listed: a token, a class, a weight and what checking them takes
+_LISTED = 4  # chunks for which rows are listed, at least
+_LISTED_ROWS = 1 << 14  # rows listed where no budget limits them
 _PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into float64
 _OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
 
@@ -29,23 +31,33 @@ def _power_of_two_below(n):
 
 
 class Spans(NamedTuple):
-    """Steps in a chunk, for which there is scratch, and in a segment, which is a kernel call."""
+    """How many steps are done at a time.
+
+    chunk : for which there is scratch; listed : for which tokens, classes and weights are held;
+    segment : of a kernel call
+    """
 
     chunk: int
+    listed: int
     segment: int
 
     def short(self):
-        """For a call that needs memory for each step of a segment: segments of one chunk."""
-        return Spans(self.chunk, self.chunk)
+        """For a call that copies what the kernels read: segments of one chunk, half as long."""
+        half = max(1, self.chunk // 2)
+        return Spans(half, half, half)
+
+    def lists(self):
+        """For a call with tokens, classes or weights."""
+        return self._replace(segment=self.listed)
 
 
 @dataclass(frozen=True)
 class Sizes:
     """The bytes that a call needs besides checkpoints and cached steps.
 
-    total : T; base : whatever the spans; per_step : scratch for each step of a chunk and what goes
-    with it; state, step : S and C; limit : what scratch may take when no budget says otherwise;
-    longest : the steps of a kernel call that keeps within its time
+    total : T; base : whatever the spans; per_step : scratch for each step of a chunk and of a short
+    one; state, step : S and C; fitting : steps whose scratch stays in cache; longest : the steps
+    of a kernel call that keeps within its time
     """
 
     total: int
@@ -54,44 +66,62 @@ class Sizes:
     per_step: int
     state: int
     step: int
-    limit: int
+    fitting: int
     longest: int
 
     @cached_property
     def free_spans(self):
         """The spans where no budget limits the scratch."""
-        return self.spans(self.limit)
+        return self._spans(self.fitting, _LISTED_ROWS // max(1, self.batch))
 
     def spans(self, reserve):
-        """The spans for `reserve` bytes of scratch: half of them for a chunk.
+        """The spans for `reserve` bytes of scratch."""
+        return self._spans(reserve // self._each(_LISTED), self.free_spans.listed, reserve)
 
-        Both are powers of two, if not all of T.
-        """
-        limit = min(reserve, self.limit)
-        fitting = min(panel_steps(self.batch), limit // self.per_step, self.longest)
-        chunk = min(_power_of_two_below(max(1, fitting)), max(1, self.total))
-        rows = chunk * self.per_step // 2 // _SEGMENT_BYTES // max(1, self.batch)
-        segment = _power_of_two_below(max(chunk, min(rows, self.longest)))
-        return Spans(chunk, max(chunk, min(segment, self.total)))
+    def _spans(self, chunk, listed, reserve=None):
+        # Powers of two, if not all of T.
+        chunk = max(1, min(chunk, self.fitting, panel_steps(self.batch), self.longest, self.total))
+        chunk = chunk if chunk == self.total else _power_of_two_below(chunk)
+        if reserve is not None:
+            listed = min(listed, (reserve - chunk * self.per_step) // self._listing)
+        segment = _power_of_two_below(self.longest)
+        listed = min(_power_of_two_below(max(_LISTED * chunk, listed)), segment)
+        return Spans(chunk, *(max(chunk, min(steps, self.total)) for steps in (listed, segment)))
+
+    @property
+    def _listing(self):
+        return max(1, _LISTED_BYTES * self.batch)
+
+    def _each(self, listed):
+        return self.per_step + listed * self._listing
 
     def scratch(self):
         """Bytes of scratch where no budget limits them."""
-        return self.free_spans.chunk * self.per_step
+        spans = self.free_spans
+        return spans.chunk * self.per_step + spans.listed * self._listing
+
+    def least_scratch(self):
+        """Bytes without which nothing can be done."""
+        return min(self.scratch(), self._each(_LISTED))
 
     def reserve(self, budget):
-        """Bytes of `budget` to set aside for scratch: at most a quarter of what can be spared.
+        """Bytes of `budget` to set aside for scratch: at most a third of what can be spared.
 
-        What is left for checkpoints and cached steps never shrinks as the budget grows.
+        What is left for checkpoints and cached steps never shrinks as the budget grows. Less than
+        0 if the budget is too small.
         """
+        least = self.least_scratch()
         spare = budget - self.base - least_feasible(self.total, self.state, self.step)
-        return spare - max(spare - self.scratch(), min(3 * spare // 4, spare - self.per_step))
+        if spare < least:
+            return -1
+        return spare - max(spare - self.scratch(), min(2 * spare // 3, spare - least))
 
     def budget(self, cache_bytes):
         """The least budget that leaves `cache_bytes` for checkpoints and cached steps."""
         least = least_feasible(self.total, self.state, self.step)
         more = max(0, cache_bytes - least)
-        spare = min(more + self.scratch(), max(-(-4 * more // 3), more + self.per_step))
-        return self.base + least + spare
+        scratch = max(min(self.scratch(), -(-more // 2)), self.least_scratch())
+        return self.base + least + more + scratch
 
 
 def sizes(layers, readout, total, batch):
@@ -120,19 +150,23 @@ def _sizes(layers, outputs, item, total, batch):
     gated = sum(gates * hidden for gates, hidden, *_ in layers)
     state = batch * item * sum(planes * hidden for _, hidden, _, planes, _ in layers)
     kept = batch * item * sum(kept * hidden for _, hidden, _, _, kept in layers)
-    numbers = 2 * gated + units + 3 * top + 3 * outputs + layers[0][2]
-    rows = 4 * 8 + 2 * 8  # row numbers, loss values
-    per_step = max(1, 2 * batch * (numbers * item + rows))
+    # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
+    numbers = 2 * (gated + units + outputs)
+    # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
+    copies = 2 * layers[0][2] + outputs + top
+    rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values
+    short = batch * item * (numbers + copies) + rows + _LISTED_BYTES * batch
+    per_step = max(1, batch * item * numbers + rows, -(-short // 2))
     fitting = max(_SCRATCH // max(1, 2 * gated * batch * item), _ROWS // max(1, batch), 1)
     work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gated)
     lanes = VECTOR_BYTES // item
     return Sizes(
         total=total,
         batch=batch,
-        base=weights + 8 * state + 4 * units * batch * item + 64 * batch + _OBJECTS,
+        base=weights + short + 8 * state + 4 * units * batch * item + 64 * batch + _OBJECTS,
         per_step=per_step,
         state=state,
         step=state + kept,
-        limit=fitting * per_step,
+        fitting=fitting,
         longest=max(1, min(_SEGMENT, _WORK * lanes // max(1, work))),
     )

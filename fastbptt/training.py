@@ -97,6 +97,8 @@ def bptt(
     windows = input_grad and not plan.exact
     if windows or callable(loss) or not (call.direct and losses.direct(y)):
         spans = spans.short()
+    elif call.tokens or loss == "cross_entropy" or weights is not None:
+        spans = spans.lists()
     several = plan.backward_steps > panel_steps(call.B)
     chain, source = call.chain(spans, several), call.source(spans.segment)
     stage = losses.stage(network, call, y, loss, weights, reduction, spans, chain, several)
