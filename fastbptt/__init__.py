@@ -3,7 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
-    "layers": ("LSTM", "RNN", "Network", "Readout", "load"),
+    "layers": ("GRU", "LSTM", "RNN", "Network", "Readout", "load"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),

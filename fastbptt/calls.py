@@ -122,7 +122,8 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
 
     segment = chain.segment
     dh = dh[:, None] if call.squeeze else dh
-    if not (dh.flags.c_contiguous and dh.flags.aligned):
+    plain = all(recurrence.plain for recurrence in chain.recurrences)
+    if not (dh.flags.c_contiguous and dh.flags.aligned) or (deltas and not plain):
         segment = chain.chunk
     derivatives, source = Floats(dh, segment), call.source(segment)
     grad_x = None

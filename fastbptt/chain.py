@@ -65,19 +65,11 @@ class Chain:
         self.dtype = layers[0].dtype
         self.workspace = Workspace()
         self.recurrences = [
-            Recurrence(
-                layer.cell,
-                *(layer.U, layer.W, layer.b),
-                batch,
-                spans.chunk,
-                self.workspace,
-                threads,
-                several,
-            )
+            Recurrence(layer, batch, spans.chunk, self.workspace, threads, several)
             for layer in layers
         ]
         self.nothing = NO_FLOATS[self.dtype]
-        self.panels = [self._panel(2 * layer.gates * layer.hidden) for layer in layers]
+        self.panels = [self._panel(2 * r.blocks * r.hidden) for r in self.recurrences]
         self.outputs = [self._panel(layer.hidden) for layer in layers[:-1]]
         self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
         self.row = 0
@@ -163,17 +155,23 @@ class Chain:
         n, first = stop - start, start - leaf.start
         for index in range(len(self.layers) - 1, -1, -1):
             layer, states = self.recurrences[index], leaf.states[index]
+            wide = layer.batch, layer.blocks * layer.hidden
             if index == 0:
                 x, ids = source.stretch(start, stop)
                 below = self.nothing if dx is None else dx
             else:
                 x, ids = leaf.states[index - 1][0, first + 1 : first + 1 + n], NO_IDS
                 below = self.below[index - 1][:n]
+            scratch, whole = self.panels[index], deltas is not None
+            if whole:
+                scratch = deltas[index] if layer.plain else scratch.reshape(2 * self.chunk, *wide)
             current = layer.reverse(
-                x, ids, below, self.panels[index] if deltas is None else deltas[index], states,
+                x, ids, below, scratch, states,
                 leaf.kept[index], self.lengths.values, dh, self.carry[index], self.current, start,
-                stop, first, deltas is not None, head, self.lists, self.panel_steps,
+                stop, first, whole, head, self.lists, self.panel_steps,
             )  # fmt: skip
+            if whole and not layer.plain:
+                deltas[index][...] = layer.deltas(scratch[:n])
             dh, head = below, no_head(self.dtype)
         self.current = current
 
@@ -192,8 +190,4 @@ class Chain:
 
     def gradients(self):
         """Return a gradient for each layer, of the layer's own type, and start anew."""
-        gradients = []
-        for layer, recurrence in zip(self.layers, self.recurrences, strict=True):
-            dU, dW, db = recurrence.gradients()
-            gradients.append(layer._with(U=dU, W=dW, b=db))
-        return gradients
+        return [recurrence.gradient() for recurrence in self.recurrences]

@@ -11,16 +11,21 @@ from .models import Model, load  # noqa: F401 - load is public here: it must kno
 
 
 class Recurrent(Model):
-    """A layer of one recurrent cell: `gates` pre-activations and `planes` states per unit."""
+    """A layer of one recurrent cell: `gates` pre-activations and `planes` states per unit.
+
+    `own` are the cell's own parameters, (k, H) or (k*H,), or None; `own_name` their field.
+    """
 
     gates = 1
     planes = 1
+    own_name = None
 
-    def _check_recurrent(self):
+    def _check_recurrent(self, **own):
         W = arguments.floats(f"{type(self).__name__}.W", self.W, ("G*H", "H"))
         hidden = W.shape[1]
         rows = self.gates * hidden
-        self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,))
+        own = {name: (k * hidden,) for name, k in own.items()}
+        self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,), **own)
         if hidden == 0:
             raise ValueError(f"{type(self).__name__}.W must have at least one unit, not {W.shape}")
         if self.inputs == 0:
@@ -48,12 +53,24 @@ class Recurrent(Model):
         """The width of the states that the layer hands on."""
         return self.hidden
 
+    @property
+    def own(self):
+        """The cell's own parameters, or None."""
+        return None if self.own_name is None else getattr(self, self.own_name)
+
+    def _gradient(self, U, W, b, own):
+        """Return the gradient of the layer, of its own type."""
+        if self.own is None:
+            return self._with(U=U, W=W, b=b)
+        return self._with(U=U, W=W, b=b, **{self.own_name: own.reshape(self.own.shape)})
+
     @classmethod
-    def _draw(cls, inputs, hidden, rng, dtype):
+    def _draw(cls, inputs, hidden, rng, dtype, **own):
         inputs = arguments.integer("inputs", inputs, 1)
         hidden = arguments.integer("hidden", hidden, 1)
         rows = cls.gates * hidden
         shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
+        shapes |= {name: (k * hidden,) for name, k in own.items()}
         return _uniform(shapes, hidden, rng, dtype)
 
     def __repr__(self):
@@ -106,6 +123,8 @@ class LSTM(Recurrent):
     U : (4H, I) array, float32 or float64, rows of gates i, f, g, o (PyTorch's weight_ih_l0)
     W : (4H, H) array, same dtype (weight_hh_l0)
     b : (4H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
+    p : (3H,) array, same dtype, or None: peephole weights of i, f, o (Gers and Schmidhuber 2000):
+        i and f see c' times theirs, o sees c
 
     The arrays are held, not copied, and read afresh in every call. The state is a pair (s, c) of
     arrays (B, H).
@@ -114,18 +133,70 @@ class LSTM(Recurrent):
     U: np.ndarray
     W: np.ndarray
     b: np.ndarray
+    p: np.ndarray | None = None
 
     gates = 4
     planes = 2
-    cell = "lstm"
+    own_name = "p"
 
     def __post_init__(self):
-        self._check_recurrent()
+        self._check_recurrent(**({} if self.p is None else {"p": 3}))
+
+    @property
+    def cell(self) -> str:
+        """The name of the cell's maths in the kernels."""
+        return "lstm" if self.p is None else "lstm-peephole"
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32"):
+    def init(cls, inputs, hidden, *, rng=None, dtype="float32", peepholes=False):
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator.
+
+        With `peepholes` the layer has peephole weights, too.
+        """
+        own = {"p": 3} if arguments.flag("peepholes", peepholes) else {}
+        return cls(**cls._draw(inputs, hidden, rng, dtype, **own))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class GRU(Recurrent):
+    """Gated recurrent unit (Cho et al. 2014): s = (1-z)*n + z*s'.
+
+    r, z = sigmoid(U x + W s' + b); the reset gate r acts after W, as in cuDNN and PyTorch,
+    n = tanh(U x + b + r*(W s' + bn)), or before it, n = tanh(U x + b + W (r*s') + bn).
+
+    Parameters
+    ----------
+    U : (3H, I) array, float32 or float64, rows of gates r, z, n (PyTorch's weight_ih_l0)
+    W : (3H, H) array, same dtype (weight_hh_l0)
+    b : (3H,) array, same dtype (bias_ih_l0 + bias_hh_l0, but for n bias_ih_l0 alone)
+    bn : (H,) array, same dtype (the n rows of bias_hh_l0)
+    reset : "after" or "before"
+
+    The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
+    """
+
+    U: np.ndarray
+    W: np.ndarray
+    b: np.ndarray
+    bn: np.ndarray
+    reset: str = "after"
+
+    gates = 3
+    own_name = "bn"
+
+    def __post_init__(self):
+        self._check_recurrent(bn=1)
+        arguments.choice("reset", self.reset, ("after", "before"))
+
+    @property
+    def cell(self) -> str:
+        """The name of the cell's maths in the kernels."""
+        return f"gru-{self.reset}"
+
+    @classmethod
+    def init(cls, inputs, hidden, *, rng=None, dtype="float32", reset="after"):
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
-        return cls(**cls._draw(inputs, hidden, rng, dtype))
+        return cls(**cls._draw(inputs, hidden, rng, dtype, bn=1), reset=reset)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -89,8 +89,7 @@ class NamedLoss:
 
     def gradient(self):
         """Return the gradient of the readout."""
-        V, c = self.head.linear.gradients()
-        return self.head.readout._with(V=V, c=c)
+        return self.head.gradient()
 
 
 class CallableLoss:

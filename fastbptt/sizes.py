@@ -126,19 +126,25 @@ class Sizes:
 
 def sizes(layers, readout, total, batch):
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of these layers."""
-    shapes = tuple(
-        (layer.gates, layer.hidden, layer.inputs, layer.planes, CELLS[layer.cell].kept)
-        for layer in layers
-    )
+    shapes = tuple((layer.cell, layer.hidden, layer.inputs) for layer in layers)
     outputs = 0 if readout is None else readout.outputs
     return _sizes(shapes, outputs, layers[0].dtype.itemsize, total, batch)
 
 
 @lru_cache(maxsize=256)
 def _sizes(layers, outputs, item, total, batch):
-    matrices = []  # (outputs, inputs) of each weight
-    for gates, hidden, inputs, _, _ in layers:
-        matrices += [(gates * hidden, inputs), (gates * hidden, hidden)]
+    matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
+    units = panels = state = kept = fewest = 0
+    for name, hidden, inputs in layers:
+        cell = CELLS[name]
+        matrices += [(cell.gates * hidden, inputs), (cell.gates * hidden, hidden)]
+        if cell.split:
+            parts.append((cell.gates * hidden, inputs))
+        units += hidden * (1 + cell.second)
+        panels += cell.delta_blocks * hidden
+        state += cell.states * hidden * batch * item
+        kept += cell.kept * hidden * batch * item
+        fewest += cell.gates * hidden
     top = layers[-1][1]
     if outputs:
         matrices.append((outputs, top))
@@ -146,19 +152,16 @@ def _sizes(layers, outputs, item, total, batch):
         (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * n * 8 + m * (item + 8)
         for m, n in matrices
     )
-    units = sum(hidden for _, hidden, *_ in layers)
-    gated = sum(gates * hidden for gates, hidden, *_ in layers)
-    state = batch * item * sum(planes * hidden for _, hidden, _, planes, _ in layers)
-    kept = batch * item * sum(kept * hidden for _, hidden, _, _, kept in layers)
+    weights += sum(m * n * item for m, n in parts) + 16 * panels
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
-    numbers = 2 * (gated + units + outputs)
+    numbers = 2 * (panels + units + outputs)
     # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
     copies = 2 * layers[0][2] + outputs + top
     rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values
     short = batch * item * (numbers + copies) + rows + _LISTED_BYTES * batch
     per_step = max(1, batch * item * numbers + rows, -(-short // 2))
-    fitting = max(_SCRATCH // max(1, 2 * gated * batch * item), _ROWS // max(1, batch), 1)
-    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gated)
+    fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
+    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * fewest)
     lanes = VECTOR_BYTES // item
     return Sizes(
         total=total,

@@ -1,6 +1,7 @@
 """Small random networks and data, the same in the oracle's dicts, and the tolerances."""
 
 import os
+from dataclasses import fields
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ DIFFERENCES = 1e-7  # central differences in float64, step 1e-5 to 1e-6
 
 DTYPES = ["float32", "float64"]
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "identity"]
-CELLS = [*(f"rnn-{g}" for g in ACTIVATIONS), "lstm"]
+CELLS = [*(f"rnn-{g}" for g in ACTIVATIONS), "lstm", "lstm-peephole", "gru", "gru-before"]
 # (T, B, I, H, O): ordinary, one of everything, odd sizes, wider than one vector, no time at all.
 SIZES = [(7, 3, 4, 6, 2), (1, 1, 1, 1, 1), (1, 4, 3, 17, 5), (23, 1, 3, 17, 5), (9, 5, 3, 1, 2),
          (6, 9, 33, 70, 18), (0, 2, 3, 5, 2)]  # fmt: skip
@@ -39,8 +40,11 @@ def rounded(rng, shape, dtype, scale=1.0):
 
 
 def make_layer(cell, I, H, dtype, rng):
-    if cell == "lstm":
-        return fb.LSTM.init(I, H, rng=rng, dtype=dtype)
+    if cell.startswith("lstm"):
+        return fb.LSTM.init(I, H, rng=rng, dtype=dtype, peepholes=cell == "lstm-peephole")
+    if cell.startswith("gru"):
+        reset = "before" if cell == "gru-before" else "after"
+        return fb.GRU.init(I, H, rng=rng, dtype=dtype, reset=reset)
     return fb.RNN.init(I, H, rng=rng, dtype=dtype, activation=cell.removeprefix("rnn-"))
 
 
@@ -92,14 +96,17 @@ def plain(part):
     """A layer or readout as the oracle's dict, in float64."""
     p = {name: np.asarray(getattr(part, name), float) for name in array_names(part)}
     if isinstance(part, fb.LSTM):
-        return {"cell": "lstm", **p}
+        return {"cell": "lstm" if part.p is None else "lstm-peephole", **p}
+    if isinstance(part, fb.GRU):
+        return {"cell": "gru" if part.reset == "after" else "gru-before", **p}
     if isinstance(part, fb.RNN):
         return {"cell": "rnn", "activation": part.activation, **p}
     return {"activation": part.activation, **p}
 
 
 def array_names(part):
-    return ("V", "c") if isinstance(part, fb.Readout) else ("U", "W", "b")
+    names = [field.name for field in fields(part)]
+    return [name for name in names if isinstance(getattr(part, name), np.ndarray)]
 
 
 def wide(value):

@@ -145,12 +145,13 @@ def test_backward_is_the_transpose_of_the_derivative_of_forward(cell, ends):
     """<J v, u> = <v, Jt u> for random directions v and u, J v by central differences."""
     q = make_problem(cell, (6, 3, 2, 5, 1), seed=3)
     lengths = q.lengths if ends == "ragged" else None
+    own = len(q.layer.arrays())
     inputs = [*q.layer.arrays(), q.x, *flatten(q.state)]
 
     def outputs(arrays):
-        layer = q.layer.replace_arrays(arrays[:3])
-        state = arrays[4] if len(arrays) == 5 else tuple(arrays[4:])
-        return flatten(fb.forward(layer, arrays[3], state, lengths=lengths)[:2])
+        layer = q.layer.replace_arrays(arrays[:own])
+        state = arrays[own + 1] if len(arrays) == own + 2 else tuple(arrays[own + 1 :])
+        return flatten(fb.forward(layer, arrays[own], state, lengths=lengths)[:2])
 
     g = fb.backward(fb.forward(q.layer, q.x, q.state, lengths=lengths)[2], q.dh, q.dstate)
     transposed = flatten(vars_of(g))

@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from fastbptt.kernels.cpu import passes, team
+from fastbptt.kernels.cells import CELLS as ANATOMY
+from fastbptt.kernels.cpu import split, team
 from helpers import CELLS, DTYPES, flatten, make_problem
 
 import fastbptt as fb
@@ -28,7 +29,7 @@ def everything(p, memory="full", **given):
 @pytest.fixture(params=[0.0, float("inf")], ids=["gangs", "no gangs"])
 def barrier(request, monkeypatch):
     """Barriers that cost nothing, so that gangs are taken wherever they can be, or everything."""
-    monkeypatch.setattr(passes, "barrier_seconds", lambda: request.param)
+    monkeypatch.setattr(split, "barrier_seconds", lambda: request.param)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -50,12 +51,14 @@ def test_any_number_of_threads_gives_the_same_bits(
 
 
 def test_a_wide_sweep_is_done_by_a_gang_where_barriers_are_cheap(monkeypatch):
-    monkeypatch.setattr(passes, "barrier_seconds", lambda: 0.0)
-    assert passes.gang_size(2, 4, 192, 1, 4) == 2
-    assert passes.gang_size(2, 4, 192, 8, 4) == 1  # two runs of sequences need no barrier
-    assert passes.gang_size(2, 4, 100, 1, 4) == 1  # no whole panels
-    monkeypatch.setattr(passes, "barrier_seconds", lambda: float("inf"))
-    assert passes.gang_size(2, 4, 192, 1, 4) == 1
+    monkeypatch.setattr(split, "barrier_seconds", lambda: 0.0)
+    assert split.gang_size(2, ANATOMY["lstm"], 192, 1, 4) == 2
+    assert (
+        split.gang_size(2, ANATOMY["lstm"], 192, 8, 4) == 1
+    )  # two runs of sequences need no barrier
+    assert split.gang_size(2, ANATOMY["lstm"], 100, 1, 4) == 1  # no whole panels
+    monkeypatch.setattr(split, "barrier_seconds", lambda: float("inf"))
+    assert split.gang_size(2, ANATOMY["lstm"], 192, 1, 4) == 1
 
 
 def test_a_barrier_takes_a_time():

@@ -1,6 +1,7 @@
 """Which kernel a call on the CPU meets, in words."""
 
-from . import passes, team
+from ..cells import CELLS
+from . import split, team
 from .products import tiles
 from .tile import VECTOR_BYTES
 
@@ -10,8 +11,8 @@ def lines(cell, gates, hidden, batch, dtype):
     lanes = VECTOR_BYTES // dtype.itemsize
     rows, vectors = tiles(batch)
     threads = team.get_num_threads()
-    runs = passes.sweep_parts(threads, batch)
-    members = passes.gang_size(threads, gates, hidden, batch, dtype.itemsize)
+    runs = split.sweep_parts(threads, batch)
+    members = split.gang_size(threads, CELLS[cell], hidden, batch, dtype.itemsize)
     if threads == 1:
         how = "one thread does all"
     elif members > 1:

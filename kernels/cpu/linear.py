@@ -13,39 +13,45 @@ from .workers import fork, job, named_job, program
 
 
 @inner
-def project_rows(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high):
-    """out[o:] = a[i:] @ w + bias for rows low..high; with `tokens` row r of a is one-hot at ids[r].
+def _fill(out, o, o_step, bias, low, high):
+    """Rows low..high of out[o:] become `bias`, which has as many numbers as they."""
+    for r in range(low, high):
+        for j in range(bias.size):
+            put(out, o + r * o_step + j, get(bias, j))
 
-    `w` is packed, or for tokens a row for each class.
+
+@inner
+def project_rows(
+    out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high
+):  # fmt: skip
+    """out[o:] = bias, and the first `outputs` columns += a[i:] @ w, for rows low..high.
+
+    `w` is packed. With `tokens` row r of a is one-hot at ids[r], and `w` a row for each class.
     """
     apart()
     out_data = data(out)
-    for r in range(low, high):
-        start = o + r * outputs
-        for j in range(outputs):
-            put(out_data, start + j, get(bias, j))
+    _fill(out_data, o, o_step, bias, low, high)
     if not tokens:
         product(
-            out_data, o + low * outputs, outputs, data(a), i + low * inputs, inputs, high - low,
-            data(w),
-            inputs, 1, 0, outputs,
+            out_data, o + low * o_step, o_step, data(a), i + low * inputs, inputs, high - low,
+            data(w), inputs, 1, 0, outputs,
         )  # fmt: skip
         return
     for r in range(low, high):
-        start, w_start = o + r * outputs, get(ids, id_start + r) * outputs
+        start, w_start = o + r * o_step, get(ids, id_start + r) * outputs
         for j in range(outputs):
             put(out_data, start + j, get(out_data, start + j) + get(w, w_start + j))
 
 
 @inner
-def multiply_rows(out, o, a, i, w, inputs, outputs, low, high):
+def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high):
     """out[o:] = a[i:] @ w for rows low..high; `w` is packed."""
     apart()
     out_data = data(out)
     for j in range(o + low * outputs, o + high * outputs):
         put(out_data, j, 0)
     product(
-        out_data, o + low * outputs, outputs, data(a), i + low * inputs, inputs, high - low,
+        out_data, o + low * outputs, outputs, data(a), i + low * a_step, a_step, high - low,
         data(w), inputs, 1, 0, outputs,
     )  # fmt: skip
 
@@ -61,34 +67,34 @@ def _columns(w, inputs, outputs):
 
 
 @inner
-def project_part(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high):
+def project_part(
+    out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high
+):  # fmt: skip
     """Like `project_rows`, for sequences low..high of n steps."""
     if high - low == B or tokens:
         for m in range(1 if high - low == B else n):
             begin = m * B + low
             end = n * B if high - low == B else m * B + high
-            project_rows(out, o, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end)
+            project_rows(out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs,
+                         begin, end)  # fmt: skip
         return
-    out_data = data(out)
     for m in range(n):
-        for r in range(m * B + low, m * B + high):
-            for j in range(outputs):
-                put(out_data, o + r * outputs + j, get(bias, j))
-    _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high)
+        _fill(data(out), o, o_step, bias, m * B + low, m * B + high)
+    _product_part(out, o, o_step, a, i, inputs, w, inputs, outputs, n, B, low, high)
 
 
 @inner
-def multiply_part(out, o, a, i, w, inputs, outputs, n, B, low, high):
+def multiply_part(out, o, a, i, a_step, w, inputs, outputs, n, B, low, high):
     """Like `multiply_rows`, for sequences low..high of n steps."""
     out_data = data(out)
     for m in range(n):
         for j in range(o + (m * B + low) * outputs, o + (m * B + high) * outputs):
             put(out_data, j, 0)
-    _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high)
+    _product_part(out, o, outputs, a, i, a_step, w, inputs, outputs, n, B, low, high)
 
 
 @inner
-def _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high):
+def _product_part(out, o, o_step, a, i, a_step, w, inputs, outputs, n, B, low, high):
     # A block of columns outside, so that it serves all steps.
     out_data, a_data, w_data = data(out), data(a), data(w)
     whole = high - low == B
@@ -97,48 +103,47 @@ def _product_part(out, o, a, i, w, inputs, outputs, n, B, low, high):
         for m in range(1 if whole else n):
             row = m * B + low
             product(
-                out_data, o + row * outputs, outputs, a_data, i + row * inputs, inputs,
+                out_data, o + row * o_step, o_step, a_data, i + row * a_step, a_step,
                 n * B if whole else high - low, w_data, inputs, 1, j, min(outputs, j + step),
             )  # fmt: skip
 
 
 @inner
 def accumulate(
-    grad, total, bias, ends, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
-    low, high,
+    grad, total, ends, d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high
 ):  # fmt: skip
-    """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs), sum_r d[r, j] to `bias`, for j in range.
+    """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) for j in low..high.
 
     `grad` is the running sum of a panel of time. If the panel `ends` with these rows and there are
-    others, it is carried into `total`. `bias`, if not empty, adds in float64.
+    others, it is carried into `total`.
     """
     apart()
     if inputs == 1:  # one row of many columns instead of many rows of one column
         outer(
-            data(grad), a, a_start, 1, d, d_start, outputs, rows, r_start, count, 0, 1, low, high,
+            data(grad), a, a_start, 1, d, d_start, d_step, rows, r_start, count, 0, 1, low, high,
         )  # fmt: skip
     else:
         outer(
-            data(grad), d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, 0,
+            data(grad), d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high, 0,
             inputs,
         )  # fmt: skip
-    add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high)
     if ends and total.size > 0:
         flush(grad, total, low * inputs, high * inputs)
 
 
 @inner
-def add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high):
-    """bias[j] += sum_r d[r, j] over rows, if `bias` is not empty."""
-    if bias.size > 0:
-        for n in range(count):
-            start = d_start + get(rows, r_start + n) * outputs
-            for j in range(low, high):
-                put(bias, j, get(bias, j) + get(d, start + j))
+def add_bias(bias, d, d_start, d_step, rows, r_start, count, low, high):
+    """bias[j] += sum_r d[r, j] over rows, in float64."""
+    for n in range(count):
+        start = d_start + get(rows, r_start + n) * d_step
+        for j in range(low, high):
+            put(bias, j, get(bias, j) + get(d, start + j))
 
 
 @inner
-def scatter(table, bias, d, d_start, outputs, ids, id_start, rows, r_start, count, low, high):
+def scatter(
+    table, outputs, d, d_start, d_step, ids, id_start, rows, r_start, count, low, high
+):  # fmt: skip
     """Add the gradients by a table's rows: table[ids[r], j] += d[r, j]; table is (inputs, outputs).
 
     Tokens add straight in float64, since a panel would be nearly all zeros.
@@ -147,8 +152,7 @@ def scatter(table, bias, d, d_start, outputs, ids, id_start, rows, r_start, coun
         r = get(rows, r_start + n)
         start = get(ids, id_start + r) * outputs
         for j in range(low, high):
-            put(table, start + j, get(table, start + j) + get(d, d_start + r * outputs + j))
-    add_bias(bias, d, d_start, outputs, rows, r_start, count, low, high)
+            put(table, start + j, get(table, start + j) + get(d, d_start + r * d_step + j))
 
 
 @inner

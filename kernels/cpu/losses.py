@@ -118,7 +118,7 @@ def loss_rows(
     weight 0 become 0. Where `dh` is not empty, dE/dh goes there.
     """
     apart()
-    project_rows(o, o_start, h, h_start, targets, 0, False, V, c, H, O, low, high)
+    project_rows(o, o_start, O, h, h_start, targets, 0, False, V, c, H, O, low, high)
     o_data = data(o)
     for r in range(low, high):
         start = o_start + r * O
@@ -136,7 +136,7 @@ def loss_rows(
             value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)
         put(values, v_start + r, weight * value)
     if dh.size > 0:
-        multiply_rows(dh, dh_start, o, o_start, V_back, O, H, low, high)
+        multiply_rows(dh, dh_start, o, o_start, O, V_back, O, H, low, high)
 
 
 @inner
@@ -216,7 +216,7 @@ def _outputs(readout, V, c, h, ids, o, lengths, t, B, H, O, low, high):
     rows = h.shape[0] * B
     for piece in range(low, high):
         first, last = piece * _ROWS, min(rows, (piece + 1) * _ROWS)
-        project_rows(o, 0, data(h), 0, ids, 0, False, V, c, H, O, first, last)
+        project_rows(o, 0, O, data(h), 0, ids, 0, False, V, c, H, O, first, last)
         for r in range(first, last):
             if t + r // B < get(lengths, r % B):
                 _apply(data(o), r * O, O, readout)

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 
 from ..cells import CELLS
-from . import linear, losses, passes
+from . import forward_pass, linear, losses, reverse_pass, split
 from .memory import flat
 from .products import build_pack, chains, packed_size
 from .shared import ready
@@ -20,7 +20,7 @@ NO_BIAS = np.empty(0)
 
 @cache
 def _passes(cell):
-    return passes.build_forward(cell), passes.build_reverse(cell)
+    return forward_pass.build_forward(cell), reverse_pass.build_reverse(cell)
 
 
 @cache
@@ -32,14 +32,15 @@ def no_head(dtype):
 
 
 class Linear:
-    """A weight and a bias, packed for the products, and the running sums of their gradients.
+    """A weight, packed for the products, and the running sum of its gradient.
 
-    The gradient of the weight adds up in its own dtype over a panel of time and, if there are
-    `several` panels, in float64 across them; that of the bias in float64. Tokens read the weight as
-    a table of rows and add to such a table in float64.
+    The gradient adds up in its own dtype over a panel of time and, if there are `several` panels,
+    in float64 across them. Tokens read the weight as a table of rows and add to such a table in
+    float64. The last `front` outputs come before the others in what is read; the gradient is as
+    the weight.
     """
 
-    def __init__(self, weight, bias, workspace, threads, several):
+    def __init__(self, weight, workspace, threads, several, front=0):
         ready(weight.dtype)
         self.workspace = workspace
         self.weight = weight
@@ -48,15 +49,21 @@ class Linear:
         self.size = weight.size
         self.threads = threads
         self.several = several and self.dtype != np.float64
-        self.bias = np.array(bias) if bias is not None else None
+        self.front = front
         self.grad = None
         self._forth = self._back = self._table = None
 
+    def _ordered(self):
+        if not self.front:
+            return self.weight
+        return np.concatenate([self.weight[-self.front :], self.weight[: -self.front]])
+
     def _pack(self, transposed):
-        inner, columns = self.weight.shape[::-1] if transposed else self.weight.shape
+        weight = self._ordered()
+        inner, columns = weight.shape[::-1] if transposed else weight.shape
         size = packed_size(inner, columns, self.dtype.itemsize)
         packed = self.workspace.empty(size, self.dtype)
-        memory, row_step, column_step = flat(self.weight)
+        memory, row_step, column_step = flat(weight)
         if transposed:
             row_step, column_step = column_step, row_step
         mail, threads = hands(2 * self.size, self.threads)
@@ -81,11 +88,11 @@ class Linear:
     def table(self):
         """weight.T, a row for each token."""
         if self._table is None:
-            self._table = np.array(self.weight.T, order="C").reshape(-1)
+            self._table = np.array(self._ordered().T, order="C").reshape(-1)
         return self._table
 
     def start(self, tokens=False):
-        """Set the gradients to zero, if they are not there yet."""
+        """Set the gradient to zero, if it is not there yet."""
         if self.grad is not None:
             return
         self.tokens = tokens
@@ -95,7 +102,6 @@ class Linear:
             self.total = np.zeros(shape[::-1])
         else:
             self.total = np.zeros(shape) if self.several else NO_TOTAL
-        self.bias_total = NO_BIAS if self.bias is None else np.zeros(self.outputs)
 
     def flush(self):
         """End a panel."""
@@ -103,18 +109,19 @@ class Linear:
             mail, threads = hands(4 * self.size, self.threads)
             linear.build_flush()(mail, threads, self.grad, self.total, False)
 
-    def gradients(self):
-        """(weight's gradient, bias's gradient), handed over: the next ones start at zero."""
+    def gradient(self):
+        """The gradient, handed over: the next one starts at zero."""
         self.start()
         grad, total = self.grad, self.total
         if self.tokens:
             grad = np.empty(self.weight.shape, self.dtype)
-            grad[...] = total.T
+            grad[self.outputs - self.front :] = total.T[: self.front]
+            grad[: self.outputs - self.front] = total.T[self.front :]
         elif total.size:
             mail, threads = hands(4 * self.size, self.threads)
             linear.build_flush()(mail, threads, grad, total, True)
         self.grad = None
-        return grad, None if self.bias is None else self.bias_total.astype(self.dtype)
+        return grad
 
 
 class Head:
@@ -122,7 +129,9 @@ class Head:
 
     def __init__(self, readout, batch, workspace, threads, several):
         self.readout = readout
-        self.linear = Linear(readout.V, readout.c, workspace, threads, several)
+        self.linear = Linear(readout.V, workspace, threads, several)
+        self.bias = np.array(readout.c)
+        self.bias_total = None
         self.kind = READOUTS[readout.activation]
         self.batch = batch
         self.threads = threads
@@ -132,7 +141,7 @@ class Head:
         own = self.linear
         mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_outputs()(
-            mail, threads, self.kind, own.forth, own.bias, h, NO_IDS, o, lengths, start
+            mail, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
         )
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
@@ -140,50 +149,75 @@ class Head:
         own, (o, values, rows) = self.linear, scratch
         mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss()(
-            mail, threads, self.kind, kind, factor, own.forth, own.bias, h, o, y, targets, weights,
+            mail, threads, self.kind, kind, factor, own.forth, self.bias, h, o, y, targets, weights,
             values, rows, total, o[:0], lengths, start,
         )  # fmt: skip
 
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
-        """The head of a stretch on the way back: see `passes.build_reverse`."""
+        """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
         own, (o, values, _) = self.linear, scratch
         own.start()
+        if self.bias_total is None:
+            self.bias_total = np.zeros(own.outputs)
         return (
-            self.kind, kind, factor, own.forth, own.back, own.bias, o, y, targets, weights, values,
-            total, own.grad, own.total, own.bias_total,
+            self.kind, kind, factor, own.forth, own.back, self.bias, o, y, targets, weights, values,
+            total, own.grad, own.total, self.bias_total,
         )  # fmt: skip
+
+    def gradient(self):
+        """Return the gradient of the readout."""
+        dc = np.zeros_like(self.bias) if self.bias_total is None else self.bias_total
+        self.bias_total = None
+        return self.readout._with(V=self.linear.gradient(), c=dc.astype(self.bias.dtype))
 
 
 class Recurrence:
     """A layer's weights packed, its passes over time, and its running gradients.
 
-    Arrays: `scratch` (2, chunk, B, G*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
+    Arrays: `scratch` (chunk, B, 2*blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
     """
 
-    def __init__(self, cell, U, W, b, batch, chunk, workspace, threads, several):
-        self.planes = CELLS[cell].states
-        self.kept = CELLS[cell].kept
-        self.gates = CELLS[cell].gates
-        self.hidden = W.shape[1]
+    def __init__(self, layer, batch, chunk, workspace, threads, several):
+        self.cell = cell = CELLS[layer.cell]
+        self.layer = layer
+        self.hidden = H = layer.hidden
+        self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
         self.batch = batch
         self.chunk = chunk
         self.threads = threads
-        self.input = Linear(U, b, workspace, threads, several)
-        self.recurrent = Linear(W, None, workspace, threads, several)
-        self._forward, self._reverse = _passes(cell)
-        item = W.dtype.itemsize
-        self.chains = (
-            chains(self.hidden, self.gates * self.hidden, item),
-            chains(self.gates * self.hidden, self.hidden, item),
+        self.dtype = dtype = layer.dtype
+        self.input = Linear(layer.U, workspace, threads, several, H if cell.split else 0)
+        self.recurrent = Linear(layer.W, workspace, threads, several)
+        first = (cell.gates - cell.second) * H
+        self.parts = (
+            Linear(layer.W[:first], workspace, threads, False) if cell.second else self.recurrent,
+            Linear(layer.W[first:], workspace, threads, False) if cell.second else None,
         )
+        self.bias = np.zeros(cell.blocks * H, dtype)
+        self.bias[: cell.gates * H] = self.input_order(layer.b)
+        own = layer.own
+        self.own = np.empty(0, dtype) if own is None else np.array(own).reshape(-1)
+        rows = 2 * chunk + 1 if cell.second else 0
+        self.multiplied = workspace.empty((rows, batch, H), dtype)
+        self.sums = None
+        self._forward, self._reverse = _passes(layer.cell)
+        item = dtype.itemsize
+        self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
+
+    @property
+    def plain(self):
+        """Whether the blocks of deltas are the gates', in their order."""
+        return self.blocks == self.cell.gates
+
+    def input_order(self, b):
+        """A vector of all gates, in the order of their input parts."""
+        return np.roll(b, self.hidden) if self.cell.split else b
 
     def _hands(self, steps, products):
         work = steps * self.batch * (self.recurrent.size * products + self.input.size)
         mail, threads = hands(work, self.threads)
-        members = passes.gang_size(
-            threads, self.gates, self.hidden, self.batch, self.recurrent.dtype.itemsize
-        )
-        parts = passes.sweep_parts(threads, self.batch)
+        members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
+        parts = split.sweep_parts(threads, self.batch)
         chunk = self.chunk
         if parts < threads and members == 1:  # the shorter, the less waiting at either end
             cost = self.batch * (self.recurrent.size + 2000)
@@ -191,13 +225,20 @@ class Recurrence:
                 chunk //= 2
         return mail, threads, parts, members, chunk
 
+    def _weights(self, packed, chained):
+        first, second = self.parts
+        empty = self.own[:0]
+        W_second = empty if second is None else getattr(second, packed)
+        return (getattr(first, packed), chained, W_second, self.chains[2], self.own,
+                self.multiplied)  # fmt: skip
+
     def forward(self, x, ids, scratch, states, kept, lengths, h, start, stop, first, cached):
         """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
         own = self.input
         self._forward(
             *self._hands(stop - start, 1), start, stop, first, cached, (states, kept, lengths), h,
-            scratch, (x, ids, own.table if ids.size else own.forth, own.bias),
-            (self.recurrent.forth, self.chains[0]),
+            scratch, (x, ids, own.table if ids.size else own.forth, self.bias),
+            self._weights("forth", self.chains[0]),
         )  # fmt: skip
 
     def reverse(
@@ -206,18 +247,18 @@ class Recurrence:
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
-        Returns which half of `carry` is now current. See `passes.build_reverse`.
+        Returns which half of `carry` is now current. See `reverse_pass.build_reverse`.
         """
         own, recurrent = self.input, self.recurrent
         own.start(tokens=ids.size > 0)
         recurrent.start()
+        if self.sums is None:
+            self.sums = np.zeros(self.blocks * self.hidden)
         self._reverse(
             *self._hands(stop - start, 3), panel_steps, start, stop, first, current, whole,
             (states, kept, lengths), (carry, dh, delta),
-            (x, ids, own.back if dx.size else own.forth[:0], dx, own.grad, own.total,
-             own.bias_total),
-            (recurrent.back, self.chains[1], recurrent.grad, recurrent.total),
-            head, lists,
+            (x, ids, own.back if dx.size else own.forth[:0], dx, own.grad, own.total, self.sums),
+            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, lists,
         )  # fmt: skip
         return current ^ ((stop - start) & 1)
 
@@ -226,7 +267,20 @@ class Recurrence:
         self.input.flush()
         self.recurrent.flush()
 
-    def gradients(self):
-        """(dU, dW, db), handed over."""
-        dU, db = self.input.gradients()
-        return dU, self.recurrent.gradients()[0], db
+    def gradient(self):
+        """Return the gradient of the layer, handed over."""
+        H, cell = self.hidden, self.cell
+        sums = np.zeros(self.blocks * H) if self.sums is None else self.sums
+        self.sums = None
+        blocks = sums.astype(self.dtype).reshape(-1, H)
+        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
+        return self.layer._gradient(
+            self.input.gradient(), self.recurrent.gradient(), db, blocks[list(cell.sums)]
+        )
+
+    def deltas(self, blocks):
+        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
+        n, B = blocks.shape[:2]
+        blocks = blocks.reshape(n, B, -1, self.hidden)
+        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
+        return blocks[:, :, order].reshape(n, B, -1)

@@ -1,7 +1,8 @@
 """The sequential loops over a stretch of time, forward and in reverse, for any cell.
 
-Layouts, all C-contiguous: `z`, `delta` (n, B, G*H); `states` (planes, rows, B, H), row 0 of a leaf
-being the state before its first step; `kept` (rows, B, kept*H); `carry` (planes, 2, B, H).
+Layouts, all C-contiguous: `z` (n, B, blocks*H); `delta` (n, B, delta blocks*H); `states` (planes,
+rows, B, H), row 0 of a leaf being the state before its first step; `kept` (rows, B, kept*H);
+`carry` (planes, 2, B, H).
 A sequence past its length keeps its state, and its deltas are zero.
 
 A sweep does sequences low..high, and as member `rank` of a gang of `size` its share of the units.
@@ -41,11 +42,16 @@ def share_of_units(H, panel, rank, size):
 
 def build_forward(CELL):
     """The forward sweep of the cell of that name."""
-    GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
+    cell = cells.CELLS[CELL]
+    GATES, STATES, KEPT, BLOCKS, OWN = (
+        cell.gates, cell.states, cell.kept, cell.blocks, len(cell.sums)
+    )  # fmt: skip
+    SPLIT, SECOND = int(cell.split), cell.second
+    FIRST = GATES - SECOND  # gates whose product is with s
 
     @inner
     def forward(
-        mail, z, z_start, states, kept, h, h_start, lengths, W, parts, t0, n, B, H, first, rows,
+        mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t0, n, B, H, first, rows,
         cached, low, high, left, right, rank, size,
     ):  # fmt: skip
         """Steps t0..t0+n for units left..right: `z` holds U x + b on entry.
@@ -53,34 +59,50 @@ def build_forward(CELL):
         cached: states go to rows first+1.. of `states`, what reverse needs to `kept`.
         Otherwise the states alternate between rows 0 and 1 (`first` is the one to start from).
         `h`, if not empty, takes the states too, 0 past a sequence's length.
+        recurrent: (W packed, chains, and the same of W's second product, the cell's own parameters,
+        room for what the second product multiplies)
         """
         apart()
+        W, parts, W_second, parts_second, own, v = recurrent
         plane = rows * B * H
-        width = GATES * H
-        z_data, states_data, W_data = data(z), data(states), data(W)
+        step = BLOCKS * H
+        width = FIRST * H
+        z_data, states_data, W_data, v_data = data(z), data(states), data(W), data(v)
         for t in range(n):
             before = first + t if cached else (first + t) & 1
             after = before + 1 if cached else 1 - before
             b = low
             while b < high:
                 end = _running(lengths, t0 + t, b, high)
-                z_row, s_row = z_start + (t * B + b) * width, (before * B + b) * H
+                z_row, s_row = z_start + (t * B + b) * step + SPLIT * H, (before * B + b) * H
                 if right - left == H:
-                    product(z_data, z_row, width, states_data, s_row, H, end - b, W_data, H, parts,
+                    product(z_data, z_row, step, states_data, s_row, H, end - b, W_data, H, parts,
                             0, width)  # fmt: skip
                 else:
                     for gate in range(0, width, H):
-                        product(z_data, z_row, width, states_data, s_row, H, end - b, W_data, H,
+                        product(z_data, z_row, step, states_data, s_row, H, end - b, W_data, H,
                                 parts, gate + left, gate + right)  # fmt: skip
+                if SECOND > 0:
+                    for r in range(b, end):
+                        source, old = z_start + (t * B + r) * step, (before * B + r) * H
+                        for j in range(left, right):
+                            a = load(z, source + j, H, BLOCKS)
+                            s = load(states, old + j, plane, STATES)
+                            p = load(own, j, H, OWN)
+                            store(v, r * H + j, 0, (cells.gate(CELL, a, s, p),), 0)
+                        settle()
+                    product(z_data, z_row + width, step, v_data, b * H, H, end - b, data(W_second),
+                            H, parts_second, left, right)  # fmt: skip
                 for r in range(b, end):
-                    source = z_start + (t * B + r) * width
+                    source = z_start + (t * B + r) * step
                     old = (before * B + r) * H
                     new = (after * B + r) * H
                     keep = ((first + t) * B + r) * KEPT * H if cached else r * KEPT * H
                     for j in range(left, right):
-                        a = load(z, source + j, H, GATES)
+                        a = load(z, source + j, H, BLOCKS)
                         s = load(states, old + j, plane, STATES)
-                        s, extra = cells.forward(CELL, a, s)
+                        p = load(own, j, H, OWN)
+                        s, extra = cells.forward(CELL, a, s, p)
                         store(states, new + j, plane, s, 0)
                         store(kept, keep + j, H, extra, STATES)
                     settle()
@@ -102,22 +124,32 @@ def build_forward(CELL):
 
 def build_reverse(CELL):
     """The reverse sweep of the cell of that name."""
-    GATES, STATES, KEPT, *_ = cells.CELLS[CELL]
+    cell = cells.CELLS[CELL]
+    GATES, STATES, KEPT, DELTAS, OWN = (
+        cell.gates, cell.states, cell.kept, cell.delta_blocks, len(cell.sums)
+    )  # fmt: skip
+    SPLIT, SECOND = int(cell.split), cell.second
+    FIRST = GATES - SECOND
+    NEXT = DELTAS + 1
 
     @inner
     def reverse(
-        mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, W, parts, t0, n, B, H,
-        first, rows, current, low, high, left, right, rank, size,
+        mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, recurrent, v_start, t0, n,
+        B, H, first, rows, current, low, high, left, right, rank, size,
     ):  # fmt: skip
         """Steps t0+n down to t0 for units left..right; fills `delta`.
 
         delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990). `carry[:, current]` holds
-        the derivatives by the state after the stretch; after n steps, by that before it.
+        the derivatives by the state after the stretch; after n steps, by that before it. What a
+        second product multiplied goes to `v` from `v_start` on; the last B rows of `v` are scratch.
         """
         apart()
+        W, parts, W_second, parts_second, own, v = recurrent
         plane = rows * B * H
-        width = GATES * H
-        carry_data, delta_data, W_data = data(carry), data(delta), data(W)
+        step = DELTAS * H
+        width = FIRST * H
+        carry_data, delta_data, W_data, v_data = data(carry), data(delta), data(W), data(v)
+        dv = v.size - B * H if SECOND > 0 else 0
         for t in range(n - 1, -1, -1):
             before, after = first + t, first + t + 1
             passing = 1 - current
@@ -128,7 +160,7 @@ def build_reverse(CELL):
                     carried, passed = (current * B + r) * H, (passing * B + r) * H
                     old, new = (before * B + r) * H, (after * B + r) * H
                     keep = (before * B + r) * KEPT * H
-                    target = d_start + (t * B + r) * width
+                    target = d_start + (t * B + r) * step
                     source = dh_start + (t * B + r) * H
                     for j in range(left, right):
                         ds = load(carry, carried + j, 2 * B * H, STATES)
@@ -136,16 +168,40 @@ def build_reverse(CELL):
                         s = load(states, new + j, plane, STATES)
                         previous = load(states, old + j, plane, STATES)
                         extra = load(kept, keep + j, H, KEPT)
-                        d, ds = cells.reverse(CELL, ds, s, previous, extra)
+                        p = load(own, j, H, OWN)
+                        d, ds = cells.reverse(CELL, ds, s, previous, extra, p)
                         store(delta, target + j, H, d, 0)
-                        store(carry, passed + j, 2 * B * H, ds, GATES)
+                        store(carry, passed + j, 2 * B * H, ds, DELTAS)
                     settle()
+                if SECOND > 0:
+                    for j in range(dv + b * H, dv + end * H):
+                        put(v_data, j, 0)
+                    product(
+                        v_data, dv + b * H, H,
+                        delta_data, d_start + (t * B + b) * step + width, step,
+                        end - b, data(W_second), H, parts_second, left, right,
+                    )  # fmt: skip
+                    for r in range(b, end):
+                        passed, old = (passing * B + r) * H, (before * B + r) * H
+                        keep = (before * B + r) * KEPT * H
+                        target = d_start + (t * B + r) * step
+                        product_row = v_start + (t * B + r) * H
+                        for j in range(left, right):
+                            previous = load(states, old + j, plane, STATES)
+                            extra = load(kept, keep + j, H, KEPT)
+                            into = load(v, dv + r * H + j, 0, 1)[0]
+                            ds = load(carry, passed + j, 0, 1)[0]
+                            d, more, multiplied = cells.ungate(CELL, into, previous, extra)
+                            store(delta, target + j, H, d, 0)
+                            store(carry, passed + j, 0, (ds + more,), DELTAS)
+                            store(v, product_row + j, 0, (multiplied,), NEXT)
+                        settle()
                 if end < high:
                     old, new = (current * B + end) * H, (passing * B + end) * H
                     _copy_rows(carry, old, new, 2 * B * H, STATES, left, right)
-                    for gate in range(0, width, H):
+                    for gate in range(0, step, H):
                         for j in range(left, right):
-                            put(delta, d_start + (t * B + end) * width + gate + j, 0)
+                            put(delta, d_start + (t * B + end) * step + gate + j, 0)
                 b = end + 1
             if size > 1:
                 barrier(mail, rank, size, n - t)
@@ -154,7 +210,7 @@ def build_reverse(CELL):
                 end = _running(lengths, t0 + t, b, high)
                 product(
                     carry_data, (passing * B + b) * H, H,
-                    delta_data, d_start + (t * B + b) * width, width,
+                    delta_data, d_start + (t * B + b) * step + SPLIT * H, step,
                     end - b, W_data, width, parts, left, right,
                 )  # fmt: skip
                 b = end + 1

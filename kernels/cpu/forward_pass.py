@@ -1,0 +1,137 @@
+"""A layer's way over a stretch of time, forward and back, as one kernel call.
+
+Time is cut into chunks whose scratch stays in cache, at multiples of `chunk`. With as many runs of
+sequences as threads, each thread does all for its own sequences; only the weight gradients, which
+add over all of them, wait for the next job:
+
+    forward:  project(k), sweep(k)
+    reverse:  loss(k), sweep(k), input gradient(k) | weight gradients(k-1)
+
+Otherwise the sweep, which is sequential, keeps few threads busy. A job does it beside the products
+of the chunks before and after, in small pieces for whoever is free. Where the weight is large, a
+gang of all threads does the sweep first, each a share of the units:
+
+    forward:  sweep(k) | project(k+1)
+    reverse:  sweep(k-1) | loss(k), readout gradients(k-1), weight and input gradients(k-2)
+
+The scratch of chunk k lies at parity k & 1.
+"""
+
+from ..access import itemsize
+from ..cells import CELLS
+from ..jit import inner
+from . import sweeps
+from .linear import project_part, project_rows
+from .products import PANEL_BYTES
+from .split import cut, next_cut, piece_rows_of, threads_for
+from .workers import fork, gang, job, named_job, program
+
+
+def build_forward(CELL):
+    """The forward pass of a layer of that cell."""
+    GATES, BLOCKS = CELLS[CELL].gates, CELLS[CELL].blocks
+    sweep = sweeps.build_forward(CELL)
+
+    GANG, CHUNK, RUNS = (f"forward {what} {CELL}" for what in ("gang", "chunk", "runs"))
+
+    @named_job(GANG)
+    def members_job(mail, leaf, h, z, recurrent, place, at, panel, rank, size):
+        states, kept, lengths = leaf
+        z_start, _, h_start, _ = place
+        t, n, first, rows, cached = at
+        _, _, B, H = states.shape
+        left, right = sweeps.share_of_units(H, panel, rank, size)
+        sweep(mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t, n, B, H, first,
+              rows, cached, 0, B, left, right, rank, size)  # fmt: skip
+
+    @named_job(RUNS)
+    def runs_job(mail, leaf, h, z, source, recurrent, span, tokens, cached, runs, low, high):
+        states, kept, lengths = leaf
+        x, ids, U, b = source
+        start, stop, chunk, first = span
+        _, rows, B, H = states.shape
+        I = x.shape[2]
+        for run in range(low, high):
+            begin = cut(lengths, start, stop - start, B, runs, run)
+            end = cut(lengths, start, stop - start, B, runs, run + 1)
+            t = start if end > begin else stop
+            while t < stop:
+                following = next_cut(t, stop, chunk)
+                row, n = (t - start) * B, following - t
+                project_part(z, 0, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I, GATES * H, n,
+                             B, begin, end)  # fmt: skip
+                sweep(mail, z, 0, states, kept, h, row * H, lengths, recurrent, t, n, B, H,
+                      first + t - start, rows, cached, begin, end, 0, H, 0, 1)  # fmt: skip
+                t = following
+
+    @named_job(CHUNK)
+    def chunk_job(
+        mail, leaf, h, z, source, recurrent, place, at, tokens, more_rows, I, swept, piece_rows,
+        low, high,
+    ):  # fmt: skip
+        states, kept, lengths = leaf
+        x, ids, U, b = source
+        z_start, z_next, h_start, row = place
+        t, n, first, rows, cached = at
+        _, _, B, H = states.shape
+        for piece in range(low, high):
+            if piece < swept:
+                sweep(mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t, n, B, H,
+                      first, rows, cached, cut(lengths, t, n, B, swept, piece),
+                      cut(lengths, t, n, B, swept, piece + 1), 0, H, 0, 1)  # fmt: skip
+            else:
+                begin = (piece - swept) * piece_rows
+                project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
+                             GATES * H, begin, min(more_rows, begin + piece_rows))  # fmt: skip
+
+    @program(f"forward {CELL}")
+    def forward(
+        mail, threads, sweeps_, members, chunk, start, stop, first, cached, leaf, h, z, source,
+        recurrent,
+    ):  # fmt: skip
+        """Steps start..stop from row `first` of `states`; see `sweeps.build_forward`.
+
+        leaf: (states, kept, lengths); `h` (n, B, H) or empty; `z` (chunk, B, 2*blocks*H) scratch;
+        source: (x (n, B, I), ids (n, B), U packed, b), where ids are empty unless x is tokens;
+        recurrent: see `sweeps.build_forward`.
+        """
+        states, x, ids = leaf[0], source[0], source[1]
+        _, rows, B, H = states.shape
+        width, I, tokens = GATES * H, x.shape[2], ids.size > 0
+        if sweeps_ >= threads:
+            function, arguments = job(
+                RUNS,
+                (mail, leaf, h, z, source, recurrent, (start, stop, chunk, first), tokens, cached,
+                 sweeps_),
+            )  # fmt: skip
+            work = (stop - start) * B * width * (H + I)
+            fork(mail, threads_for(work, threads), sweeps_, function, arguments)
+            return
+        panel = PANEL_BYTES // itemsize(states)
+        half = chunk * B * BLOCKS * H
+        t, n, following = start, 0, start  # sweep t..t+n, project the chunk that follows
+        parity = 0
+        while t < stop:
+            end = next_cut(following, stop, chunk)
+            more = end - following
+            piece_rows = piece_rows_of(more * B, threads)
+            place = (parity * half, (1 - parity) * half, (t - start) * B * H,
+                     (following - start) * B)  # fmt: skip
+            at = (t, n, first + t - start, rows, cached)
+            swept = sweeps_ if n > 0 else 0
+            if swept > 0 and members > 1:
+                function, arguments = job(GANG, (mail, leaf, h, z, recurrent, place, at, panel))
+                gang(mail, members, function, arguments)
+                swept = 0
+            work = B * width * (n * H + more * I)
+            function, arguments = job(
+                CHUNK,
+                (mail, leaf, h, z, source, recurrent, place, at, tokens, more * B, I, swept,
+                 piece_rows),
+            )  # fmt: skip
+            fork(mail, threads_for(work, threads), swept + -(-more * B // piece_rows), function,
+                 arguments)  # fmt: skip
+            t, n, following = following, more, end
+            parity = 1 - parity
+
+    return forward

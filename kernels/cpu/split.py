@@ -1,0 +1,72 @@
+"""How the work of a pass is shared out: runs of sequences, shares of units, pieces of rows."""
+
+from ..access import get
+from ..jit import inner
+from .products import PANEL_COLUMNS
+from .team import barrier_seconds
+
+_SMALL = 30_000  # multiply-adds of a job that take as long as handing them over
+_ROWS = 24  # the least rows in a piece of a product
+_LARGE = 100_000  # bytes of a weight, for each sequence, below which no barrier in a step pays,
+_GANG = 1e12  # and for each second that a barrier takes: the others have products to do meanwhile
+_FEW = 4  # sequences that a sweep does in little more time than one
+
+
+@inner
+def cut(lengths, t, n, B, parts, part):
+    """The first sequence of a part, when steps t..t+n of all are shared out evenly."""
+    if part == 0 or part == parts:
+        return part // parts * B
+    total = 0
+    for b in range(B):
+        total += max(0, min(n, get(lengths, b) - t))
+    done = 0
+    for b in range(B):
+        if done * parts >= total * part:
+            return b
+        done += max(0, min(n, get(lengths, b) - t))
+    return B
+
+
+def sweep_parts(threads, B):
+    """Into how many runs of sequences a sweep is cut."""
+    return max(1, min(threads, B // _FEW))
+
+
+def gang_size(threads, cell, H, B, itemsize):
+    """How many threads share out the units of a sweep; 1: none do."""
+    if cell.second:
+        return 1  # it would take two barriers a step
+    columns = PANEL_COLUMNS[itemsize]
+    size = B * cell.gates * H * H * itemsize
+    if sweep_parts(threads, B) == threads or H % columns or columns == H or size < _LARGE:
+        return 1
+    return min(threads, H // columns, 16) if size > _GANG * barrier_seconds() else 1
+
+
+@inner
+def piece_rows_of(rows, threads):
+    """Rows in a piece: enough pieces for all threads, each of whole tiles of 6 rows."""
+    wanted = -(-rows // (4 * threads))
+    return max(_ROWS, -(-wanted // 6) * 6)
+
+
+@inner
+def block_of(outputs, threads):
+    """Rows of a weight's gradient in a piece."""
+    return 24 if outputs <= 24 * 4 * threads else 48
+
+
+@inner
+def next_cut(t, stop, chunk):
+    return min(stop, (t // chunk + 1) * chunk)
+
+
+@inner
+def previous_cut(t, start, chunk):
+    return max(start, (t - 1) // chunk * chunk)
+
+
+@inner
+def threads_for(work, threads):
+    return threads if work > _SMALL else 1
