@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import arguments
-from .models import Model, load  # noqa: F401 - load is public here: it must know every layer
+from .models import Model  # load is public here: it must know every layer
+from .models import load as load
+from .typing import Activation, Array, DType, DTypeLike, Layer, ReadoutActivation, Seed
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Recurrent(Model):
@@ -15,8 +21,16 @@ class Recurrent(Model):
 
     gates = 1
     planes = 1
+    U: Array
+    W: Array
+    b: Array
 
-    def _check_recurrent(self):
+    if TYPE_CHECKING:
+
+        @property
+        def cell(self) -> str: ...
+
+    def _check_recurrent(self) -> None:
         W = arguments.floats(f"{type(self).__name__}.W", self.W, ("G*H", "H"))
         hidden = W.shape[1]
         rows = self.gates * hidden
@@ -29,7 +43,7 @@ class Recurrent(Model):
             )
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of all arrays, float32 or float64."""
         return self.W.dtype
 
@@ -49,14 +63,14 @@ class Recurrent(Model):
         return self.hidden
 
     @classmethod
-    def _draw(cls, inputs, hidden, rng, dtype):
+    def _draw(cls, inputs: int, hidden: int, rng: Seed, dtype: DTypeLike) -> dict[str, Array]:
         inputs = arguments.integer("inputs", inputs, 1)
         hidden = arguments.integer("hidden", hidden, 1)
         rows = cls.gates * hidden
         shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
         return _uniform(shapes, hidden, rng, dtype)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         extra = "".join(f", {value!r}" for value in self._values() if isinstance(value, str))
         return f"{type(self).__name__}({self.inputs} -> {self.hidden}, {self.dtype}{extra})"
 
@@ -75,12 +89,12 @@ class RNN(Recurrent):
     The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
     """
 
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
-    activation: str = "tanh"
+    U: Array
+    W: Array
+    b: Array
+    activation: Activation = "tanh"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_recurrent()
         arguments.choice("activation", self.activation, ("tanh", "sigmoid", "relu", "identity"))
 
@@ -90,7 +104,15 @@ class RNN(Recurrent):
         return f"rnn-{self.activation}"
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32", activation="tanh"):
+    def init(
+        cls,
+        inputs: int,
+        hidden: int,
+        *,
+        rng: Seed = None,
+        dtype: DTypeLike = "float32",
+        activation: Activation = "tanh",
+    ) -> Self:
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         return cls(**cls._draw(inputs, hidden, rng, dtype), activation=activation)
 
@@ -111,19 +133,21 @@ class LSTM(Recurrent):
     arrays (B, H).
     """
 
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
+    U: Array
+    W: Array
+    b: Array
 
     gates = 4
     planes = 2
     cell = "lstm"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_recurrent()
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32"):
+    def init(
+        cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32"
+    ) -> Self:
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         return cls(**cls._draw(inputs, hidden, rng, dtype))
 
@@ -139,11 +163,11 @@ class Readout(Model):
     activation : h, one of "identity", "sigmoid", "tanh", "softmax"
     """
 
-    V: np.ndarray
-    c: np.ndarray
-    activation: str = "identity"
+    V: Array
+    c: Array
+    activation: ReadoutActivation = "identity"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         V = arguments.floats("Readout.V", self.V, ("O", "H"))
         self._check(V=V.shape, c=(V.shape[0],))
         if 0 in V.shape:
@@ -151,7 +175,7 @@ class Readout(Model):
         arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of both arrays, float32 or float64."""
         return self.V.dtype
 
@@ -166,14 +190,22 @@ class Readout(Model):
         return self.V.shape[0]
 
     @classmethod
-    def init(cls, hidden, outputs, *, rng=None, dtype="float32", activation="identity"):
+    def init(
+        cls,
+        hidden: int,
+        outputs: int,
+        *,
+        rng: Seed = None,
+        dtype: DTypeLike = "float32",
+        activation: ReadoutActivation = "identity",
+    ) -> Self:
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         hidden = arguments.integer("hidden", hidden, 1)
         outputs = arguments.integer("outputs", outputs, 1)
         shapes = {"V": (outputs, hidden), "c": (outputs,)}
         return cls(**_uniform(shapes, hidden, rng, dtype), activation=activation)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
 
 
@@ -184,15 +216,15 @@ class Network(Model):
     `readout` may be None where no output is needed: with a callable loss.
     """
 
-    layer: Model
+    layer: Layer
     readout: Readout | None
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of all arrays, float32 or float64."""
         return self.layer.dtype
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.layer, Model) or isinstance(self.layer, (Readout, Network)):
             raise TypeError(
                 f"layer must be a recurrent layer such as fastbptt.LSTM, "
@@ -216,7 +248,9 @@ class Network(Model):
             )
 
 
-def _uniform(shapes, hidden, rng, dtype):
+def _uniform(
+    shapes: dict[str, tuple[int, ...]], hidden: int, rng: Seed, dtype: DTypeLike
+) -> dict[str, Array]:
     dtype = arguments.dtype(dtype)
     try:
         rng = np.random.default_rng(rng)

@@ -62,7 +62,8 @@ def jax(cell, T, B, I, H, dtype, threads):
     except ImportError:
         return None
     jax.config.update("jax_enable_x64", True)
-    from jax import lax, nn, numpy as jnp
+    from jax import lax, nn
+    from jax import numpy as jnp
 
     x, dh = (jnp.asarray(a) for a in problem(T, B, I, H, dtype))
     rows = (4 if cell == "LSTM" else 1) * H
