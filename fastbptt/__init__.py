@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         Truncated as Truncated,
     )
     from .planning import explain as explain, frontier as frontier, plan as plan
+    from .reach import gradient_reach as gradient_reach
     from .training import bptt as bptt, evaluate as evaluate
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),
+    "reach": ("gradient_reach",),
     "planning": ("explain", "frontier", "plan"),
     "devices": ("set_num_threads",),
 }
