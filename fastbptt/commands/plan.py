@@ -1,9 +1,14 @@
 """`fastbptt plan`: what memory costs in time, for given sizes."""
 
-CELLS = {"rnn": "RNN", "lstm": "LSTM"}
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from . import options
 
 
-def add_command(commands):
+def add_command(commands: Any) -> None:
     """Add `plan` to the command line."""
     parser = commands.add_parser(
         "plan",
@@ -11,31 +16,40 @@ def add_command(commands):
         description="What one gradient would need: with --memory the plan for that budget, "
         "otherwise the frontier of memory against recomputation. Nothing is run.",
     )
-    whole = parser.number(int, 1)
-    parser.add_argument("--cell", choices=CELLS, default="lstm")
-    parser.add_argument("-T", "--steps", type=whole, default=10**6)
-    parser.add_argument("-B", "--batch", type=whole, default=1)
-    parser.add_argument("-I", "--inputs", type=whole, default=64)
-    parser.add_argument("-H", "--hidden", type=whole, default=256)
-    parser.add_argument("-O", "--outputs", type=whole, default=64)
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    steps = {"type": parser.number(int, 1), "default": 10**6, "help": "default: 1000000"}
+    parser.add_argument("-T", "--steps", **steps)
+    options.add_network(parser, batch=1, inputs=64, hidden=256, outputs=64)
     parser.add_argument("--memory", help='a budget such as "64MB", or "full"')
-    parser.set_defaults(run=lambda args: run_plan(parser, args))
+    parser.add_argument(
+        "--out",
+        type=options.new_file,
+        metavar="PICTURE.png",
+        help="draw the frontier and, with --memory, in which order the steps are run",
+    )
+    parser.set_defaults(run=lambda args: run(parser, args))
 
 
-def run_plan(parser, args):
-    """Print a plan or the frontier."""
+def run(parser: Any, args: argparse.Namespace) -> int:
+    """Print a plan or the frontier, and draw it if asked to."""
     import fastbptt as fb
 
-    layer = getattr(fb, CELLS[args.cell]).init(args.inputs, args.hidden, dtype=args.dtype)
-    readout = fb.Readout.init(args.hidden, args.outputs, dtype=args.dtype)
-    network = fb.Network(layer, readout)
-    if args.memory is None:
-        print(fb.frontier(network, args.steps, args.batch))
+    network, plan = options.network(args), None
+    if args.memory is not None:
+        memory = int(args.memory) if args.memory.isdecimal() else args.memory
+        try:
+            plan = fb.plan(network, args.steps, args.batch, memory=memory)
+        except ValueError as error:
+            parser.error(str(error))
+    if args.out is not None and not options.has_extras("plan --out", "matplotlib"):
+        return 1
+    rows = fb.frontier(network, args.steps, args.batch)
+    print(rows if plan is None else plan)
+    if args.out is None:
         return 0
-    memory = int(args.memory) if args.memory.isdecimal() else args.memory
-    try:
-        print(fb.plan(network, args.steps, args.batch, memory=memory))
-    except ValueError as error:
-        parser.error(str(error))
+    from .plan_picture import draw
+
+    sizes = f"B={args.batch:,}, I={args.inputs:,}, H={args.hidden:,}, O={args.outputs:,}"
+    title = f"Exact gradient: {args.cell.upper()}, T={args.steps:,}, {sizes}, {args.dtype}"
+    draw(args.out, rows, options.between(network, args.steps, args.batch, rows), plan, title)
+    print(f"Picture: {args.out}")
     return 0
