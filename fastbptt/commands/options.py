@@ -71,5 +71,5 @@ def between(network: Network, steps: int, batch: int, rows: Any, count: int = 80
     import fastbptt as fb
 
     least, most = rows[-1].peak_bytes, rows[0].peak_bytes
-    budgets = {int(budget) for budget in np.geomspace(least, most, count)[1:-1]}
+    budgets = {max(least, int(budget)) for budget in np.geomspace(least, most, count)[1:-1]}
     return [fb.plan(network, steps, batch, memory=budget) for budget in sorted(budgets)]

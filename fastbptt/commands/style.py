@@ -30,6 +30,11 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png")
 
 
+def plain_numbers(axis: Any) -> None:
+    """Ticks as ordinary numbers: 1,000, not 10^3."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
 def bytes_axis(axis: Any, ratio: float) -> None:
     """Ticks of a logarithmic axis as bytes; `ratio`: of its ends."""
     axis.set_major_locator(LogLocator(subs=_ticks(ratio)))
