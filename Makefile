@@ -4,7 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := fastbptt kernels tests bench setup.py
+SOURCES := fastbptt kernels tests bench examples setup.py
+
+# Types are checked on a copy laid out as installed: kernels/ is fastbptt.kernels there.
+TYPED := $(VENV)/typed
+MYPY := ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../mypy
 
 # Tests and benchmarks against PyTorch and JAX run wherever these import and are skipped, by name,
 # where they do not. CI always installs both and fails if it cannot. Elsewhere they are left out,
@@ -30,6 +34,9 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
+	rm -rf $(TYPED) && mkdir -p $(TYPED)
+	cp -r fastbptt $(TYPED) && cp -r kernels $(TYPED)/fastbptt
+	cd $(TYPED) && $(MYPY) -p fastbptt && $(MYPY) ../../examples
 
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 setup(
     packages=[
         "fastbptt",
+        "fastbptt.commands",
         "fastbptt.kernels",
         *(f"fastbptt.kernels.{name}" for name in find_packages("kernels")),
     ],

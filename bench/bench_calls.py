@@ -5,8 +5,7 @@ import pytest
 from fastbptt.kernels.cpu import team
 
 import fastbptt as fb
-
-from . import peers
+from fastbptt.commands import peers
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -18,8 +18,7 @@ import numpy as np
 from fastbptt.kernels.cpu import team
 
 import fastbptt as fb
-
-from . import machine
+from fastbptt.commands import info
 
 RESULTS = Path(__file__).parent / "results"
 _FIRST = """
@@ -118,7 +117,7 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS / "claims.json")
     args = parser.parse_args()
     result = {
-        "machine": machine.describe(team.available_cpus()),
+        "machine": info.describe(team.available_cpus()),
         "smallest_call_us": smallest_call(),
         "first_call": first_call(),
         "budget": [budget(H) for H in (64, 128, 256)],

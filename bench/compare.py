@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastbptt.kernels.cpu import team
 
-from . import machine, peers
+from fastbptt.commands import info, peers
 
 SETTLING = 0.05  # seconds
 TIMED = 3  # runs
@@ -73,7 +73,7 @@ def main():
             if ratios:
                 print(f"{cell} {dtype}: geometric mean {statistics.geometric_mean(ratios):.2f}")
     result = {
-        "machine": machine.describe(args.threads),
+        "machine": info.describe(args.threads),
         "rounds": args.rounds,
         "timed": TIMED,
         "points": points,

@@ -20,7 +20,7 @@ from fastbptt.kernels.cpu.recurrence import Linear
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
-from . import machine
+from fastbptt.commands import info
 
 RESULTS = Path(__file__).parent / "results"
 _LEVELS = {"16 KiB": 1 << 14, "256 KiB": 1 << 18, "4 MiB": 1 << 22, "256 MiB": 1 << 28}
@@ -150,7 +150,7 @@ def main():
     peaks = {dtype: tile_peak(dtype) for dtype in ("float32", "float64")}
     shapes = ((1, 64, 64), (1, 256, 256), (1, 1024, 1024), (32, 64, 256), (32, 1024, 1024))
     result = {
-        "machine": machine.describe(threads),
+        "machine": info.describe(threads),
         "tile": peaks,
         "products": {
             dtype: {"x".join(map(str, shape)): product(dtype, *shape) for shape in shapes}

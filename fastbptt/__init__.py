@@ -1,12 +1,36 @@
 """Backpropagation through time on long sequences: exact, checkpointed or truncated."""
 
+from __future__ import annotations
+
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names again, for type checkers and editors
+    from .calls import backward as backward, forward as forward, predict as predict, run as run
+    from .devices import set_num_threads as set_num_threads
+    from .layers import (
+        LSTM as LSTM,
+        RNN as RNN,
+        Network as Network,
+        Readout as Readout,
+        load as load,
+    )
+    from .memory import (
+        Checkpointed as Checkpointed,
+        Full as Full,
+        MemoryLimitError as MemoryLimitError,
+        Truncated as Truncated,
+    )
+    from .planning import explain as explain, frontier as frontier, plan as plan
+    from .reach import gradient_reach as gradient_reach
+    from .training import bptt as bptt, evaluate as evaluate
 
 _HOMES = {
     "layers": ("GRU", "LSTM", "RNN", "Network", "Readout", "load"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),
+    "reach": ("gradient_reach",),
     "planning": ("explain", "frontier", "plan"),
     "devices": ("set_num_threads",),
 }
@@ -16,7 +40,7 @@ __version__ = "0.1.0"
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     # Imported when first used: importing fastbptt must not import Numba, which costs 0.2 s.
     if name not in _HOME:
         raise AttributeError(f"module 'fastbptt' has no attribute {name!r}")
@@ -25,5 +49,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})

@@ -1,13 +1,19 @@
 """Checks of what a caller passes. Every message names the argument, what came and what was due."""
 
+from __future__ import annotations
+
 import operator
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
+
+from .typing import Array, DType, Shape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
-def describe(value):
+def describe(value: object) -> str:
     """What came, in a few words."""
     if isinstance(value, np.ma.MaskedArray):
         return "a masked array"
@@ -17,7 +23,7 @@ def describe(value):
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def array(name, value, expected="a NumPy array"):
+def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
     """`value` as a plain ndarray, without a copy; a memory map stays on disk."""
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         where = ""
@@ -27,7 +33,7 @@ def array(name, value, expected="a NumPy array"):
     return value.view(np.ndarray)
 
 
-def floats(name, value, shape, dtype=None):
+def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> Array:
     """A float array of that shape; `None` in the shape is any size, a letter names the axis."""
     value = array(name, value)
     if dtype is None:
@@ -42,7 +48,7 @@ def floats(name, value, shape, dtype=None):
     return value
 
 
-def check_shape(name, value, shape):
+def check_shape(name: str, value: Array, shape: Shape) -> None:
     """Raise unless the shape fits; entries of `shape` are sizes, or names of free axes."""
     if value.shape == shape:
         return
@@ -54,7 +60,7 @@ def check_shape(name, value, shape):
         raise ValueError(f"{name} must have shape {due}, not {value.shape}")
 
 
-def integer(name, value, least):
+def integer(name: str, value: Any, least: int) -> int:
     """`value` as an int of at least `least`."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, not {describe(value)}")
@@ -67,7 +73,7 @@ def integer(name, value, least):
     return value
 
 
-def dtype(value):
+def dtype(value: Any) -> DType:
     """`value` as float32 or float64."""
     try:
         found = np.dtype(value)
@@ -78,7 +84,7 @@ def dtype(value):
     return found
 
 
-def choice(name, value, options):
+def choice(name: str, value: Any, options: Collection[str]) -> str:
     """`value`, which must be one of the strings in `options`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {_listed(options)}, not {describe(value)}")
@@ -87,12 +93,12 @@ def choice(name, value, options):
     return value
 
 
-def flag(name, value):
+def flag(name: str, value: Any) -> bool:
     """`value`, which must be True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, not {describe(value)}")
     return bool(value)
 
 
-def _listed(options):
+def _listed(options: Collection[str]) -> str:
     return ", ".join(repr(option) for option in options)

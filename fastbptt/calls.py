@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from . import arguments, inputs, states
-from .chain import Leaf
+from .chain import Chain, Leaf
 from .engine import backward_stretches, stretches
 from .inputs import Call
 from .kernels.cpu.recurrence import Head, no_head
+from .layers import Network
 from .sizes import panel_steps
 from .sources import Floats
+from .typing import Array, Layer, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,19 +26,21 @@ class Gradient:
     pre-activations).
     """
 
-    layer: Any
-    x: np.ndarray | None
-    state: Any
-    deltas: np.ndarray | None
+    layer: Layer
+    x: Array | None
+    state: State
+    deltas: Array | None
 
 
 class Cache:
     """What `forward` keeps for one `backward`. It refers to x, which must not change meanwhile."""
 
-    def __init__(self, call, chain, leaf):
-        self._call, self._chain, self._leaf = call, chain, leaf
+    def __init__(self, call: Call, chain: Chain, leaf: Leaf):
+        self._call: Any = call
+        self._chain: Any = chain
+        self._leaf: Any = leaf
 
-    def _take(self, keep):
+    def _take(self, keep: bool) -> tuple[Call, Chain, Leaf]:
         if self._leaf is None:
             raise ValueError(
                 "cache was consumed by an earlier backward(); pass keep=True there to use it again"
@@ -46,11 +50,19 @@ class Cache:
             self._call = self._chain = self._leaf = None
         return parts
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "Cache(consumed)" if self._leaf is None else f"Cache({self._call.layer!r})"
 
 
-def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
+def forward(
+    layer: Layer,
+    x: Array,
+    state: State | None = None,
+    *,
+    lengths: Array | int | None = None,
+    seed: int | None = None,
+    device: str | None = None,
+) -> tuple[Array, State, Cache]:
     """Run a layer over x and cache every step for `backward`.
 
     Parameters
@@ -88,7 +100,15 @@ def forward(layer, x, state=None, *, lengths=None, seed=None, device=None):
     return call.out(h), call.pack(chain.state()), Cache(call, chain, leaf)
 
 
-def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=False):
+def backward(
+    cache: Cache,
+    dh: Array,
+    dstate: State | None = None,
+    *,
+    input_grad: bool = True,
+    deltas: bool = False,
+    keep: bool = False,
+) -> Gradient:
     """Backpropagate through the steps that `forward` cached.
 
     delta_t = (W^T delta_{t+1} + dL/dh_t) * g'(a_t), then dU = sum delta_t x_t^T,
@@ -148,7 +168,15 @@ def backward(cache, dh, dstate=None, *, input_grad=True, deltas=False, keep=Fals
     return gradient
 
 
-def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
+def run(
+    layer: Layer,
+    x: Array,
+    state: State | None = None,
+    *,
+    keep: Literal["all", "last"] = "all",
+    lengths: Array | int | None = None,
+    device: str | None = None,
+) -> tuple[Array, State]:
     """Run a layer over x, caching nothing.
 
     Parameters are those of `forward`; `keep="last"` holds no h for all T.
@@ -173,7 +201,14 @@ def run(layer, x, state=None, *, keep="all", lengths=None, device=None):
     return call.out(h), call.pack(chain.state())
 
 
-def predict(network, x, state=None, *, lengths=None, device=None):
+def predict(
+    network: Network,
+    x: Array,
+    state: State | None = None,
+    *,
+    lengths: Array | int | None = None,
+    device: str | None = None,
+) -> tuple[Array, State]:
     """Run a network over x.
 
     Parameters are those of `forward`, with a Network in place of the layer.

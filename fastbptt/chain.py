@@ -5,21 +5,28 @@ step of a segment for the reverse sweep; the carry is the derivative by the live
 back.
 """
 
+from __future__ import annotations
+
 import ctypes
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from .kernels.cpu.memory import Workspace
-from .kernels.cpu.recurrence import Recurrence, no_head
-from .sources import NO_FLOATS, NO_IDS
+from .kernels.cpu.recurrence import NO_IDS, Recurrence, no_head
+from .sizes import Spans
+from .sources import NO_FLOATS, Floats, Ids, Lengths
+from .typing import Array, Layer
 
 
 class Leaf:
     """The cache of up to `capacity` consecutive steps, carved out of a flat array."""
 
-    def __init__(self, memory, recurrences, capacity):
+    def __init__(self, memory: Array, recurrences: Sequence[Recurrence], capacity: int):
         self.start = self.stop = 0
-        self.states, self.kept = [], []
+        self.states: list[Array] = []
+        self.kept: list[Array] = []
         used = 0
         for layer in recurrences:
             rows = layer.batch * layer.hidden
@@ -35,7 +42,7 @@ class Leaf:
             self.states[index] = self.states[index].reshape(layer.planes, capacity + 1, B, H)
             self.kept[index] = self.kept[index].reshape(capacity, B, layer.kept * H)
 
-    def forget_before(self, start):
+    def forget_before(self, start: int) -> None:
         """Move the steps from `start` on to the front."""
         shift = start - self.start
         steps = self.stop - start
@@ -46,7 +53,7 @@ class Leaf:
         self.start = start
 
 
-def _move_down(rows, shift, count):
+def _move_down(rows: Array, shift: int, count: int) -> None:
     # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
     source = rows[shift : shift + count]
     ctypes.memmove(rows.ctypes.data, source.ctypes.data, source.nbytes)
@@ -55,7 +62,16 @@ def _move_down(rows, shift, count):
 class Chain:
     """Layers stacked along one direction of time, with the scratch for a chunk of time."""
 
-    def __init__(self, layers, batch, lengths, spans, panel_steps, threads, several):
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        batch: int,
+        lengths: Lengths,
+        spans: Spans,
+        panel_steps: int,
+        threads: int,
+        several: bool,
+    ):
         self.layers = layers
         self.batch = batch
         self.lengths = lengths
@@ -74,21 +90,21 @@ class Chain:
         self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
         self.row = 0
         self.spare = [np.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
-        self.carry = None
+        self.carry: Any = None
 
-    def _panel(self, width):
+    def _panel(self, width: int) -> Array:
         return self.workspace.empty((self.chunk, self.batch, width), self.dtype)
 
-    def set_state(self, state):
+    def set_state(self, state: Sequence[Array]) -> None:
         """Stand at `state`: for each layer (planes, B, H)."""
         for live, values in zip(self.live, state, strict=True):
             live[:, self.row] = values
 
-    def state(self):
+    def state(self) -> list[Array]:
         """Return views of the live state, for each layer (planes, B, H)."""
         return [live[:, self.row] for live in self.live]
 
-    def advance(self, source, start, stop, h=None):
+    def advance(self, source: Floats | Ids, start: int, stop: int, h: Array | None = None) -> None:
         """Move on without caching; `h`, if given, (stop - start, B, H) takes the top states."""
         x, ids = source.stretch(start, stop)
         n = stop - start
@@ -104,13 +120,15 @@ class Chain:
             x, ids = out, NO_IDS
         self.row ^= n & 1
 
-    def begin(self, leaf, start):
+    def begin(self, leaf: Leaf, start: int) -> None:
         """Start filling `leaf` at the live state."""
         leaf.start = leaf.stop = start
         for states, live in zip(leaf.states, self.live, strict=True):
             states[:, 0] = live[:, self.row]
 
-    def fill(self, leaf, source, start, stop, h=None):
+    def fill(
+        self, leaf: Leaf, source: Floats | Ids, start: int, stop: int, h: Array | None = None
+    ) -> None:
         """Move on from the end of `leaf`, caching every step in it."""
         x, ids = source.stretch(start, stop)
         n, first = stop - start, start - leaf.start
@@ -125,17 +143,17 @@ class Chain:
             x, ids = states[0, first + 1 : first + 1 + n], NO_IDS
         leaf.stop = stop
 
-    def end(self, leaf):
+    def end(self, leaf: Leaf) -> None:
         """Stand at the end of `leaf`."""
         for states, live in zip(leaf.states, self.live, strict=True):
             live[:, self.row] = states[:, leaf.stop - leaf.start]
 
-    def top(self, leaf, start, stop):
+    def top(self, leaf: Leaf, start: int, stop: int) -> Array:
         """Return the states of the top layer at start..stop, a view (n, B, H) of the cache."""
         first = start - leaf.start + 1
         return leaf.states[-1][0, first : first + stop - start]
 
-    def begin_reverse(self, carry=None):
+    def begin_reverse(self, carry: Sequence[Array] | None = None) -> None:
         """Start back in time with derivative `carry` by the live state, or zero."""
         if self.carry is None:
             self.carry = [np.empty_like(live) for live in self.live]
@@ -146,7 +164,17 @@ class Chain:
         for index, own in enumerate(self.carry):
             own[:, 0] = 0 if carry is None else carry[index]
 
-    def reverse(self, leaf, source, start, stop, dh, head, dx=None, deltas=None):
+    def reverse(
+        self,
+        leaf: Leaf,
+        source: Floats | Ids,
+        start: int,
+        stop: int,
+        dh: Array,
+        head: Any,
+        dx: Array | None = None,
+        deltas: Sequence[Array] | None = None,
+    ) -> None:
         """Go back from stop to start and add the weight gradients, also those of `head`.
 
         `dh` (n, B, H) is dE/dh of the top layer; where `head` has a loss, scratch for it. Fills
@@ -175,19 +203,19 @@ class Chain:
             dh, head = below, no_head(self.dtype)
         self.current = current
 
-    def flush(self):
+    def flush(self) -> None:
         """End a panel of the weight gradients."""
         for layer in self.recurrences:
             layer.flush()
 
-    def release(self):
+    def release(self) -> None:
         """Give back the memory that calls share: nothing more can be asked of this chain."""
         self.workspace.release()
 
-    def carried(self):
+    def carried(self) -> list[Array]:
         """Return views of the derivative by the state before the last stretch, one a layer."""
         return [carry[:, self.current] for carry in self.carry]
 
-    def gradients(self):
+    def gradients(self) -> list[Layer]:
         """Return a gradient for each layer, of the layer's own type, and start anew."""
         return [recurrence.gradient() for recurrence in self.recurrences]

@@ -27,11 +27,12 @@ lie well above. Small problems of these two kinds therefore go through the recur
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import accumulate
 from math import comb
 from operator import mul
+from typing import TypeAlias
 
 _TABLE_WORK = 100_000  # pairs (n, j) times depths for the recursion itself: 10 to 20 ms
 _ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
@@ -87,7 +88,7 @@ def forward_steps(T: int, m: int, S: int, C: int) -> int:
 
 
 @lru_cache(maxsize=8)
-def best(T: int, m: int, S: int, C: int) -> Leaf | Spine | Threshold | Table:
+def best(T: int, m: int, S: int, C: int) -> Tree:
     """The tree for T steps in m bytes, which answers what the schedule needs to know.
 
     It has `forward_steps`, `recomputes` (most times a step is run again), `peak` (the bytes really
@@ -154,7 +155,7 @@ class Sums:
     """
 
     def __init__(self, row: list[int]):
-        self.rows = [[], row]
+        self.rows: list[list[int]] = [[], row]
 
     def at(self, k: int, d: int) -> int:
         if k <= _ROWS:
@@ -176,7 +177,7 @@ class Threshold:
         for i in range(D):
             spines.append(spines[-1] * (R - 1 + i) // (i + 1))
 
-        def tree(ends):
+        def tree(ends: Iterable[int]) -> tuple[list[int], list[int], int, int]:
             """The steps that each spine holds, its added runs, and both for all spines together."""
             steps = [P[end + 1] - P[d] for d, end in enumerate(ends)]
             runs = [c[d] - c[end] for d, end in enumerate(ends)]
@@ -207,7 +208,13 @@ class Threshold:
         at = self.low.at
         return max(at(k - 1, d), n - self.high.at(k, d + 1))
 
-    def _settle(self, T, nearest, S, C, low_runs, high_runs):
+    def _between(self, d: int, k: int) -> int:
+        """What a tree from depth d with k recomputes left may hold more than its low form."""
+        return self.high.at(k, d) - self.low.at(k, d)
+
+    def _settle(
+        self, T: int, nearest: list[int], S: int, C: int, low_runs: Sums, high_runs: Sums
+    ) -> None:
         """Find the one spine between low and high; with it, the forward steps and the peak.
 
         On the way down to it the right parts passed by are high, the left parts low, so `unfilled`,
@@ -222,9 +229,7 @@ class Threshold:
         d, k, peak = 0, R, 0
         while True:
             # To the left as long as the left part is not wholly low.
-            turn = 1 + bisect_right(
-                range(1, k), unfilled, key=lambda j, d=d: high(j, d) - low(j, d)
-            )
+            turn = 1 + bisect_right(range(1, k), unfilled, key=partial(self._between, d))
             if turn < k:
                 peak = max(peak, below[d + 1])
                 k = turn
@@ -246,9 +251,12 @@ class Threshold:
         self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
 
 
-def _best_ends(P, c, steps, runs):
+def _best_ends(
+    P: Sequence[int], c: Sequence[int], steps: int, runs: int
+) -> tuple[list[int], list[int]]:
     """For each start the nearest and the farthest best end, `steps` steps being worth `runs`."""
-    nearest, farthest = [], []
+    nearest: list[int] = []
+    farthest: list[int] = []
     top = None
     for end in range(len(c) - 1, -1, -1):
         worth = runs * P[end + 1] + steps * c[end]
@@ -294,3 +302,6 @@ class Table:
 
     def left(self, n: int, d: int, k: int) -> int:
         return self.splits[d][n]
+
+
+Tree: TypeAlias = Leaf | Spine | Threshold | Table

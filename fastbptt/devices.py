@@ -1,5 +1,7 @@
 """Which device a call runs on, and how many CPU threads it uses."""
 
+from __future__ import annotations
+
 import os
 import re
 
@@ -12,7 +14,7 @@ class DeviceError(RuntimeError):
     """A device was asked for that this machine or this version does not have."""
 
 
-def require(device):
+def require(device: str | None) -> str:
     """Return the device to run on: `device`, else FASTBPTT_DEVICE, else the CPU.
 
     Raises ValueError for a name that is none, DeviceError for a device that is not there.
@@ -31,7 +33,7 @@ def require(device):
     return device
 
 
-def set_num_threads(n):
+def set_num_threads(n: int) -> None:
     """Set how many CPU threads one call uses, the calling one included.
 
     The default is FASTBPTT_NUM_THREADS, else what the process may really use: its affinity, cut

@@ -5,21 +5,29 @@ Within a call the kernels cut it further, and never across the end of a panel, s
 the same absolute times whatever the schedule.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
-from .chain import Leaf
+from .chain import Chain, Leaf
 from .kernels.cpu.recurrence import no_head
+from .losses import Stage
+from .memory import Plan, Truncated
+from .sources import Floats, Ids
+from .typing import Array, ProgressCallback
 
 
 class Progress:
     """Tells a callable (done, total), at most every 50 ms and at the end."""
 
-    def __init__(self, callback, total):
+    def __init__(self, callback: ProgressCallback | None, total: int):
         self.callback, self.total, self.done, self.told = callback, total, 0, monotonic()
 
-    def add(self, steps):
+    def add(self, steps: int) -> None:
         self.done += steps
         if self.callback is None:
             return
@@ -29,7 +37,7 @@ class Progress:
             self.callback(self.done, self.total)
 
 
-def stretches(start, stop, steps):
+def stretches(start: int, stop: int, steps: int) -> Iterator[tuple[int, int]]:
     """Cut [start, stop) at the multiples of `steps`."""
     while start < stop:
         end = min(stop, (start // steps + 1) * steps)
@@ -37,7 +45,7 @@ def stretches(start, stop, steps):
         start = end
 
 
-def backward_stretches(start, stop, steps):
+def backward_stretches(start: int, stop: int, steps: int) -> Iterator[tuple[int, int]]:
     """The same stretches, last first."""
     while stop > start:
         begin = max(start, (stop - 1) // steps * steps)
@@ -45,7 +53,16 @@ def backward_stretches(start, stop, steps):
         stop = begin
 
 
-def propagate(chain, source, loss, plan, initial, *, grad_x=None, progress=None):
+def propagate(
+    chain: Chain,
+    source: Floats | Ids,
+    loss: Stage,
+    plan: Plan,
+    initial: Sequence[Array],
+    *,
+    grad_x: Array | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[Array]:
     """Run `plan`'s schedule and return dL/d(initial state) for each layer.
 
     `chain` and `loss` hold the gradients and the loss afterwards, the chain's live state is the
@@ -55,7 +72,16 @@ def propagate(chain, source, loss, plan, initial, *, grad_x=None, progress=None)
 
 
 class _Run:
-    def __init__(self, chain, source, loss, plan, initial, grad_x, progress):
+    def __init__(
+        self,
+        chain: Chain,
+        source: Floats | Ids,
+        loss: Stage,
+        plan: Plan,
+        initial: Sequence[Array],
+        grad_x: Array | None,
+        progress: ProgressCallback | None,
+    ):
         self.chain, self.source, self.loss, self.plan = chain, source, loss, plan
         self.initial, self.grad_x = initial, grad_x
         self.progress = Progress(progress, plan.forward_steps + plan.backward_steps)
@@ -63,16 +89,16 @@ class _Run:
         size = _whole(plan.cache_bytes + plan.state_bytes, chain)
         self.arena = chain.workspace.empty(size, chain.dtype)
         self.checkpoint = _whole(plan.state_bytes, chain)
-        self.stored = []  # positions of the checkpoints at the front of the arena
-        self.leaf = None
-        self.quiet = None  # zeros for dh, where no loss counts
+        self.stored: list[int] = []  # positions of the checkpoints at the front of the arena
+        self.leaf: Any = None
+        self.quiet: Any = None  # zeros for dh, where no loss counts
         if grad_x is not None and not plan.exact:
             self.dx = np.empty((chain.segment, *grad_x.shape[1:]), chain.dtype)
-        self.final = None
+        self.final: list[Array] | None = None
         self.grad_state = [np.zeros(state.shape, chain.dtype) for state in initial]
         self.continues = False  # whether the carry comes from a later leaf
 
-    def run(self):
+    def run(self) -> list[Array]:
         chain = self.chain
         chain.set_state(self.initial)
         chain.begin_reverse()
@@ -86,13 +112,13 @@ class _Run:
         self.loss.flush()
         return self.grad_state
 
-    def _advance(self, start, stop):
+    def _advance(self, start: int, stop: int) -> None:
         for a, b in stretches(start, stop, self.chain.segment):
             self.chain.advance(self.source, a, b)
             self.progress.add(b - a)
         self._note_final(stop)
 
-    def _cache(self, start, stop):
+    def _cache(self, start: int, stop: int) -> None:
         chain = self.chain
         if self.leaf is None:
             self.leaf = self._new_leaf(stop - start)
@@ -103,16 +129,16 @@ class _Run:
         chain.end(self.leaf)
         self._note_final(stop)
 
-    def _new_leaf(self, steps):
-        if not self.plan.exact:
+    def _new_leaf(self, steps: int) -> Leaf:
+        if isinstance(self.plan.memory, Truncated):
             steps = min(self.plan.steps, self.plan.memory.k2)
         return Leaf(self.arena[len(self.stored) * self.checkpoint :], self.chain.recurrences, steps)
 
-    def _note_final(self, stop):
+    def _note_final(self, stop: int) -> None:
         if stop == self.plan.steps and self.final is None:
             self.final = [state.copy() for state in self.chain.state()]
 
-    def _checkpoint(self, index):
+    def _checkpoint(self, index: int) -> list[Array]:
         size = self.checkpoint
         memory = self.arena[index * size : (index + 1) * size]
         parts, used = [], 0
@@ -121,25 +147,25 @@ class _Run:
             used += state.size
         return parts
 
-    def _store(self, position):
+    def _store(self, position: int) -> None:
         for saved, state in zip(
             self._checkpoint(len(self.stored)), self.chain.state(), strict=True
         ):
             saved[...] = state
         self.stored.append(position)
 
-    def _restore(self, position):
+    def _restore(self, position: int) -> None:
         self.chain.set_state(self._checkpoint(len(self.stored) - 1) if position else self.initial)
 
-    def _discard(self, position):
+    def _discard(self, position: int) -> None:
         self.stored.pop()
 
-    def _reverse(self, start, stop):
+    def _reverse(self, start: int, stop: int) -> None:
         self._back(start, stop)
         self.leaf = None
         self.continues = True
 
-    def _window(self, start, first_loss, stop):
+    def _window(self, start: int, first_loss: int, stop: int) -> None:
         self.chain.begin_reverse()
         self._back(first_loss, stop)
         self._back(start, first_loss, loss=False)
@@ -149,11 +175,11 @@ class _Run:
         if self.since_flush >= self.chain.panel_steps:
             self._flush()
 
-    def _keep(self, start):
+    def _keep(self, start: int) -> None:
         if start > self.leaf.start:
             self.leaf.forget_before(start)
 
-    def _back(self, start, stop, loss=True):
+    def _back(self, start: int, stop: int, loss: bool = True) -> None:
         chain = self.chain
         if not loss and self.quiet is None:
             self.quiet = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
@@ -172,11 +198,11 @@ class _Run:
             self.progress.add(b - a)
             self.since_flush += b - a
 
-    def _flush(self):
+    def _flush(self) -> None:
         self.chain.flush()
         self.loss.flush()
         self.since_flush = 0
 
 
-def _whole(size, chain):
+def _whole(size: int, chain: Chain) -> int:
     return size // chain.dtype.itemsize

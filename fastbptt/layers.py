@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from . import arguments
-from .models import Model, load  # noqa: F401 - load is public here: it must know every layer
+from .models import Model  # load is public here: it must know every layer
+from .models import load as load
+from .typing import Activation, Array, DType, DTypeLike, Layer, ReadoutActivation, Seed, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Recurrent(Model):
@@ -18,14 +24,23 @@ class Recurrent(Model):
 
     gates = 1
     planes = 1
-    own_name = None
+    own_name: str | None = None
 
-    def _check_recurrent(self, **own):
+    U: Array
+    W: Array
+    b: Array
+
+    if TYPE_CHECKING:
+
+        @property
+        def cell(self) -> str: ...
+
+    def _check_recurrent(self, **own: int) -> None:
         W = arguments.floats(f"{type(self).__name__}.W", self.W, ("G*H", "H"))
         hidden = W.shape[1]
         rows = self.gates * hidden
-        own = {name: (k * hidden,) for name, k in own.items()}
-        self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,), **own)
+        shapes: dict[str, Shape] = {name: (k * hidden,) for name, k in own.items()}
+        self._check(W=(rows, hidden), U=(rows, "I"), b=(rows,), **shapes)
         if hidden == 0:
             raise ValueError(f"{type(self).__name__}.W must have at least one unit, not {W.shape}")
         if self.inputs == 0:
@@ -34,7 +49,7 @@ class Recurrent(Model):
             )
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of all arrays, float32 or float64."""
         return self.W.dtype
 
@@ -54,18 +69,21 @@ class Recurrent(Model):
         return self.hidden
 
     @property
-    def own(self):
+    def own(self) -> Array | None:
         """The cell's own parameters, or None."""
         return None if self.own_name is None else getattr(self, self.own_name)
 
-    def _gradient(self, U, W, b, own):
+    def _gradient(self, U: Array, W: Array, b: Array, own: Array) -> Self:
         """Return the gradient of the layer, of its own type."""
-        if self.own is None:
+        mine = self.own
+        if self.own_name is None or mine is None:
             return self._with(U=U, W=W, b=b)
-        return self._with(U=U, W=W, b=b, **{self.own_name: own.reshape(self.own.shape)})
+        return self._with(U=U, W=W, b=b, **{self.own_name: own.reshape(mine.shape)})
 
     @classmethod
-    def _draw(cls, inputs, hidden, rng, dtype, **own):
+    def _draw(
+        cls, inputs: int, hidden: int, rng: Seed, dtype: DTypeLike, **own: int
+    ) -> dict[str, Array]:
         inputs = arguments.integer("inputs", inputs, 1)
         hidden = arguments.integer("hidden", hidden, 1)
         rows = cls.gates * hidden
@@ -73,7 +91,7 @@ class Recurrent(Model):
         shapes |= {name: (k * hidden,) for name, k in own.items()}
         return _uniform(shapes, hidden, rng, dtype)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         extra = "".join(f", {value!r}" for value in self._values() if isinstance(value, str))
         return f"{type(self).__name__}({self.inputs} -> {self.hidden}, {self.dtype}{extra})"
 
@@ -92,12 +110,12 @@ class RNN(Recurrent):
     The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
     """
 
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
-    activation: str = "tanh"
+    U: Array
+    W: Array
+    b: Array
+    activation: Activation = "tanh"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_recurrent()
         arguments.choice("activation", self.activation, ("tanh", "sigmoid", "relu", "identity"))
 
@@ -107,7 +125,15 @@ class RNN(Recurrent):
         return f"rnn-{self.activation}"
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32", activation="tanh"):
+    def init(
+        cls,
+        inputs: int,
+        hidden: int,
+        *,
+        rng: Seed = None,
+        dtype: DTypeLike = "float32",
+        activation: Activation = "tanh",
+    ) -> Self:
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         return cls(**cls._draw(inputs, hidden, rng, dtype), activation=activation)
 
@@ -130,16 +156,16 @@ class LSTM(Recurrent):
     arrays (B, H).
     """
 
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
-    p: np.ndarray | None = None
+    U: Array
+    W: Array
+    b: Array
+    p: Array | None = None
 
     gates = 4
     planes = 2
     own_name = "p"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_recurrent(**({} if self.p is None else {"p": 3}))
 
     @property
@@ -148,7 +174,10 @@ class LSTM(Recurrent):
         return "lstm" if self.p is None else "lstm-peephole"
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32", peepholes=False):
+    def init(
+        cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
+        peepholes: bool = False,
+    ) -> Self:  # fmt: skip
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator.
 
         With `peepholes` the layer has peephole weights, too.
@@ -175,16 +204,16 @@ class GRU(Recurrent):
     The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
     """
 
-    U: np.ndarray
-    W: np.ndarray
-    b: np.ndarray
-    bn: np.ndarray
+    U: Array
+    W: Array
+    b: Array
+    bn: Array
     reset: str = "after"
 
     gates = 3
     own_name = "bn"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._check_recurrent(bn=1)
         arguments.choice("reset", self.reset, ("after", "before"))
 
@@ -194,7 +223,10 @@ class GRU(Recurrent):
         return f"gru-{self.reset}"
 
     @classmethod
-    def init(cls, inputs, hidden, *, rng=None, dtype="float32", reset="after"):
+    def init(
+        cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
+        reset: Literal["after", "before"] = "after",
+    ) -> Self:  # fmt: skip
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         return cls(**cls._draw(inputs, hidden, rng, dtype, bn=1), reset=reset)
 
@@ -210,11 +242,11 @@ class Readout(Model):
     activation : h, one of "identity", "sigmoid", "tanh", "softmax"
     """
 
-    V: np.ndarray
-    c: np.ndarray
-    activation: str = "identity"
+    V: Array
+    c: Array
+    activation: ReadoutActivation = "identity"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         V = arguments.floats("Readout.V", self.V, ("O", "H"))
         self._check(V=V.shape, c=(V.shape[0],))
         if 0 in V.shape:
@@ -222,7 +254,7 @@ class Readout(Model):
         arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of both arrays, float32 or float64."""
         return self.V.dtype
 
@@ -237,14 +269,22 @@ class Readout(Model):
         return self.V.shape[0]
 
     @classmethod
-    def init(cls, hidden, outputs, *, rng=None, dtype="float32", activation="identity"):
+    def init(
+        cls,
+        hidden: int,
+        outputs: int,
+        *,
+        rng: Seed = None,
+        dtype: DTypeLike = "float32",
+        activation: ReadoutActivation = "identity",
+    ) -> Self:
         """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
         hidden = arguments.integer("hidden", hidden, 1)
         outputs = arguments.integer("outputs", outputs, 1)
         shapes = {"V": (outputs, hidden), "c": (outputs,)}
         return cls(**_uniform(shapes, hidden, rng, dtype), activation=activation)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
 
 
@@ -255,15 +295,15 @@ class Network(Model):
     `readout` may be None where no output is needed: with a callable loss.
     """
 
-    layer: Model
+    layer: Layer
     readout: Readout | None
 
     @property
-    def dtype(self):
+    def dtype(self) -> DType:
         """The dtype of all arrays, float32 or float64."""
         return self.layer.dtype
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not isinstance(self.layer, Model) or isinstance(self.layer, (Readout, Network)):
             raise TypeError(
                 f"layer must be a recurrent layer such as fastbptt.LSTM, "
@@ -287,7 +327,9 @@ class Network(Model):
             )
 
 
-def _uniform(shapes, hidden, rng, dtype):
+def _uniform(
+    shapes: dict[str, tuple[int, ...]], hidden: int, rng: Seed, dtype: DTypeLike
+) -> dict[str, Array]:
     dtype = arguments.dtype(dtype)
     try:
         rng = np.random.default_rng(rng)

@@ -1,21 +1,33 @@
 """The loss of a stretch of time and its derivative by the top layer's states."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import numpy as np
 
 from . import arguments
 from .kernels.cpu.recurrence import LOSSES, Head, no_head
-from .sources import Floats, Ids, Weights, counts
+from .layers import Network, Readout
+from .sizes import Spans
+from .sources import Floats, Ids, Lengths, Weights, counts
+from .typing import Array, Loss, LossFunction, Reduction
+
+if TYPE_CHECKING:
+    from .chain import Chain
+    from .inputs import Call
 
 NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 
 
-def check_name(loss):
+def check_name(loss: Any) -> None:
     """Raise unless `loss` is a callable or the name of a loss."""
     if not callable(loss):
         arguments.choice("loss", loss, NAMES)
 
 
-def check(loss, readout):
+def check(loss: Loss, readout: Readout | None) -> None:
     """Raise unless `loss` is a callable or a name that fits the readout."""
     check_name(loss)
     if callable(loss):
@@ -29,7 +41,7 @@ def check(loss, readout):
         )
 
 
-def direct(y):
+def direct(y: Any) -> bool:
     """Whether the kernels can read floats where they lie, or take classes, for a whole segment."""
     if not isinstance(y, np.ndarray) or y.dtype.kind in "iu":
         return True
@@ -39,7 +51,16 @@ def direct(y):
 class NamedLoss:
     """A loss by name, through the readout."""
 
-    def __init__(self, name, head, source, weights, lengths, factor, chunk):
+    def __init__(
+        self,
+        name: str,
+        head: Head,
+        source: Floats | Ids,
+        weights: Weights,
+        lengths: Lengths,
+        factor: float,
+        chunk: int,
+    ):
         self.kind = LOSSES[name]
         self.head = head
         self.source = source
@@ -53,21 +74,21 @@ class NamedLoss:
             np.empty(rows),
             np.empty(rows, np.int64),
         )
-        self.dh = None
+        self.dh: Array | None = None
         self.total = np.zeros(2)
 
-    def _given(self, start, stop):
+    def _given(self, start: int, stop: int) -> tuple[Array, Array, Array]:
         y, targets = self.source.stretch(start, stop)
         return y, targets, self.weights.stretch(start, stop)
 
-    def add(self, h, start):
+    def add(self, h: Array, start: int) -> None:
         """Add the loss of at most two chunks."""
         given = self._given(start, start + len(h))
         self.head.loss(
             self.kind, self.factor, h, self.scratch, *given, self.total, self.lengths, start
         )
 
-    def derivative(self, h, start):
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
         if self.dh is None:
             steps = self.scratch[0].shape[0]
@@ -78,16 +99,16 @@ class NamedLoss:
             self.kind, self.factor, self.scratch, *given, self.total
         )
 
-    def flush(self):
+    def flush(self) -> None:
         """End a panel of the readout's gradients."""
         self.head.linear.flush()
 
-    def value(self):
+    def value(self) -> float:
         """The loss so far."""
         total, error = self.total
         return float((total + error if np.isfinite(error) else total) * self.factor)
 
-    def gradient(self):
+    def gradient(self) -> Readout | None:
         """Return the gradient of the readout."""
         return self.head.gradient()
 
@@ -95,7 +116,14 @@ class NamedLoss:
 class CallableLoss:
     """A caller's own loss of the states, `loss(h, y, start) -> (value, dh)`."""
 
-    def __init__(self, function, readout, y, lengths, squeeze):
+    def __init__(
+        self,
+        function: LossFunction,
+        readout: Readout | None,
+        y: Any,
+        lengths: Lengths,
+        squeeze: bool,
+    ):
         self.function = function
         self.readout = readout
         self.y = y
@@ -103,18 +131,18 @@ class CallableLoss:
         self.squeeze = squeeze
         self.total = 0.0
 
-    def add(self, h, start):
+    def add(self, h: Array, start: int) -> None:
         """Add the loss of a stretch."""
         self._ask(h, start)
 
-    def derivative(self, h, start):
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Add the loss of a stretch; return its derivative by h, and no head."""
         shape, dh = self._ask(h, start)
         dh = arguments.floats("dh returned by loss", dh, shape, h.dtype)
         dh = dh[:, None] if self.squeeze else dh
         return Floats(dh, len(h)).stretch(0, len(h))[0], no_head(h.dtype)
 
-    def _ask(self, h, start):
+    def _ask(self, h: Array, start: int) -> tuple[tuple[int, ...], Any]:
         given = h.copy()
         if self.lengths.given:
             given[~self.lengths.live(start, start + len(h))] = 0
@@ -134,14 +162,14 @@ class CallableLoss:
             ) from None
         return given.shape, derivative
 
-    def flush(self):
+    def flush(self) -> None:
         """Nothing: a callable has no gradients of its own."""
 
-    def value(self):
+    def value(self) -> float:
         """The loss so far."""
         return self.total
 
-    def gradient(self):
+    def gradient(self) -> Readout | None:
         """Return the readout's gradient, which is zero, or None."""
         if self.readout is None:
             return None
@@ -149,7 +177,20 @@ class CallableLoss:
         return self.readout.replace_arrays(zeros)
 
 
-def stage(network, call, y, loss, weights, reduction, spans, chain, several):
+Stage: TypeAlias = NamedLoss | CallableLoss
+
+
+def stage(
+    network: Network,
+    call: Call,
+    y: Any,
+    loss: Loss,
+    weights: Array | None,
+    reduction: Reduction,
+    spans: Spans,
+    chain: Chain,
+    several: bool,
+) -> Stage:
     """Check a loss and what goes with it, and return what adds it up stretch by stretch."""
     check(loss, network.readout)
     arguments.choice("reduction", reduction, ("sum", "mean"))
@@ -157,26 +198,35 @@ def stage(network, call, y, loss, weights, reduction, spans, chain, several):
         return _callable(network, call, y, loss, weights, reduction)
     weights = _check_weights(weights, call)
 
-    def counted(start, stop):
+    def counted(start: int, stop: int) -> Array:
         live = call.lengths.live(start, stop)
         if weights is None:
             return live
         part = weights[start:stop]
         return live & counts(part[:, None] if part.ndim == 1 else part)
 
+    readout = network.readout
+    assert readout is not None  # as check() sees to
     factor = 1.0
     if reduction == "mean":
         steps = spans.listed
         starts = range(0, call.T, steps)
         count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
         factor = 1.0 / count if count else 0.0
-    source = _targets(y, loss, call, network.readout, counted, spans.segment)
-    head = Head(network.readout, call.B, chain.workspace, chain.threads, several)
+    source = _targets(y, loss, call, readout, counted, spans.segment)
+    head = Head(readout, call.B, chain.workspace, chain.threads, several)
     scales = Weights(weights, call.B, spans.segment)
     return NamedLoss(loss, head, source, scales, call.lengths, factor, spans.chunk)
 
 
-def _targets(y, loss, call, readout, counted, steps):
+def _targets(
+    y: Any,
+    loss: Loss,
+    call: Call,
+    readout: Readout,
+    counted: Callable[[int, int], Array],
+    steps: int,
+) -> Floats | Ids:
     y = arguments.array("y", y)
     times = (call.T,) if call.squeeze else (call.T, call.B)
     if loss == "cross_entropy":
@@ -189,7 +239,14 @@ def _targets(y, loss, call, readout, counted, steps):
     return Floats(y[:, None] if call.squeeze else y, steps)
 
 
-def _callable(network, call, y, loss, weights, reduction):
+def _callable(
+    network: Network,
+    call: Call,
+    y: Any,
+    loss: LossFunction,
+    weights: Array | None,
+    reduction: Reduction,
+) -> CallableLoss:
     if weights is not None:
         raise ValueError("weights must be None with a callable loss, which weighs by itself")
     if reduction != "sum":
@@ -199,7 +256,7 @@ def _callable(network, call, y, loss, weights, reduction):
     return CallableLoss(loss, network.readout, y, call.lengths, call.squeeze)
 
 
-def _check_sequence(y, steps):
+def _check_sequence(y: Any, steps: int) -> None:
     try:
         length = len(y)
         y[0:0]
@@ -211,7 +268,7 @@ def _check_sequence(y, steps):
         raise ValueError(f"y must have T={steps} entries along time, not {length}")
 
 
-def _check_weights(weights, call):
+def _check_weights(weights: Any, call: Call) -> Array | None:
     if weights is None:
         return None
     weights = arguments.array("weights", weights)

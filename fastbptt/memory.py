@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from . import arguments, checkpointing, schedule
+from .typing import Action, Memory, Policy
 
 _UNITS = {"b": 1}
 for _i, _letter in enumerate("kmgt", 1):
@@ -53,7 +55,13 @@ class Checkpointed:
     _: KW_ONLY
     segment: int | None = None
 
-    def __post_init__(self):
+    if TYPE_CHECKING:  # the budget may be given as text
+
+        def __init__(
+            self, budget: str | int | None = None, *, segment: int | None = None
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
         if (self.budget is None) == (self.segment is None):
             raise ValueError(
                 "Checkpointed must be given one of budget and segment, not "
@@ -78,7 +86,7 @@ class Truncated:
     k1: int
     k2: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "k1", arguments.integer("k1", self.k1, 1))
         object.__setattr__(self, "k2", arguments.integer("k2", self.k2, 1))
         if self.k2 < self.k1:
@@ -88,11 +96,11 @@ class Truncated:
 class MemoryLimitError(ValueError):
     """A budget in which no exact schedule fits; `least_bytes` is the least budget that works."""
 
-    def __init__(self, budget: int, least_bytes: int):
+    def __init__(self, budget: int, least_bytes: int) -> None:
         super().__init__(budget, least_bytes)
         self.budget, self.least_bytes = budget, least_bytes
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (
             f"memory: a budget of {self.budget} bytes ({human(self.budget)}) is too small for an "
             f"exact gradient; the least that works is {self.least_bytes} bytes "
@@ -100,7 +108,7 @@ class MemoryLimitError(ValueError):
         )
 
 
-def parse_bytes(budget) -> int:
+def parse_bytes(budget: str | int) -> int:
     """The bytes of a budget: an int, or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
     if not isinstance(budget, str):
         return arguments.integer("memory budget", budget, 0)
@@ -110,7 +118,7 @@ def parse_bytes(budget) -> int:
     return int(Fraction(match[1]) * _UNITS[match[2]])
 
 
-def as_policy(memory) -> Full | Checkpointed | Truncated:
+def as_policy(memory: Memory) -> Policy:
     """The policy that a `memory=` argument stands for."""
     if isinstance(memory, (Full, Checkpointed, Truncated)):
         return memory
@@ -140,7 +148,7 @@ class Plan:
 
     steps: int
     batch: int
-    memory: Full | Checkpointed | Truncated
+    memory: Policy
     state_bytes: int
     step_bytes: int
     fixed_bytes: int
@@ -161,23 +169,24 @@ class Plan:
         return (self.forward_steps + 2 * self.backward_steps) / (3 * self.steps or 1) or 1.0
 
     @property
-    def actions(self) -> tuple:
+    def actions(self) -> tuple[Action, ...]:
         """The whole schedule as plain data; see `fastbptt.schedule` for what each action means."""
         return tuple(self.schedule())
 
-    def schedule(self) -> Iterator[tuple]:
+    def schedule(self) -> Iterator[Action]:
         """The same actions, one at a time."""
         T, memory = self.steps, self.memory
         if isinstance(memory, Truncated):
             return schedule.truncated(T, memory.k1, memory.k2)
-        if self.recomputes == 0:
+        if self.recomputes == 0 or isinstance(memory, Full):
             return schedule.full(T)
         if memory.segment is not None:
             return schedule.segmented(T, memory.segment)
+        assert memory.budget is not None  # as Checkpointed sees to
         spare = memory.budget - self.fixed_bytes
         return schedule.optimal(T, spare, self.state_bytes, self.step_bytes)
 
-    def __str__(self):
+    def __str__(self) -> str:
         """A small table."""
         rows = [
             ("memory", _name(self.memory)),
@@ -194,12 +203,12 @@ class Plan:
         return "\n".join(f"{name:<20}{value}" for name, value in rows)
 
 
-class Frontier(tuple):
+class Frontier(tuple[Plan, ...]):
     """Plans from much memory and little time to little memory and much time; str() is a table."""
 
     __slots__ = ()
 
-    def __str__(self):
+    def __str__(self) -> str:
         """A line for each plan."""
         head = ("recomputes", "peak memory", "states and cache", "forward steps", "time factor")
         rows = [
@@ -219,7 +228,9 @@ class Frontier(tuple):
         )
 
 
-def make_plan(T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: int, memory) -> Plan:
+def make_plan(
+    T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: int, memory: Memory
+) -> Plan:
     """What `memory` comes to for T steps, given the bytes of a state, a step and the fixed part."""
     memory = as_policy(memory)
     S, C = state_bytes, step_bytes
@@ -235,6 +246,7 @@ def make_plan(T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: in
             cache_bytes = max((earlier - 1) * S + L * C, earlier * S + last * C)
             forward_steps, recomputes = T + earlier * L, 1
     elif isinstance(memory, Checkpointed):
+        assert memory.budget is not None  # as Checkpointed sees to
         spare = memory.budget - fixed_bytes
         if spare < T * C or spare < 0:
             least = checkpointing.least_feasible(T, S, C)
@@ -258,7 +270,13 @@ def make_plan(T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: in
     )
 
 
-def frontier(T: int, state_bytes: int, step_bytes: int, plan_of, budget_of) -> Frontier:
+def frontier(
+    T: int,
+    state_bytes: int,
+    step_bytes: int,
+    plan_of: Callable[[Policy], Plan],
+    budget_of: Callable[[int], int],
+) -> Frontier:
     """The plans for full caching and for the least memory with one, two and three recomputes.
 
     `plan_of(policy)` makes a plan; `budget_of(cache_bytes)` is the budget that leaves so many bytes
@@ -280,11 +298,11 @@ def human(size: int) -> str:
     return f"{size} B"
 
 
-def _name(memory) -> str:
+def _name(memory: Policy) -> str:
     if isinstance(memory, Full):
         return "full"
     if isinstance(memory, Truncated):
         return f"truncated, k1={memory.k1}, k2={memory.k2}"
     if memory.segment is not None:
         return f"checkpointed, a state every {memory.segment} steps"
-    return f"checkpointed, budget {human(memory.budget)}"
+    return f"checkpointed, budget {human(memory.budget or 0)}"

@@ -7,27 +7,36 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
 
-from . import arguments, devices
+from . import arguments, devices, typing
+from .typing import Array
 
-KINDS = {}  # class name -> class, for `load`
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
 
 
 class Model:
     """What every layer, readout and network can do; its fields hold arrays, models and strings."""
 
-    def __init_subclass__(cls):
+    if TYPE_CHECKING:  # every model is a dataclass
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
         """Let `load` know the class."""
         KINDS[cls.__name__] = cls
 
-    def arrays(self) -> list:
+    def arrays(self) -> list[Array]:
         """Return the arrays in field order, not copied."""
-        found = []
+        found: list[Array] = []
         for value in self._values():
             if isinstance(value, Model):
                 found += value.arrays()
@@ -35,7 +44,7 @@ class Model:
                 found.append(value)
         return found
 
-    def replace_arrays(self, arrays):
+    def replace_arrays(self, arrays: Sequence[Array]) -> Self:
         """Return the same model with other arrays, given in the order of `arrays()`.
 
         Raises ValueError when their number or a shape does not fit.
@@ -50,8 +59,8 @@ class Model:
             arguments.check_shape(name, arguments.array(name, new), old.shape)
         return self._rebuilt(iter(arrays))
 
-    def _rebuilt(self, arrays):
-        changes = {}
+    def _rebuilt(self, arrays: Iterator[Array]) -> Self:
+        changes: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Model):
@@ -60,28 +69,28 @@ class Model:
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 
-    def _with(self, **arrays):
+    def _with(self, **arrays: Array) -> Self:
         """Return the same model with arrays of our own making, which need no checks."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **arrays)
         return other
 
-    def to(self, device):
+    def to(self, device: str) -> Self:
         """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
         devices.require(device)
         return self
 
-    def save(self, path):
+    def save(self, path: typing.Path) -> None:
         """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it.
 
         An existing file is replaced only once the new one is whole.
         """
         _save(self, path)
 
-    def _values(self):
+    def _values(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
 
-    def _check(self, **shapes):
+    def _check(self, **shapes: typing.Shape) -> None:
         """Check the arrays named in `shapes` and that they share one dtype."""
         dtype = None
         for name, shape in shapes.items():
@@ -97,11 +106,11 @@ class Model:
 _FORMAT = 1
 
 
-def _save(model, path):
+def _save(model: Model, path: typing.Path) -> None:
     path = _path(path)
     if not path.parent.is_dir() or path.is_dir():
         raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
-    arrays = {}
+    arrays: dict[str, Any] = {}
     structure = _describe(model, arrays)
     text = json.dumps({"format": _FORMAT, "model": structure})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -113,7 +122,7 @@ def _save(model, path):
         partial.unlink(missing_ok=True)
 
 
-def load(path):
+def load(path: typing.Path) -> Any:
     """Read a layer or network that `.save(path)` wrote.
 
     Raises ValueError when the file is not one of ours, or damaged. Nothing in it is executed.
@@ -133,13 +142,13 @@ def load(path):
     raise ValueError(f"{str(path)!r} has format {version!r}; this version reads format {_FORMAT}")
 
 
-def _path(path):
+def _path(path: typing.Path) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be a string or a Path, not {arguments.describe(path)}")
     return Path(path)
 
 
-def _describe(value, arrays):
+def _describe(value: Any, arrays: dict[str, Array]) -> Any:
     if isinstance(value, Model):
         parts = {f.name: _describe(getattr(value, f.name), arrays) for f in fields(value)}
         return {"type": type(value).__name__, "fields": parts}
@@ -152,7 +161,7 @@ def _describe(value, arrays):
     return {"array": name}
 
 
-def _rebuild(part, archive):
+def _rebuild(part: Any, archive: Mapping[str, Array]) -> Any:
     if isinstance(part, list):
         return tuple(_rebuild(item, archive) for item in part)
     if "array" in part:

@@ -6,10 +6,12 @@ import numpy as np
 
 from . import arguments, devices, inputs, losses, memory
 from .layers import Network
-from .sizes import sizes
+from .memory import Frontier, Plan
+from .sizes import Spans, sizes
+from .typing import Array, DTypeLike, Layer, Loss, Memory, Progress, Reduction, State
 
 
-def choose(network, T, B, policy):
+def choose(network: Network, T: int, B: int, policy: Memory) -> tuple[Plan, Spans]:
     """Return the plan, and the spans that go with it."""
     policy = memory.as_policy(policy)
     longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
@@ -27,9 +29,22 @@ def choose(network, T, B, policy):
 
 
 def plan(
-    network, T, B=1, *, memory="full", loss="squared_error", weights=None, lengths=None,
-    state=None, reduction="sum", input_grad=False, seed=None, t0=0, device=None, progress=None,
-):  # fmt: skip
+    network: Network,
+    T: int,
+    B: int = 1,
+    *,
+    memory: Memory = "full",
+    loss: Loss = "squared_error",
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    reduction: Reduction = "sum",
+    input_grad: bool = False,
+    seed: int | None = None,
+    t0: int = 0,
+    device: str | None = None,
+    progress: Progress = None,
+) -> Plan:
     """Return the Plan that `bptt` would carry out with the same arguments; runs nothing.
 
     Only the network, T, B and `memory` matter; the others are taken so that one set of keyword
@@ -53,7 +68,7 @@ def plan(
     return choose(network, T, B, memory)[0]
 
 
-def frontier(network, T, B=1, *, device=None):
+def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None) -> Frontier:
     """Return the plans of least memory for full caching and for one, two and three recomputes.
 
     Returns
@@ -70,7 +85,14 @@ def frontier(network, T, B=1, *, device=None):
     )  # fmt: skip
 
 
-def explain(layer, T, B=1, *, dtype=None, device=None):
+def explain(
+    layer: Layer | Network,
+    T: int,
+    B: int = 1,
+    *,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+) -> str:
     """Say which device, kernel, split and tile a call would use, and why.
 
     Parameters

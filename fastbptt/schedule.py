@@ -22,11 +22,15 @@ the one before step a), a stack of checkpoints, and one leaf of cached steps.
 state at a is the top of the stack (for a = 0 the initial state).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from .checkpointing import best
+from .typing import Action
 
-Schedule = Iterator[tuple]
+Schedule: TypeAlias = Iterator[Action]
 
 
 def full(T: int) -> Schedule:

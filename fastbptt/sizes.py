@@ -1,5 +1,8 @@
 """The bytes a call needs besides checkpoints and cached steps, and how it cuts time."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -8,6 +11,8 @@ from .checkpointing import least_feasible
 from .kernels.cells import CELLS
 from .kernels.cpu.products import packed_size
 from .kernels.cpu.tile import VECTOR_BYTES
+from .layers import Readout
+from .typing import Layer
 
 _SCRATCH = 1 << 19  # bytes of pre-activations, or deltas, that stay in a core's own cache
 _ROWS = 256  # rows that a chunk has at least: each adds to all gradients of the weights
@@ -21,12 +26,12 @@ _PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into f
 _OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
 
 
-def panel_steps(batch):
+def panel_steps(batch: int) -> int:
     """Steps after which weight gradients are carried into float64: a power of two."""
     return _power_of_two_below(_PANEL_ROWS // max(1, batch))
 
 
-def _power_of_two_below(n):
+def _power_of_two_below(n: int) -> int:
     return 1 << max(0, int(n).bit_length() - 1)
 
 
@@ -41,12 +46,12 @@ class Spans(NamedTuple):
     listed: int
     segment: int
 
-    def short(self):
+    def short(self) -> Spans:
         """For a call that copies what the kernels read: segments of one chunk, half as long."""
         half = max(1, self.chunk // 2)
         return Spans(half, half, half)
 
-    def lists(self):
+    def lists(self) -> Spans:
         """For a call with tokens, classes or weights."""
         return self._replace(segment=self.listed)
 
@@ -70,15 +75,15 @@ class Sizes:
     longest: int
 
     @cached_property
-    def free_spans(self):
+    def free_spans(self) -> Spans:
         """The spans where no budget limits the scratch."""
         return self._spans(self.fitting, _LISTED_ROWS // max(1, self.batch))
 
-    def spans(self, reserve):
+    def spans(self, reserve: int) -> Spans:
         """The spans for `reserve` bytes of scratch."""
         return self._spans(reserve // self._each(_LISTED), self.free_spans.listed, reserve)
 
-    def _spans(self, chunk, listed, reserve=None):
+    def _spans(self, chunk: int, listed: int, reserve: int | None = None) -> Spans:
         # Powers of two, if not all of T.
         chunk = max(1, min(chunk, self.fitting, panel_steps(self.batch), self.longest, self.total))
         chunk = chunk if chunk == self.total else _power_of_two_below(chunk)
@@ -89,22 +94,22 @@ class Sizes:
         return Spans(chunk, *(max(chunk, min(steps, self.total)) for steps in (listed, segment)))
 
     @property
-    def _listing(self):
+    def _listing(self) -> int:
         return max(1, _LISTED_BYTES * self.batch)
 
-    def _each(self, listed):
+    def _each(self, listed: int) -> int:
         return self.per_step + listed * self._listing
 
-    def scratch(self):
+    def scratch(self) -> int:
         """Bytes of scratch where no budget limits them."""
         spans = self.free_spans
         return spans.chunk * self.per_step + spans.listed * self._listing
 
-    def least_scratch(self):
+    def least_scratch(self) -> int:
         """Bytes without which nothing can be done."""
         return min(self.scratch(), self._each(_LISTED))
 
-    def reserve(self, budget):
+    def reserve(self, budget: int) -> int:
         """Bytes of `budget` to set aside for scratch: at most a third of what can be spared.
 
         What is left for checkpoints and cached steps never shrinks as the budget grows. Less than
@@ -116,7 +121,7 @@ class Sizes:
             return -1
         return spare - max(spare - self.scratch(), min(2 * spare // 3, spare - least))
 
-    def budget(self, cache_bytes):
+    def budget(self, cache_bytes: int) -> int:
         """The least budget that leaves `cache_bytes` for checkpoints and cached steps."""
         least = least_feasible(self.total, self.state, self.step)
         more = max(0, cache_bytes - least)
@@ -124,7 +129,7 @@ class Sizes:
         return self.base + least + more + scratch
 
 
-def sizes(layers, readout, total, batch):
+def sizes(layers: Sequence[Layer], readout: Readout | None, total: int, batch: int) -> Sizes:
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of these layers."""
     shapes = tuple((layer.cell, layer.hidden, layer.inputs) for layer in layers)
     outputs = 0 if readout is None else readout.outputs
@@ -132,7 +137,9 @@ def sizes(layers, readout, total, batch):
 
 
 @lru_cache(maxsize=256)
-def _sizes(layers, outputs, item, total, batch):
+def _sizes(
+    layers: tuple[tuple[str, int, int], ...], outputs: int, item: int, total: int, batch: int
+) -> Sizes:
     matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
     units = panels = state = kept = fewest = 0
     for name, hidden, inputs in layers:

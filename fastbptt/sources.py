@@ -3,11 +3,16 @@
 A stretch of a C-contiguous array is passed on as a view; of any other it is copied into a panel.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+
 import numpy as np
 
 from . import arguments
 from .kernels.cpu.memory import writable
 from .kernels.cpu.recurrence import NO_IDS, NO_WEIGHTS
+from .typing import Array, DTypeLike
 
 NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
 
@@ -15,13 +20,13 @@ NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
 class Floats:
     """A float array of shape (T, B, features)."""
 
-    def __init__(self, values, panel_steps):
+    def __init__(self, values: Array, panel_steps: int):
         self.direct = values.flags.c_contiguous and values.flags.aligned
         self.values = writable(values) if self.direct else values
         shape = (panel_steps, *values.shape[1:])
         self._panel = None if self.direct else np.empty(shape, values.dtype)
 
-    def stretch(self, start, stop):
+    def stretch(self, start: int, stop: int) -> tuple[Array, Array]:
         """Rows start..stop and, since they are no tokens, no ids."""
         if self._panel is None:
             return self.values[start:stop], NO_IDS
@@ -33,7 +38,15 @@ class Floats:
 class Ids:
     """Integers of shape (T, B): classes 0..`classes`-1 wherever `counts` says that they count."""
 
-    def __init__(self, name, values, classes, dtype, counts, panel_steps):
+    def __init__(
+        self,
+        name: str,
+        values: Array,
+        classes: int,
+        dtype: DTypeLike,
+        counts: Callable[[int, int], Array],
+        panel_steps: int,
+    ):
         self.name = name
         self.values = values
         self.classes = classes
@@ -41,7 +54,7 @@ class Ids:
         self._nothing = NO_FLOATS[np.dtype(dtype)]
         self._panel = np.empty((panel_steps, values.shape[1]), np.int64)
 
-    def stretch(self, start, stop):
+    def stretch(self, start: int, stop: int) -> tuple[Array, Array]:
         """No floats, and the ids of rows start..stop; those that do not count are 0.
 
         Raises ValueError that names the position of a class that does not exist.
@@ -65,7 +78,7 @@ class Ids:
 _TINY = np.finfo(np.float64).tiny
 
 
-def counts(weights):
+def counts(weights: Array) -> Array:
     """Whether each loss weight is more than 0 for the kernels, which flush subnormal numbers."""
     return ~(np.abs(weights) < _TINY)
 
@@ -73,11 +86,11 @@ def counts(weights):
 class Weights:
     """Loss weights (T,) or (T, B), or None; float64 in the kernels."""
 
-    def __init__(self, values, batch, panel_steps):
+    def __init__(self, values: Array | None, batch: int, panel_steps: int):
         self.values = values
         self._panel = NO_WEIGHTS if values is None else np.empty((panel_steps, batch))
 
-    def stretch(self, start, stop):
+    def stretch(self, start: int, stop: int) -> Array:
         """Rows start..stop, (n, B), or an empty array for no weights."""
         if self.values is None:
             return NO_WEIGHTS
@@ -91,12 +104,12 @@ class Weights:
 class Lengths:
     """The lengths (B,) of the sequences; all T when None was given."""
 
-    def __init__(self, values, steps, batch):
+    def __init__(self, values: Array | None, steps: int, batch: int):
         self.given = values is not None
         self.values = np.full(batch, steps, np.int64)
-        if self.given:
+        if values is not None:
             self.values[:] = values
 
-    def live(self, start, stop):
+    def live(self, start: int, stop: int) -> Array:
         """Whether each (t, b) of the stretch lies within its sequence, (n, B)."""
         return np.arange(start, stop)[:, None] < self.values

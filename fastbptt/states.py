@@ -4,20 +4,26 @@ A user's state is an array (B, H) for a layer of one plane and a tuple of such a
 batch axis is left out where x leaves it out.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from . import arguments
+from .typing import Array, Layer, State
 
 
-def zeros(layers, batch):
+def zeros(layers: Sequence[Layer], batch: int) -> list[Array]:
     """The zero state of each layer."""
     return [np.zeros((layer.planes, batch, layer.hidden), layer.dtype) for layer in layers]
 
 
-def unpack(name, layer, state, batch, squeeze):
+def unpack(name: str, layer: Layer, state: State, batch: int, squeeze: bool) -> list[Array]:
     """Return the user's `state` of `layer` as a list with one new array (planes, B, H)."""
     if layer.planes == 1:
-        parts, names = (state,), (name,)
+        parts: Sequence[State] = (state,)
+        names: Sequence[str] = (name,)
     else:
         if not isinstance(state, (tuple, list)) or len(state) != layer.planes:
             raise TypeError(
@@ -32,7 +38,7 @@ def unpack(name, layer, state, batch, squeeze):
     return [values]
 
 
-def pack(layer, values, squeeze):
+def pack(layer: Layer, values: Sequence[Array], squeeze: bool) -> State:
     """Return new arrays in the user's form from a list with one array (planes, B, H)."""
     parts = tuple(plane[0].copy() if squeeze else plane.copy() for plane in values[0])
     return parts if layer.planes > 1 else parts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,9 @@ from . import arguments, inputs, losses, planning
 from .engine import propagate, stretches
 from .inputs import Call
 from .layers import Network
+from .memory import Plan
 from .sizes import panel_steps
+from .typing import Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,16 +31,24 @@ class Result:
 
     loss: float
     grad: Network
-    state: Any
-    grad_state: Any
-    grad_x: np.ndarray | None
-    plan: Any
+    state: State
+    grad_state: State
+    grad_x: Array | None
+    plan: Plan
 
 
 def evaluate(
-    network, x, y, loss="squared_error", *, weights=None, lengths=None, state=None,
-    reduction="sum", device=None,
-):  # fmt: skip
+    network: Network,
+    x: Array,
+    y: Any,
+    loss: Loss = "squared_error",
+    *,
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    reduction: Reduction = "sum",
+    device: str | None = None,
+) -> float:
     """Return the loss that `bptt` would return, as a float, without the gradient.
 
     Parameters are those of `bptt`. No state is kept over time.
@@ -56,9 +67,22 @@ def evaluate(
 
 
 def bptt(
-    network, x, y, loss="squared_error", *, weights=None, lengths=None, state=None, memory="full",
-    reduction="sum", input_grad=False, seed=None, t0=0, device=None, progress=None,
-):  # fmt: skip
+    network: Network,
+    x: Array,
+    y: Any,
+    loss: Loss = "squared_error",
+    *,
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    memory: Memory = "full",
+    reduction: Reduction = "sum",
+    input_grad: bool = False,
+    seed: int | None = None,
+    t0: int = 0,
+    device: str | None = None,
+    progress: Progress = None,
+) -> Result:
     """Return the loss of a network on a sequence and the gradient of it, by BPTT.
 
     Parameters
@@ -125,7 +149,7 @@ def bptt(
     return result
 
 
-def _progress(progress):
+def _progress(progress: Progress) -> tuple[ProgressCallback | None, Callable[[], object]]:
     """Return the callable to report to, or None, and what to call at the end."""
     if progress is None or progress is False:
         return None, lambda: None
@@ -138,7 +162,7 @@ def _progress(progress):
             ) from None
         bar = tqdm(unit="step", unit_scale=True)
 
-        def report(done, total):
+        def report(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 

@@ -1,7 +1,8 @@
 """The naive reference: NumPy float64, one time step after another, nothing of fastbptt imported.
 
 A layer is a dict: {"cell": "rnn", "activation": "tanh", "U": ..., "W": ..., "b": ...} or
-{"cell": "lstm", "U": ..., "W": ..., "b": ...}, and so on; a readout is {"V": ..., "c": ..., "activation": ...}
+{"cell": "lstm", "U": ..., "W": ..., "b": ...}, and so on; a readout is {"V": ..., "c": ...,
+"activation": ...}
 or None; a gradient is a dict of the same arrays. Time goes first: x is (T, B, I) or integer tokens
 (T, B), and everything has its batch axis. The state is (B, H), for an LSTM a pair of them.
 Another cell is another class in CELLS, and another kind of layer a function beside `forward`.

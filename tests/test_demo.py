@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastbptt import demo, demo_text, demo_training
+from fastbptt.commands import demo, demo_text, demo_training
 
 
 def test_every_printable_character_and_newline_survives_encoding():

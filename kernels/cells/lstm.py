@@ -1,4 +1,4 @@
-"""Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000): gates i, f, g, o."""
+"""Hochreiter and Schmidhuber (1997), forget gate by Gers et al. (2000): gates i, f, g, o."""
 
 from ..maths import like, sigmoid, tanh
 from .anatomy import CELLS, Cell

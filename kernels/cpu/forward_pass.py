@@ -19,7 +19,6 @@ The scratch of chunk k lies at parity k & 1.
 
 from ..access import itemsize
 from ..cells import CELLS
-from ..jit import inner
 from . import sweeps
 from .linear import project_part, project_rows
 from .products import PANEL_BYTES

@@ -1,29 +1,34 @@
 """`fastbptt info`: what this machine and installation offer, for a report beside any figure."""
 
+from __future__ import annotations
+
+import argparse
 import platform
+from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("numpy", "numba", "llvmlite", "matplotlib", "tqdm", "torch", "jax")
 
 
-def add_command(commands):
+def add_command(commands: Any) -> None:
     """Add `info` to the command line."""
     text = "CPU, vector width, caches, threads, GPU and versions"
     commands.add_parser("info", help=text, description=text + ".").set_defaults(run=run)
 
 
-def run(args):
+def run(args: argparse.Namespace) -> int:
     """Print the table."""
     for name, value in facts().items():
         print(f"{name:10} {value}")
     return 0
 
 
-def facts():
+def facts() -> dict[str, str]:
     """Return {name: text} of everything that a figure's reader may ask for."""
-    from .kernels.cpu import team
-    from .kernels.cpu.tile import VECTOR_BYTES
+    from ..kernels.cpu import team
+    from ..kernels.cpu.tile import VECTOR_BYTES
 
     return {
         "fastbptt": version("fastbptt") or "not installed",
@@ -37,7 +42,19 @@ def facts():
     }
 
 
-def version(package):
+def describe(threads: int) -> dict[str, Any]:
+    """Return what a kept result says about where it was measured: date, machine, versions."""
+    from ..kernels.cpu import team
+
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpus": team.available_cpus(),
+        **facts(),
+        "threads": threads,
+    }
+
+
+def version(package: str) -> str | None:
     """Return the installed version without importing the package, or None."""
     try:
         return metadata.version(package)
@@ -45,7 +62,7 @@ def version(package):
         return None
 
 
-def cpu_name():
+def cpu_name() -> str:
     """Return the processor's own name where the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
@@ -56,7 +73,7 @@ def cpu_name():
     return platform.processor() or platform.machine()
 
 
-def caches(folder="/sys/devices/system/cpu/cpu0/cache"):
+def caches(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> str:
     """Return the caches that the first CPU sees, where the system tells them."""
     found = []
     for index in sorted(Path(folder).glob("index*")):

@@ -6,11 +6,12 @@ import threading
 import time
 import tracemalloc
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from . import demo_text as text
+from . import options
+from .bar import Bar
 from .demo_training import CHUNK, new_network, sample, train
 
 EXACT_HIDDEN = 64
@@ -32,7 +33,9 @@ def add_command(commands):
     parser.add_argument("--steps", type=whole, default=10**6, help="of the exact gradient")
     parser.add_argument("--budget", default="64MB", help="memory of the exact gradient")
     parser.add_argument("--seed", type=parser.number(int, 0), default=0)
-    parser.add_argument("--out", type=Path, default=Path("demo.png"), help="where the picture goes")
+    parser.add_argument(
+        "--out", type=options.new_file, default="demo.png", help="where the picture goes"
+    )
     parser.set_defaults(run=lambda args: run(parser, args))
 
 
@@ -44,16 +47,10 @@ def run(parser, args):
         fb.plan(new_network(EXACT_HIDDEN, args.seed), args.steps, memory=args.budget)
     except ValueError as error:
         parser.error(f"argument --budget: {error}")
-    try:
-        import tqdm  # noqa: F401
+    if not options.has_extras("demo", "matplotlib", "tqdm"):
+        return 1
+    from .demo_picture import draw
 
-        from .demo_picture import draw
-    except ImportError as error:
-        print(f"fastbptt demo needs {error.name}: pip install 'fastbptt[cli]'", file=sys.stderr)
-        return 1
-    if not args.out.resolve().parent.is_dir():
-        print(f"fastbptt demo: no such folder: {args.out.resolve().parent}", file=sys.stderr)
-        return 1
     files, held_files = text.split(text.stdlib_files())
     train_ids, held_ids = text.read(files), text.read(held_files)
     if not len(held_ids):
@@ -174,34 +171,3 @@ def report_learning(learning):
     order1 = learning.baselines["order-1 model"]
     verdict = "below" if bits < order1 else "NOT below"
     print(f"  The LSTM is {verdict} the order-1 model ({bits - order1:+.2f} bits per character).")
-
-
-class Bar:
-    """A progress bar on stderr; where that is no terminal, a line every few seconds."""
-
-    def __init__(self, unit, total):
-        from tqdm import tqdm
-
-        shape = "{n:,.0f}/{total:,.0f} {unit} [{elapsed}<{remaining}{postfix}]"
-        self._bar = tqdm(
-            total=total,
-            unit=unit,
-            bar_format="  {percentage:3.0f}% |{bar:30}| " + shape,
-            mininterval=0.1 if sys.stderr.isatty() else 5,
-            leave=True,
-        )
-
-    def show(self, done, total, note=""):
-        """Show that much of the total as done."""
-        self._bar.total = total
-        if note:
-            self._bar.set_postfix_str(note, refresh=False)
-        self._bar.update(done - self._bar.n)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, *_):
-        if kind is None:
-            self._bar.update(self._bar.total - self._bar.n)
-        self._bar.close()

@@ -1,0 +1,90 @@
+"""Fit a long time series in a stated number of bytes, with NumPy alone.
+
+A river's level is what two stores let out: one in the soil that empties within a day, and one in
+the ground that takes three months. Whoever wants the level from the rain must therefore remember
+thousands of hours. The exact gradient goes back through all of them, from the last hour to the
+first; caching every step for it would take hundreds of megabytes, and here 8 MB do. Beside it, the
+same network learns by truncated gradients that see no further back than 100 hours.
+
+    python examples/river.py [--hours 500000] [--updates 200] [--budget 8MB]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from training import Adam, bar
+
+import fastbptt as fb
+from fastbptt.typing import Memory
+
+SOIL, GROUND = 24, 2000
+"""Hours in which each store lets out all but 1/e of its water."""
+
+
+def rain_and_level(hours: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the hourly rain (T, 1) and the level of the river (T, 1), both float32."""
+    rng = np.random.default_rng(seed)
+    wet = rng.random(hours) < 0.03  # it rains in one hour of 33
+    rain = np.where(wet, rng.exponential(1.0, hours), 0.0)
+    soil = ground = 0.0
+    level = np.empty(hours)
+    for t in range(hours):
+        soil += rain[t] - soil / SOIL
+        spill = max(0.0, soil - 1.0) / SOIL  # only a wet soil feeds the ground
+        soil -= spill
+        ground += spill - ground / GROUND
+        level[t] = soil / SOIL + ground / 50
+    level = (level - level.mean()) / level.std()
+    return rain[:, None].astype(np.float32), level[:, None].astype(np.float32)
+
+
+def new_network(hidden: int, seed: int) -> fb.Network:
+    """Return an LSTM whose units forget at rates from hours to months, as the task asks."""
+    layer = fb.LSTM.init(1, hidden, rng=seed)
+    forget = np.log(np.geomspace(10, 2 * GROUND, hidden))  # Tallec and Ollivier (2018)
+    layer.b[hidden : 2 * hidden] = forget
+    layer.b[:hidden] = -forget
+    return fb.Network(layer, fb.Readout.init(hidden, 1, rng=seed + 1))
+
+
+def fit(network: fb.Network, x: np.ndarray, y: np.ndarray, memory: Memory, updates: int) -> None:
+    """Take `updates` steps of Adam, each along a gradient through the whole series."""
+    adam = Adam(network)
+    for update in bar(range(updates), str(memory)):
+        r = fb.bptt(network, x, y, memory=memory, reduction="mean")
+        adam.update(r.grad, rate=0.02 * (1 - update / updates))
+
+
+def main(arguments: list[str] | None = None) -> tuple[float, float, float]:
+    """Fit and report; returns the error on unseen years: untrained, exact, truncated."""
+    parser = argparse.ArgumentParser(description="Fit a long time series in a few megabytes.")
+    parser.add_argument("--hours", type=int, default=500_000)
+    parser.add_argument("--updates", type=int, default=200)
+    parser.add_argument("--hidden", type=int, default=16)
+    parser.add_argument("--budget", default="8MB")
+    parser.add_argument("--window", type=int, default=100, help="hours of the truncated gradients")
+    args = parser.parse_args(arguments)
+
+    x, y = rain_and_level(args.hours, seed=0)
+    unseen = rain_and_level(max(args.hours // 4, 5 * GROUND), seed=1)
+    network, truncated = new_network(args.hidden, seed=2), new_network(args.hidden, seed=2)
+    full, plan = fb.plan(network, len(x)), fb.plan(network, len(x), memory=args.budget)
+    print(f"{len(x):,} hours of rain and river: {len(x) / 8766:.0f} years.")
+    print(f"Every step cached would be {full.peak_bytes / 1e6:,.0f} MB. Within {args.budget}:\n")
+    print(plan, "\n", flush=True)
+
+    untrained = fb.evaluate(network, *unseen, reduction="mean")
+    fit(network, x, y, args.budget, args.updates)
+    fit(truncated, x, y, fb.Truncated(args.window, args.window), args.updates)
+    exact, short = (fb.evaluate(n, *unseen, reduction="mean") for n in (network, truncated))
+    print(f"Squared error on {len(unseen[0]):,} other hours, a part of the level's variance:")
+    print(f"  untrained                                  {untrained:.3f}")
+    print(f"  after {args.updates} exact gradients                  {exact:.3f}")
+    print(f"  after {args.updates} truncated at {args.window} hours           {short:.3f}")
+    return untrained, exact, short
+
+
+if __name__ == "__main__":
+    main()

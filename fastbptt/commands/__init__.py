@@ -1,0 +1,1 @@
+"""The commands of `fastbptt`: one file each, with its picture beside it."""

@@ -1,0 +1,75 @@
+"""What several commands take: the sizes of a network, a file to write, the extras that draw."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ..layers import Network
+
+CELLS = {"rnn": "RNN", "lstm": "LSTM"}
+
+
+def add_network(
+    parser: Any, *, batch: int, inputs: int, hidden: int, outputs: int, cell: str = "lstm"
+) -> None:
+    """Add the sizes of a network, with these defaults."""
+    whole = parser.number(int, 1)
+    group = parser.add_argument_group("network")
+    group.add_argument("--cell", choices=CELLS, default=cell, help=f"default: {cell}")
+    for flag, name, default in (
+        ("-B", "batch", batch),
+        ("-I", "inputs", inputs),
+        ("-H", "hidden", hidden),
+        ("-O", "outputs", outputs),
+    ):
+        text = f"default: {default}"
+        group.add_argument(flag, f"--{name}", type=whole, default=default, help=text)
+    group.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+
+
+def network(args: argparse.Namespace, seed: int | None = None) -> Network:
+    """Return a network of those sizes with fresh weights."""
+    import fastbptt as fb
+
+    kind = getattr(fb, CELLS[args.cell])
+    layer = kind.init(args.inputs, args.hidden, rng=seed, dtype=args.dtype)
+    head = None if seed is None else seed + 1
+    return fb.Network(layer, fb.Readout.init(args.hidden, args.outputs, rng=head, dtype=args.dtype))
+
+
+def new_file(text: str) -> Path:
+    """Return the path, which must lie in an existing folder: what a run ends with is kept."""
+    path = Path(text)
+    if not path.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {path.resolve().parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"is a folder: {text!r}")
+    return path
+
+
+def has_extras(command: str, *packages: str) -> bool:
+    """Whether the packages can be imported; if not, say what to install."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            text = f"fastbptt {command} needs {package}: pip install 'fastbptt[cli]'"
+            print(text, file=sys.stderr)
+            return False
+    return True
+
+
+def between(network: Network, steps: int, batch: int, rows: Any, count: int = 80) -> list[Any]:
+    """Return the plans of budgets between the least and full caching, for a curve."""
+    import fastbptt as fb
+
+    least, most = rows[-1].peak_bytes, rows[0].peak_bytes
+    budgets = {max(least, int(budget)) for budget in np.geomspace(least, most, count)[1:-1]}
+    return [fb.plan(network, steps, batch, memory=budget) for budget in sorted(budgets)]

@@ -1,0 +1,75 @@
+"""`fastbptt reach`: how far back the gradient of a saved network reaches on given data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import options
+
+LOSSES = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+"""The loss that goes with a readout, if none is named."""
+
+
+def add_command(commands: Any) -> None:
+    """Add `reach` to the command line."""
+    parser = commands.add_parser(
+        "reach",
+        help="how far back the gradient of a saved network reaches: which k2 to take",
+        description="The mean norm of the derivative of a loss by the state so many steps before, "
+        "its decay, and the k2 beyond which less than a given share of the gradient lies. Arrays "
+        "are laid out as for fastbptt.bptt: time first.",
+    )
+    whole = parser.number(int, 1)
+    parser.add_argument("network", metavar="NETWORK.npz", help="written by network.save(path)")
+    parser.add_argument("x", metavar="X.npy", help="(T, B, I), (T, I), or integer tokens")
+    parser.add_argument("y", metavar="Y.npy", help="targets: (T, B, O), (T, O), or classes")
+    names = ("squared_error", "cross_entropy", "binary_cross_entropy")
+    text = "default: what goes with the readout"
+    parser.add_argument("--loss", choices=names, help=text)
+    parser.add_argument("--share", type=float, default=0.01, help="that may be lost; default: 0.01")
+    parser.add_argument("--max-lag", type=whole, help="default: 1000, or half of x if less")
+    parser.add_argument("--samples", type=whole, default=64, help="losses to draw; default: 64")
+    parser.add_argument("--seed", type=parser.number(int, 0), default=0)
+    parser.add_argument("--out", type=options.new_file, metavar="PICTURE.png", help="draw it")
+    parser.set_defaults(run=lambda args: run(parser, args))
+
+
+def run(parser: Any, args: argparse.Namespace) -> int:
+    """Print the table, and draw it if asked to."""
+    import fastbptt as fb
+
+    try:
+        network = fb.load(args.network)
+        if not isinstance(network, fb.Network) or network.readout is None:
+            raise ValueError(f"{args.network!r} must hold a Network with a readout")
+        x, y = (_array(path) for path in (args.x, args.y))
+        loss = args.loss or LOSSES.get(network.readout.activation, "squared_error")
+        if args.out is not None and not options.has_extras("reach --out", "matplotlib"):
+            return 1
+        reach = fb.gradient_reach(
+            network, x, y, loss, share=args.share, max_lag=args.max_lag, samples=args.samples,
+            seed=args.seed,
+        )  # fmt: skip
+    except (OSError, ValueError, TypeError) as error:
+        parser.error(str(error))
+    print(reach)
+    if args.out is not None:
+        from .reach_picture import draw
+
+        draw(args.out, reach, f"{Path(args.network).name} on {Path(args.x).name}, {loss}")
+        print(f"Picture: {args.out}")
+    return 0
+
+
+def _array(path: str) -> Any:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError):
+        raise ValueError(f"{path!r} must be a whole .npy file of numbers") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path!r} must be an .npy file of one array")
+    return array

@@ -1,0 +1,90 @@
+"""How the pictures of all commands look: Okabe and Ito's colours on white, quiet axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+# Told apart with any colour vision.
+BLUE, SKY, GREEN, AMBER = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+ORANGE, PURPLE, GREY = "#D55E00", "#CC79A7", "#555555"
+
+
+def canvas(title: str, columns: int, width: float = 6.0) -> tuple[Figure, list[Any]]:
+    """Return a figure and its axes, side by side, each that many inches wide."""
+    figure = Figure(figsize=(width * columns, 5), dpi=120, layout="constrained", facecolor="white")
+    figure.suptitle(title, fontsize=11)
+    every = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in every:
+        axes.grid(color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, every
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the picture as a PNG."""
+    figure.savefig(path, format="png")
+
+
+def plain_numbers(axis: Any) -> None:
+    """Ticks as ordinary numbers: 1,000, not 10^3."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+
+
+def bytes_axis(axis: Any, ratio: float) -> None:
+    """Ticks of a logarithmic axis as bytes; `ratio`: of its ends."""
+    axis.set_major_locator(LogLocator(subs=_ticks(ratio)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short_bytes(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _ticks(ratio: float) -> tuple[float, ...]:
+    return (1, 1.5, 2, 3, 5, 7) if ratio < 10 else (1, 2, 5) if ratio < 100 else (1,)
+
+
+def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
+    """Draw the time factor of plans against their peak bytes, and name those of `rows`."""
+    plans = sorted([*rows, *between], key=lambda plan: plan.peak_bytes)
+    memory = [plan.peak_bytes for plan in plans]
+    axes.plot(memory, [plan.time_factor for plan in plans], color=GREEN, linewidth=1.2)
+    for plan in rows:
+        point = plan.peak_bytes, plan.time_factor
+        axes.plot(*point, color=GREEN, marker="o")
+        full = plan.recomputes == 0
+        axes.annotate(
+            f"{_RECOMPUTES[plan.recomputes]}\n{short_bytes(plan.peak_bytes)}",
+            point,
+            (8, -8) if full else (8, 8),
+            textcoords="offset points",
+            ha="right" if full else "left",
+            va="top" if full else "bottom",
+            fontsize=9,
+            color=GREEN,
+        )
+    axes.set_xscale("log")
+    bytes_axis(axes.xaxis, memory[-1] / memory[0])
+    axes.margins(x=0.12, y=0.22)
+    axes.set_xlabel("peak memory")
+    axes.set_ylabel("time factor (1 = nothing recomputed)")
+
+
+def this_run(axes: Any, plan: Any, text: str) -> None:
+    """Mark one plan in the frontier, and say in the corner that it leaves free what it is."""
+    point = plan.peak_bytes, plan.time_factor
+    axes.plot(*point, color=ORANGE, marker="D", markersize=8, linestyle="none", label=text)
+    axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
+
+
+_RECOMPUTES = ("every step cached", "one recompute", "two recomputes", "three recomputes")
+
+
+def short_bytes(count: float) -> str:
+    """Bytes in three digits."""
+    for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= 0.9995 * power:
+            return f"{count / power:.3g} {unit}"
+    return f"{count:.3g} B"

@@ -1,0 +1,366 @@
+"""gradient_reach: how far back a loss's gradient reaches, and so which k2 `Truncated` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import arguments, calls, inputs, losses
+from .inputs import Call
+from .layers import RNN, Network
+from .sizes import panel_steps
+from .sources import counts
+from .training import bptt
+from .typing import Array, Loss, State
+
+_DEFAULT_LAG = 1000
+_EACH = 32  # lags beyond which their distance grows, to 5%
+_FAINT = 1e-6  # of the largest norm: the decay is fitted where more is left
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How much of a loss's gradient reaches how far back; str() is a table.
+
+    Attributes
+    ----------
+    lags : (K,) integers from 0 to the longest lag: each up to 50, then about 5% apart
+    norms : (K,) float64, the norm of dL_t/d(state after x[t - lag]), its mean over the losses
+    low, high : (K,) float64, the 10th and the 90th percentile of the same
+    beyond : (K,) float64, the share of the gradient that a window of `lag` steps leaves out
+    decay : the factor by which the norm shrinks in a step, fitted to the later lags
+    k2 : the fewest steps beyond which less than `share` of the gradient lies; None if that is
+        more than the longest lag, or if the norms do not shrink
+    share : as given
+    losses : over how many losses the mean was taken
+    """
+
+    lags: Array
+    norms: Array
+    low: Array
+    high: Array
+    beyond: Array
+    decay: float
+    k2: int | None
+    share: float
+    losses: int
+
+    @property
+    def time_constant(self) -> float:
+        """Steps in which the norm shrinks to 1/e; infinite if it does not shrink."""
+        if self.decay == 0:
+            return 0.0
+        return float("inf") if self.decay >= 1 else float(-1 / np.log(self.decay))
+
+    @property
+    def verdict(self) -> str:
+        """What to take as k2, in a sentence."""
+        if self.k2 is not None:
+            return f"k2 = {self.k2:,}: less than {self.share:.3g} of the gradient lies beyond"
+        if not np.any(self.norms):
+            return "no k2: these losses have no gradient"
+        if self.decay >= 1:
+            return "no k2: the norms do not shrink with the lag"
+        if np.isnan(self.norms).any():
+            return "no k2: some norms are not numbers"
+        longest = self.lags[-1]
+        return f"no k2 of up to {longest:,} steps will do: {self.beyond[-1]:.3g} lies beyond"
+
+    def __str__(self) -> str:
+        """A table of some lags, the decay and k2."""
+        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
+        lines = [f"{'lag':>9}  {'mean norm of dL/dh':>18}  {'share beyond':>12}"]
+        for index in sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted}):
+            if index < len(self.lags):
+                row = f"{self.lags[index]:>9,}  {self.norms[index]:>18.4g}"
+                lines.append(f"{row}  {self.beyond[index]:>12.4g}")
+        constant = f"time constant {self.time_constant:,.4g} steps"
+        lines.append(f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses")
+        return "\n".join([*lines, self.verdict])
+
+
+def gradient_reach(
+    network: Network,
+    x: Array,
+    y: Array | None,
+    loss: Loss = "squared_error",
+    *,
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    share: float = 0.01,
+    max_lag: int | None = None,
+    samples: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+) -> Reach:
+    """Measure how far back in time the gradient of a single loss reaches.
+
+    For losses L_t drawn at random it follows dL_t/dh_{t-lag} back, lag by lag, and takes the mean
+    of its norm. With the window k2, `Truncated` keeps the lags 0 to k2 - 1 of a loss at the end of
+    the window, so the sum of the norms from lag k2 on, over that of all, says what is lost. Beyond
+    the longest lag measured the norms are taken to go on with the fitted decay. Where k1 > 1, a
+    window of k2 + k1 - 1 gives every loss as many steps.
+
+    dL/dh is the derivative by the whole state, taken as one vector: s of an RNN, (s, c) of an
+    LSTM. It is the norm that vanishes or explodes in Bengio, Simard and Frasconi (1994).
+
+    Parameters
+    ----------
+    network, x, y, loss, weights, lengths, state, device : those of `bptt`; positions of weight 0
+        are not drawn. A callable loss is asked for single time steps
+    share : what may be lost, between 0 and 1
+    max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
+        losses that have as many steps before them are drawn
+    samples : how many losses to draw; all, if there are no more
+    seed : of the draw
+
+    Returns
+    -------
+    Reach with .lags .norms .low .high .beyond .decay .time_constant .k2; str() is a table
+
+    Raises
+    ------
+    ValueError, TypeError : a wrong argument, before any work
+
+    Costs one run over x and, for each lag, about a forward and a backward step of `samples`
+    sequences; no h is held for all T.
+    """
+    call = Call(inputs.network(network).layer, x, state, lengths, device)
+    _check_loss(network, call, y, loss, weights)
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
+    samples = arguments.integer("samples", samples, 1)
+    seed = arguments.integer("seed", seed, 0)
+    longest = int(call.lengths.values.max(initial=0))
+    if max_lag is None:
+        max_lag = max(1, min(_DEFAULT_LAG, longest // 2))
+    max_lag = arguments.integer("max_lag", max_lag, 1)
+    if max_lag >= longest:
+        raise ValueError(
+            f"max_lag={max_lag} needs a sequence of more steps than that; the longest of x "
+            f"has {longest}"
+        )
+    times, rows = _draw(call, weights, max_lag, samples, np.random.default_rng(seed))
+
+    started, dh = _run_to(network, call, y, loss, weights, state, times, rows, max_lag)
+    lags = _grid(max_lag)
+    log_norms = _follow(network, call, times, rows, lags, started, dh)
+    return _summary(lags, log_norms, float(share))
+
+
+def _check_loss(
+    network: Network, call: Call, y: Array | None, loss: Loss, weights: Array | None
+) -> None:
+    spans = call.spans(network.readout).short()
+    chain = call.chain(spans, panel_steps(call.B) < call.T)
+    losses.stage(network, call, y, loss, weights, "sum", spans, chain, several=False)
+    chain.release()
+
+
+def _draw(
+    call: Call, weights: Array | None, max_lag: int, samples: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Times and sequences of the losses, in order of time."""
+    last = call.lengths.values
+    if weights is None:
+        room = np.maximum(last - max_lag, 0)
+        ends = np.cumsum(room)
+        drawn = rng.choice(ends[-1], min(samples, ends[-1]), replace=False)
+        rows = np.searchsorted(ends, drawn, side="right")
+        times = max_lag + drawn - (ends - room)[rows]
+    else:
+        counted = counts(weights).reshape(call.T, -1)[max_lag:]
+        counted = counted & call.lengths.live(max_lag, call.T)
+        found = np.flatnonzero(counted)
+        if not len(found):
+            raise ValueError(
+                f"weights must not be 0 at all losses with max_lag={max_lag} steps before them"
+            )
+        drawn = rng.choice(found, min(samples, len(found)), replace=False)
+        times, rows = max_lag + drawn // call.B, drawn % call.B
+    order = np.argsort(times, kind="stable")
+    return times[order], rows[order]
+
+
+def _run_to(
+    network: Network,
+    call: Call,
+    y: Array | None,
+    loss: Loss,
+    weights: Array | None,
+    state: State | None,
+    times: Array,
+    rows: Array,
+    max_lag: int,
+) -> tuple[State, Array]:
+    """Run once over x: the state `max_lag` steps before each loss, and dL/dh at the loss."""
+    layer = network.layer
+    now = _map(lambda s: s[None], state) if call.squeeze and state is not None else state
+    started: dict[int, State] = {}
+    dh = np.empty((len(times), layer.outputs), layer.dtype)
+    at, starts, stops = 0, times - max_lag + 1, times + 1
+    for stop in np.unique(np.concatenate([starts, stops])).tolist():
+        given = np.clip(call.lengths.values - at, 0, stop - at)
+        h, now = calls.run(layer, call.x[at:stop], now, keep="last", lengths=given)
+        at = stop
+        for sample in np.flatnonzero(starts == stop):
+            started[int(sample)] = _map(lambda s, row=rows[sample]: s[row], now)
+        here = np.flatnonzero(stops == stop)
+        if len(here):
+            dh[here] = _derivative(network, call, y, loss, weights, h, stop - 1)[rows[here]]
+    return _map(lambda *s: np.stack(s), *(started[i] for i in range(len(times)))), dh
+
+
+def _derivative(
+    network: Network,
+    call: Call,
+    y: Array | None,
+    loss: Loss,
+    weights: Array | None,
+    h: Array,
+    t: int,
+) -> Array:
+    """dL_t/dh_t of all sequences, (B, H).
+
+    It is the gradient by the input of a layer that hands its input on: s = 1 x + 0 s'.
+    """
+    H, dtype = h.shape[1], h.dtype
+    same = RNN(np.eye(H, dtype=dtype), np.zeros((H, H), dtype), np.zeros(H, dtype), "identity")
+    chosen = loss
+    if callable(loss):
+
+        def chosen(h: Array, y: Array, start: int) -> tuple[float, Array]:
+            return loss(h, y, t)
+
+    live = (t < call.lengths.values).astype(int) if call.lengths.given else None
+    r = bptt(
+        Network(same, network.readout),
+        h if call.squeeze else h[None],
+        None if y is None else y[t : t + 1],
+        chosen,
+        weights=None if weights is None else weights[t : t + 1],
+        lengths=int(live[0]) if call.squeeze and live is not None else live,
+        input_grad=True,
+    )
+    assert r.grad_x is not None
+    return r.grad_x if call.squeeze else r.grad_x[0]
+
+
+def _grid(max_lag: int) -> Array:
+    lags = [0]
+    while lags[-1] < max_lag:
+        lags.append(min(max_lag, lags[-1] + max(1, (lags[-1] - _EACH) // 20 + 1)))
+    return np.array(lags)
+
+
+def _follow(
+    network: Network,
+    call: Call,
+    times: Array,
+    rows: Array,
+    lags: Array,
+    started: State,
+    dh: Array,
+) -> Array:
+    """The logarithms of the norms, (lags, losses): the losses side by side as one batch.
+
+    Only the states at the lags are kept; the steps between two lags are run again on the way back.
+    """
+    layer = network.layer
+
+    def between(near: int, far: int) -> Array:
+        steps = np.arange(1 - far, 1 - near)[:, None] + times
+        return call.x[steps, rows]
+
+    pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
+    states = [started]
+    for near, far in pairs[:0:-1]:
+        states.append(calls.run(layer, between(near, far), states[-1], keep="last")[1])
+
+    norms = [_norms(dh)]
+    logs = [_log(norms[0])]
+    pulse, carry = _scaled(dh, norms[0]), None
+    for near, far in pairs:
+        h, _, cache = calls.forward(layer, between(near, far), states.pop())
+        given = np.zeros_like(h)
+        if near == 0:
+            given[-1] = pulse
+        carry = calls.backward(cache, given, carry, input_grad=False).state
+        # The way back is linear in what it carries, so scaling keeps it from under- and overflow.
+        length = _norms(carry)
+        carry = _map(lambda part, length=length: _scaled(part, length), carry)
+        logs.append(logs[-1] + _log(length))
+    return np.array(logs)
+
+
+def _map(function: Callable[..., Array], *states: State) -> State:
+    """Apply a function to each array of the state, whatever its form."""
+    if isinstance(states[0], tuple):
+        return tuple(_map(function, *parts) for parts in zip(*states, strict=True))
+    return function(*states)
+
+
+def _parts(state: State) -> Iterator[Array]:
+    if isinstance(state, tuple):
+        for part in state:
+            yield from _parts(part)
+    else:
+        yield state
+
+
+def _norms(state: State) -> Array:
+    """The norm of each sequence's whole state."""
+    return np.sqrt(sum(np.square(part, dtype=float).sum(axis=1) for part in _parts(state)))
+
+
+def _scaled(part: Array, length: Array) -> Array:
+    usable = np.isfinite(length) & (length > 0)
+    return (part / np.where(usable, length, 1)[:, None]).astype(part.dtype)
+
+
+def _log(length: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(length)
+
+
+def _summary(lags: Array, log_norms: Array, share: float) -> Reach:
+    with np.errstate(over="ignore", under="ignore"):
+        each = np.exp(log_norms)
+        norms = each.mean(axis=1)
+        low, high = np.quantile(each, (0.1, 0.9), axis=1)
+    decay = _decay(lags, norms)
+    every = np.arange(lags[-1] + 1)
+    logs = np.maximum(_log(norms), -1e6)  # of 0, a number still
+    with np.errstate(under="ignore"):
+        dense = np.exp(np.interp(every, lags, logs))
+        tail = 0.0
+        if norms[-1] > 0:
+            tail = norms[-1] * decay / (1 - decay) if decay < 1 else np.inf
+    left = np.cumsum(dense[::-1])[::-1] + tail
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beyond = np.where(np.isinf(left), 1.0, left / left[0])
+    enough = np.flatnonzero(beyond[1:] < share)
+    return Reach(
+        lags=lags,
+        norms=norms,
+        low=low,
+        high=high,
+        beyond=beyond[lags],
+        decay=decay,
+        k2=int(enough[0]) + 1 if len(enough) else None,
+        share=share,
+        losses=log_norms.shape[1],
+    )
+
+
+def _decay(lags: Array, norms: Array) -> float:
+    """The factor a step of the exponential that fits the later half of the lags that matter."""
+    present = norms > _FAINT * norms.max()
+    last = lags[present].max(initial=0)
+    used = present & (lags >= last // 2) & (norms > 0)
+    if np.count_nonzero(used) < 2:  # it is gone after a step
+        return float(norms[1] / norms[0]) if norms[0] > 0 else float("nan")
+    return float(np.exp(np.polyfit(lags[used], np.log(norms[used]), 1)[0]))

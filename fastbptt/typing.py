@@ -1,0 +1,56 @@
+"""The words that signatures use. All of them are for reading and for type checkers alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .layers import Recurrent
+    from .memory import Checkpointed, Full, Truncated
+
+Array: TypeAlias = np.ndarray
+"""A NumPy array. Which axes it has, and of which dtype, its docstring says."""
+
+DType: TypeAlias = "np.dtype[Any]"
+"""float32 or float64, as NumPy's own object."""
+
+DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
+"""float32 or float64, in any form that `numpy.dtype` takes."""
+
+Shape: TypeAlias = "tuple[int | str, ...]"
+"""Sizes; a letter stands for an axis of any size."""
+
+Layer: TypeAlias = "Recurrent"
+"""What a Network has as its layer, and what forward and run take."""
+
+State: TypeAlias = Union[Array, "tuple[State, ...]"]
+"""RNN: an array (B, H); LSTM: a pair (s, c) of those."""
+
+Policy: TypeAlias = "Full | Checkpointed | Truncated"
+"""What a `memory=` argument stands for."""
+
+Memory: TypeAlias = "str | int | Policy"
+"""What `memory=` takes: "full", a budget as text or an int of bytes, or a policy."""
+
+LossName: TypeAlias = Literal["squared_error", "cross_entropy", "binary_cross_entropy"]
+
+LossFunction: TypeAlias = Callable[[Array, Any, int], "tuple[float, Array]"]
+"""`loss(h, y, start) -> (value, dh)`, for the stretch of time that begins at start."""
+
+Loss: TypeAlias = "LossName | LossFunction"
+Reduction: TypeAlias = Literal["sum", "mean"]
+Activation: TypeAlias = Literal["tanh", "sigmoid", "relu", "identity"]
+ReadoutActivation: TypeAlias = Literal["identity", "sigmoid", "tanh", "softmax"]
+
+ProgressCallback: TypeAlias = Callable[[int, int], object]
+"""Told (done_steps, total_steps)."""
+
+Progress: TypeAlias = "bool | ProgressCallback | None"
+Seed: TypeAlias = "int | np.random.Generator | None"
+Path: TypeAlias = "str | os.PathLike[str]"
+Action: TypeAlias = "tuple[Any, ...]"
+"""A step of a schedule: its name and its times; see `fastbptt.schedule`."""

@@ -1,0 +1,80 @@
+"""Each example runs, at a small size, and does what it says."""
+
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastbptt as fb
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def from_its_folder(monkeypatch, tmp_path):
+    """Scripts find what lies beside them; what they write goes elsewhere."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in ("training", *(path.stem for path in EXAMPLES.glob("*.py"))):
+        sys.modules.pop(name, None)
+
+
+def test_the_river_is_fitted_within_its_budget(capsys):
+    from river import main
+
+    untrained, exact, truncated = main(["--hours=40000", "--updates=120", "--budget=3MB"])
+    assert exact < 0.6 * untrained
+    assert exact < 0.7 * truncated  # 100 hours do not tell the level of a store of 2,000
+    out = capsys.readouterr().out
+    assert "recomputes          1" in out
+    assert f"{exact:.3f}" in out
+
+
+def test_the_amplifier_is_learnt_by_an_exact_gradient_in_less_memory(capsys, tmp_path):
+    from amplifier import main
+
+    wav = tmp_path / "notes.wav"
+    before, after = main(
+        ["--seconds=1.5", "--updates=100", "--hidden=8", "--budget=2MB", f"--wav={wav}"]
+    )
+    assert after < 0.17 < before  # 0.18 is what the best linear filter of 64 taps leaves
+    assert "recomputes          1" in capsys.readouterr().out
+    with wave.open(str(wav)) as file:
+        assert (file.getframerate(), file.getnframes()) == (48_000, 3 * 72_000)
+
+
+def test_the_amplifiers_clipper_is_solved_to_its_equation():
+    from amplifier import amplifier
+
+    slow = amplifier(np.full(48_000 * 4, 0.5))
+    assert abs(slow[-1]) < 1e-6  # the coupling capacitor lets nothing constant through
+    loud = amplifier(np.sin(np.arange(48_000) * 0.1))
+    assert np.isfinite(loud).all()
+    assert 0.3 < np.abs(loud[24_000:]).max() < 0.7  # volts: a diode's
+
+
+def test_online_learning_follows_a_change_in_little_memory(capsys):
+    from stream import CHUNK, main
+
+    result = main(["--steps=150000", "--hidden=24"])
+    assert result["before the change"] < 0.6 * result["in the first hundredth"]
+    assert result["at the end"] < 0.8 * result["just after it"]
+    assert result["at the end"] < 0.8 * result["at the end, had it stopped learning"]
+    assert result["peak"] < 150_000 * 8 * 4  # the file
+    assert f"{CHUNK:,}" in capsys.readouterr().out
+
+
+def test_the_optimiser_of_the_examples_descends():
+    from training import Adam
+
+    x = np.random.default_rng(0).standard_normal((50, 3), dtype="float32")
+    network = fb.Network(fb.RNN.init(3, 4, rng=0), fb.Readout.init(4, 3, rng=1))
+    adam, losses = Adam(network), []
+    for _ in range(30):
+        r = fb.bptt(network, x, x)
+        losses.append(r.loss)
+        adam.update(r.grad, rate=0.02)
+    assert losses[-1] < 0.7 * losses[0]
