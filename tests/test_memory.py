@@ -26,6 +26,9 @@ def compiled():
                 for memory in ("full", fb.Checkpointed(segment=1), fb.Truncated(1, 2)):
                     fb.bptt(p.network, p.x, p.y, memory=memory, input_grad=not tokens)
             fb.bptt(p.network, p.x, None, lambda h, y, start: (0.0, h))
+    for dtype in ("float32", "float64"):
+        p = make_problem("rnn-tanh", (5000, 1, 3, 4, 2), dtype)  # more than a panel
+        fb.bptt(p.network, p.x, p.y)
     for loss, readout in (("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")):
         p = make_problem("lstm", (3, 2, 3, 4, 2), "float32", loss, readout)
         fb.bptt(p.network, p.x, p.y, loss)
