@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .training import bptt as bptt, evaluate as evaluate
 
 _HOMES = {
+    "compound": ("Bidirectional", "Stack"),
     "layers": ("GRU", "LSTM", "RNN", "Network", "Readout", "load"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import numpy as np
 
 from . import arguments, inputs, states
-from .chain import Chain, Leaf
-from .engine import backward_stretches, stretches
+from .chain import Leaf
+from .compound import rebuilt, shaped
 from .inputs import Call
-from .kernels.cpu.recurrence import Head, no_head
+from .kernels.cpu.recurrence import Head
 from .layers import Network
+from .passage import Passage
 from .sizes import panel_steps
-from .sources import Floats
 from .typing import Array, Layer, State
 
 
@@ -23,35 +23,35 @@ class Gradient:
     """What `backward` returns; each part has the type and shape of what it is the gradient of.
 
     `x` and `deltas` are None where they were not asked for; `deltas` (T, B, G*H) are dL/d(the
-    pre-activations).
+    pre-activations), a Stack's a tuple of those and a Bidirectional's a pair.
     """
 
     layer: Layer
     x: Array | None
     state: State
-    deltas: Array | None
+    deltas: Any
 
 
 class Cache:
     """What `forward` keeps for one `backward`. It refers to x, which must not change meanwhile."""
 
-    def __init__(self, call: Call, chain: Chain, leaf: Leaf):
+    def __init__(self, call: Call, passage: Passage, leaves: list[Leaf]):
         self._call: Any = call
-        self._chain: Any = chain
-        self._leaf: Any = leaf
+        self._passage: Any = passage
+        self._leaves: Any = leaves
 
-    def _take(self, keep: bool) -> tuple[Call, Chain, Leaf]:
-        if self._leaf is None:
+    def _take(self, keep: bool) -> tuple[Call, Passage, list[Leaf]]:
+        if self._leaves is None:
             raise ValueError(
                 "cache was consumed by an earlier backward(); pass keep=True there to use it again"
             )
-        parts = self._call, self._chain, self._leaf
+        parts = self._call, self._passage, self._leaves
         if not keep:
-            self._call = self._chain = self._leaf = None
+            self._call = self._passage = self._leaves = None
         return parts
 
     def __repr__(self) -> str:
-        return "Cache(consumed)" if self._leaf is None else f"Cache({self._call.layer!r})"
+        return "Cache(consumed)" if self._leaves is None else f"Cache({self._call.layer!r})"
 
 
 def forward(
@@ -67,11 +67,12 @@ def forward(
 
     Parameters
     ----------
-    layer : RNN or LSTM
+    layer : RNN, GRU, LSTM, Stack or Bidirectional
     x : (T, B, I) array of the layer's dtype, or integer tokens (T, B); B may be left out
-    state : the state before x[0]; zero by default. RNN: (B, H); LSTM: a pair (s, c) of those
+    state : the state before x[0]; zero by default. RNN, GRU: (B, H); LSTM: a pair (s, c) of those;
+        Stack, Bidirectional: a tuple of their layers' states
     lengths : (B,) integers; sequence b counts only for t < lengths[b], `h` is 0 later
-    seed : for dropout; of no use to these layers
+    seed : for a Stack's dropout
     device : None, "cpu"
 
     Returns
@@ -84,20 +85,14 @@ def forward(
     ------
     ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
     """
-    inputs.check_dropout(seed, 0)
-    call = Call(layer, x, state, lengths, device)
-    sizes, spans = call.sizes(), call.spans()
-    chain, source = call.chain(spans, panel_steps(call.B) < call.T), call.source(spans.segment)
-    numbers = (call.T * sizes.step + sizes.state) // layer.dtype.itemsize
-    memory = chain.workspace.empty(numbers, layer.dtype)
-    leaf = Leaf(memory, chain.recurrences, call.T)
-    h = np.empty((call.T, call.B, layer.outputs), layer.dtype)
-    chain.set_state(call.initial)
-    chain.begin(leaf, 0)
-    for a, b in stretches(0, call.T, spans.segment):
-        chain.fill(leaf, source, a, b, h[a:b])
-    chain.end(leaf)
-    return call.out(h), call.pack(chain.state()), Cache(call, chain, leaf)
+    call = Call(layer, x, state, lengths, device, seed=seed, drops=True)
+    sizes, passage = call.sizes(), Passage(call, call.spans(), panel_steps(call.B) < call.T)
+    step, first = sizes.whole_step or sizes.step, sizes.whole_state or sizes.state
+    numbers = (call.T * step + first) // layer.dtype.itemsize
+    leaves = passage.leaves(passage.workspace.empty(numbers, layer.dtype))
+    h = call.outputs()
+    passage.forward(h, leaves)
+    return call.out(h), call.pack(passage.states()), Cache(call, passage, leaves)
 
 
 def backward(
@@ -131,7 +126,7 @@ def backward(
     input_grad = arguments.flag("input_grad", input_grad)
     deltas = arguments.flag("deltas", deltas)
     keep = arguments.flag("keep", keep)
-    call, chain, leaf = cache._take(keep=True)
+    call, passage, leaves = cache._take(keep=True)
     layer, dtype = call.layer, call.layer.dtype
     shape = (call.T, layer.outputs) if call.squeeze else (call.T, call.B, layer.outputs)
     dh = arguments.floats("dh", dh, shape, dtype)
@@ -140,31 +135,23 @@ def backward(
         carry = states.unpack("dstate", layer, dstate, call.B, call.squeeze)
     cache._take(keep)
 
-    segment = chain.segment
-    dh = dh[:, None] if call.squeeze else dh
-    plain = all(recurrence.plain for recurrence in chain.recurrences)
-    if not (dh.flags.c_contiguous and dh.flags.aligned) or (deltas and not plain):
-        segment = chain.chunk
-    derivatives, source = Floats(dh, segment), call.source(segment)
-    grad_x = None
+    grad_x = all_deltas = None
     if input_grad and not call.tokens:
-        grad_x = np.empty((call.T, call.B, layer.inputs), dtype)
-    all_deltas = np.empty((call.T, call.B, layer.gates * layer.hidden), dtype) if deltas else None
-    chain.begin_reverse(carry)
-    for a, b in backward_stretches(0, call.T, segment):
-        chain.reverse(
-            leaf, source, a, b, derivatives.stretch(a, b)[0], no_head(dtype),
-            None if grad_x is None else grad_x[a:b],
-            None if all_deltas is None else [all_deltas[a:b]],
-        )  # fmt: skip
+        grad_x = np.zeros((call.T, call.B, layer.inputs), dtype) if call.held else (
+            np.empty((call.T, call.B, layer.inputs), dtype))  # fmt: skip
+    if deltas:
+        all_deltas = [
+            np.zeros((call.T, call.B, part.gates * part.hidden), dtype) for part in call.leaves
+        ]
+    passage.backward(leaves, dh[:, None] if call.squeeze else dh, carry, grad_x, all_deltas)
     gradient = Gradient(
-        layer=chain.gradients()[0],
+        layer=rebuilt(layer, iter(passage.gradients())),
         x=None if grad_x is None else call.out(grad_x),
-        state=call.pack(chain.carried()),
-        deltas=None if all_deltas is None else call.out(all_deltas),
+        state=call.pack(passage.carried()),
+        deltas=None if all_deltas is None else shaped(layer, map(call.out, all_deltas)),
     )
     if not keep:
-        chain.release()
+        passage.release()
     return gradient
 
 
@@ -188,17 +175,21 @@ def run(
     """
     arguments.choice("keep", keep, ("all", "last"))
     call = Call(layer, x, state, lengths, device)
-    spans = call.spans()
-    chain, source = call.chain(spans), call.source(spans.segment)
-    h = np.empty((call.T, call.B, layer.outputs), layer.dtype) if keep == "all" else None
-    chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, spans.segment):
-        chain.advance(source, a, b, None if h is None else h[a:b])
-    chain.release()
+    passage = Passage(call, call.spans())
+    h = call.outputs() if keep == "all" or call.held else None
+    passage.forward(h)
+    passage.release()
+    final = call.pack(passage.states())
+    if keep == "all":
+        assert h is not None
+        return call.out(h), final
     if h is None:
-        last = chain.state()[-1][0]
-        return (last[0] if call.squeeze else last).copy(), call.pack(chain.state())
-    return call.out(h), call.pack(chain.state())
+        last = passage.states()[-1][0]
+    else:  # of a Bidirectional: what both directions are at each sequence's end
+        ends = call.lengths.values - 1
+        last = np.where((ends >= 0)[:, None], h[ends, np.arange(call.B)], 0) if call.T else (
+            np.zeros(h.shape[1:], h.dtype))  # fmt: skip
+    return (last[0] if call.squeeze else last).copy(), final
 
 
 def predict(
@@ -223,13 +214,11 @@ def predict(
         raise ValueError("network must have a readout to predict with, but its readout is None")
     call = Call(network.layer, x, state, lengths, device)
     spans = call.spans(readout).short()
-    chain, source = call.chain(spans), call.source(spans.segment)
-    head = Head(readout, call.B, chain.workspace, chain.threads, several=False)
-    h = chain.workspace.empty((spans.segment, call.B, network.layer.outputs), readout.dtype)
+    passage = Passage(call, spans)
+    top = passage.strands[-1][1]
+    head = Head(readout, call.B, top.workspace, top.threads, several=False)
     o = np.empty((call.T, call.B, readout.outputs), readout.dtype)
-    chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, spans.segment):
-        chain.advance(source, a, b, h[: b - a])
-        head.outputs(h[: b - a], o[a:b], call.lengths.values, a)
-    chain.release()
-    return call.out(o), call.pack(chain.state())
+    for a, b, h in passage.outputs():
+        head.outputs(h, o[a:b], call.lengths.values, a)
+    passage.release()
+    return call.out(o), call.pack(passage.states())

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .dropout import Dropout
 from .kernels.cpu.memory import Workspace
 from .kernels.cpu.recurrence import NO_IDS, Recurrence, no_head
 from .sizes import Spans
@@ -41,6 +42,8 @@ class Leaf:
             B, H = layer.batch, layer.hidden
             self.states[index] = self.states[index].reshape(layer.planes, capacity + 1, B, H)
             self.kept[index] = self.kept[index].reshape(capacity, B, layer.kept * H)
+        self.size = used  # numbers
+        self.memory = memory[:used]
 
     def forget_before(self, start: int) -> None:
         """Move the steps from `start` on to the front."""
@@ -71,8 +74,11 @@ class Chain:
         panel_steps: int,
         threads: int,
         several: bool,
+        dropout: Dropout | None = None,
+        first: int = 0,
     ):
         self.layers = layers
+        self.dropout, self.first = dropout, first
         self.batch = batch
         self.lengths = lengths
         self.threads = threads
@@ -91,6 +97,23 @@ class Chain:
         self.row = 0
         self.spare = [np.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
         self.carry: Any = None
+
+    @property
+    def state_bytes(self) -> int:
+        """S: the bytes of a checkpoint."""
+        numbers = sum(r.planes * r.hidden for r in self.recurrences)
+        return numbers * self.batch * self.dtype.itemsize
+
+    @property
+    def step_bytes(self) -> int:
+        """C: the bytes of a cached step."""
+        kept = sum(r.kept * r.hidden for r in self.recurrences)
+        return self.state_bytes + kept * self.batch * self.dtype.itemsize
+
+    @property
+    def plain(self) -> bool:
+        """Whether every layer's deltas come out of the kernels as they are handed to callers."""
+        return all(recurrence.plain for recurrence in self.recurrences)
 
     def _panel(self, width: int) -> Array:
         return self.workspace.empty((self.chunk, self.batch, width), self.dtype)
@@ -117,7 +140,8 @@ class Chain:
                 x, ids, self.panels[index], self.live[index], self.spare[index],
                 self.lengths.values, out, start, stop, self.row, False,
             )  # fmt: skip
-            x, ids = out, NO_IDS
+            if index < last:
+                x, ids = self._handed_on(out, index, start), NO_IDS
         self.row ^= n & 1
 
     def begin(self, leaf: Leaf, start: int) -> None:
@@ -140,8 +164,17 @@ class Chain:
                 x, ids, self.panels[index], states, leaf.kept[index], self.lengths.values, out,
                 start, stop, first, True,
             )  # fmt: skip
-            x, ids = states[0, first + 1 : first + 1 + n], NO_IDS
+            if index < last:
+                x, ids = self._handed_on(states[0, first + 1 : first + 1 + n], index, start), NO_IDS
         leaf.stop = stop
+
+    def _handed_on(self, states: Array, index: int, start: int) -> Array:
+        """What the layer above `index` reads: its states, or after dropout a copy."""
+        if self.dropout is None:
+            return states
+        panel = self.outputs[index][: len(states)]
+        self.dropout.apply(panel, states, self.first + index, start)
+        return panel
 
     def end(self, leaf: Leaf) -> None:
         """Stand at the end of `leaf`."""
@@ -188,7 +221,8 @@ class Chain:
                 x, ids = source.stretch(start, stop)
                 below = self.nothing if dx is None else dx
             else:
-                x, ids = leaf.states[index - 1][0, first + 1 : first + 1 + n], NO_IDS
+                handed = leaf.states[index - 1][0, first + 1 : first + 1 + n]
+                x, ids = self._handed_on(handed, index - 1, start), NO_IDS
                 below = self.below[index - 1][:n]
             scratch, whole = self.panels[index], deltas is not None
             if whole:
@@ -200,6 +234,8 @@ class Chain:
             )  # fmt: skip
             if whole and not layer.plain:
                 deltas[index][...] = layer.deltas(scratch[:n])
+            if index and self.dropout is not None:
+                self.dropout.apply(below, below, self.first + index - 1, start)
             dh, head = below, no_head(self.dtype)
         self.current = current
 

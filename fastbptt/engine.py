@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .along import Along
 from .chain import Chain, Leaf
 from .kernels.cpu.recurrence import no_head
 from .losses import Stage
@@ -22,19 +23,23 @@ from .typing import Array, ProgressCallback
 
 
 class Progress:
-    """Tells a callable (done, total), at most every 50 ms and at the end."""
+    """Tells a callable (done, total), at most every 50 ms and at the end.
 
-    def __init__(self, callback: ProgressCallback | None, total: int):
+    Of `work` steps done in all, `total` are told: strands that run beside each other count as one.
+    """
+
+    def __init__(self, callback: ProgressCallback | None, total: int, work: int | None = None):
         self.callback, self.total, self.done, self.told = callback, total, 0, monotonic()
+        self.work = total if work is None else work
 
     def add(self, steps: int) -> None:
         self.done += steps
         if self.callback is None:
             return
         now = monotonic()
-        if now - self.told >= 0.05 or self.done == self.total:
+        if now - self.told >= 0.05 or self.done == self.work:
             self.told = now
-            self.callback(self.done, self.total)
+            self.callback(self.done * self.total // self.work, self.total)
 
 
 def stretches(start: int, stop: int, steps: int) -> Iterator[tuple[int, int]]:
@@ -60,15 +65,18 @@ def propagate(
     plan: Plan,
     initial: Sequence[Array],
     *,
-    grad_x: Array | None = None,
-    progress: ProgressCallback | None = None,
+    grad_x: Along | None = None,
+    progress: Progress,
+    arena: Array | None = None,
+    leaf: Leaf | None = None,
 ) -> list[Array]:
     """Run `plan`'s schedule and return dL/d(initial state) for each layer.
 
     `chain` and `loss` hold the gradients and the loss afterwards, the chain's live state is the
-    final state. `grad_x` (T, B, I), if given, is filled.
+    final state. `grad_x`, if given, is filled; `arena` is room for checkpoints and cached steps;
+    `leaf`, if given, has cached all steps already.
     """
-    return _Run(chain, source, loss, plan, initial, grad_x, progress).run()
+    return _Run(chain, source, loss, plan, initial, grad_x, progress, arena, leaf).run()
 
 
 class _Run:
@@ -79,31 +87,36 @@ class _Run:
         loss: Stage,
         plan: Plan,
         initial: Sequence[Array],
-        grad_x: Array | None,
-        progress: ProgressCallback | None,
+        grad_x: Along | None,
+        progress: Progress,
+        arena: Array | None,
+        leaf: Leaf | None,
     ):
         self.chain, self.source, self.loss, self.plan = chain, source, loss, plan
         self.initial, self.grad_x = initial, grad_x
-        self.progress = Progress(progress, plan.forward_steps + plan.backward_steps)
+        self.progress = progress
         self.since_flush = 0
-        size = _whole(plan.cache_bytes + plan.state_bytes, chain)
-        self.arena = chain.workspace.empty(size, chain.dtype)
+        if arena is None and leaf is None:
+            size = _whole(plan.cache_bytes + plan.state_bytes, chain)
+            arena = chain.workspace.empty(size, chain.dtype)
+        self.arena: Any = arena
         self.checkpoint = _whole(plan.state_bytes, chain)
         self.stored: list[int] = []  # positions of the checkpoints at the front of the arena
-        self.leaf: Any = None
+        self.leaf: Any = leaf
         self.quiet: Any = None  # zeros for dh, where no loss counts
-        if grad_x is not None and not plan.exact:
-            self.dx = np.empty((chain.segment, *grad_x.shape[1:]), chain.dtype)
         self.final: list[Array] | None = None
         self.grad_state = [np.zeros(state.shape, chain.dtype) for state in initial]
         self.continues = False  # whether the carry comes from a later leaf
 
     def run(self) -> list[Array]:
         chain = self.chain
-        chain.set_state(self.initial)
         chain.begin_reverse()
-        for action, *times in self.plan.schedule():
-            getattr(self, "_" + action)(*times)
+        if self.leaf is not None:
+            self._reverse(0, self.plan.steps)
+        else:
+            chain.set_state(self.initial)
+            for action, *times in self.plan.schedule():
+                getattr(self, "_" + action)(*times)
         if self.final is not None:
             chain.set_state(self.final)
         if self.continues:
@@ -190,11 +203,9 @@ class _Run:
                 dh, head = self.quiet, no_head(chain.dtype)
             if self.grad_x is None:
                 chain.reverse(self.leaf, self.source, a, b, dh, head)
-            elif self.plan.exact:
-                chain.reverse(self.leaf, self.source, a, b, dh, head, self.grad_x[a:b])
-            else:  # windows overlap
-                chain.reverse(self.leaf, self.source, a, b, dh, head, self.dx[: b - a])
-                self.grad_x[a:b] += self.dx[: b - a]
+            else:
+                chain.reverse(self.leaf, self.source, a, b, dh, head, self.grad_x.room(a, b))
+                self.grad_x.done(a, b)
             self.progress.add(b - a)
             self.since_flush += b - a
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments, devices, states
+from . import arguments, devices, dropout, states
+from .along import Reversal, Turned
 from .chain import Chain
+from .compound import Bidirectional, Stack, Strand, leaves, stages
 from .kernels.cpu import team
 from .layers import Network, Readout, Recurrent
 from .sizes import Sizes, Spans, panel_steps, sizes
@@ -18,7 +20,7 @@ from .typing import Array, Layer, State
 
 def recurrent(layer: Any) -> Layer:
     """`layer`, which must be a recurrent layer."""
-    if not isinstance(layer, Recurrent):
+    if not isinstance(layer, (Recurrent, Stack, Bidirectional)):
         raise TypeError(
             f"layer must be a recurrent layer such as fastbptt.LSTM, "
             f"not {arguments.describe(layer)}"
@@ -50,9 +52,15 @@ class Call:
         state: State | None = None,
         lengths: Array | int | None = None,
         device: str | None = None,
+        seed: int | None = None,
+        t0: int = 0,
+        drops: bool = False,
     ):
         self.layer = recurrent(layer)
-        self.layers = [layer]
+        self.leaves = list(leaves(layer))
+        self.stages = stages(layer)
+        check_dropout(seed, t0)
+        self.dropout = dropout.of(layer, seed, t0) if drops else None
         devices.require(device)
         x = arguments.array("x", x)
         self.tokens = x.dtype.kind in "iu"
@@ -71,7 +79,7 @@ class Call:
         self.T, self.B = self.x.shape[:2]
         self.lengths = self._check_lengths(lengths)
         self.initial = (
-            states.zeros(self.layers, self.B)
+            states.zeros(self.leaves, self.B)
             if state is None
             else states.unpack("state", layer, state, self.B, self.squeeze)
         )
@@ -96,28 +104,52 @@ class Call:
         """Whether the kernels can read x where it lies, or as tokens, for a whole segment."""
         return self.tokens or (self.x.flags.c_contiguous and self.x.flags.aligned)
 
-    def source(self, steps: int) -> Floats | Ids:
+    @property
+    def held(self) -> bool:
+        """Whether outputs are held for all T: where a layer is Bidirectional."""
+        return len(self.stages) > 1 or len(self.stages[0]) > 1
+
+    def source(self, steps: int, reversal: Reversal | None = None) -> Floats | Ids:
+        """x, a stretch at a time; with `reversal` turned round in time."""
+        x: Any = self.x if reversal is None else Turned(self.x, reversal)
         if self.tokens:
             layer = self.layer
-            return Ids("x", self.x, layer.inputs, layer.dtype, self.lengths.live, steps)
-        return Floats(self.x, steps)
+            return Ids("x", x, layer.inputs, layer.dtype, self.lengths.live, steps)
+        return Floats(x, steps)
 
-    def chain(self, spans: Spans, several: bool = True) -> Chain:
-        """The layers; `several`: whether gradients may add up over more than a panel of time."""
+    def chain(self, spans: Spans, several: bool = True, strand: Strand | None = None) -> Chain:
+        """The layers of a strand, by default the only one.
+
+        `several`: whether gradients may add up over more than a panel of time.
+        """
+        strand = self.stages[0][0] if strand is None else strand
         threads = team.get_num_threads()
         panel = panel_steps(self.B)
-        return Chain(self.layers, self.B, self.lengths, spans, panel, threads, several)
+        return Chain(
+            strand.layers, self.B, self.lengths, spans, panel, threads, several, self.dropout,
+            strand.below + 1,
+        )  # fmt: skip
 
     def spans(self, readout: Readout | None = None) -> Spans:
         """How this call cuts time when there is no budget."""
-        spans = self.sizes(readout).free_spans
-        if not self.direct:
+        return self.cut(self.sizes(readout).free_spans, self.tokens, self.direct)
+
+    def cut(self, spans: Spans, listed: bool, direct: bool) -> Spans:
+        """The spans that fit how the arrays lie and what the layer is."""
+        if self.held or not direct:
             return spans.short()
-        return spans.lists() if self.tokens else spans
+        if len(self.leaves) > 1:
+            return spans.single()
+        return spans.lists() if listed else spans
 
     def sizes(self, readout: Readout | None = None) -> Sizes:
         """The bytes that this call needs."""
-        return sizes(self.layers, readout, self.T, self.B)
+        return sizes(self.layer, readout, self.T, self.B)
+
+    def outputs(self) -> Array:
+        """An array for the states that the layer hands on, 0 past each sequence's end."""
+        make = np.zeros if self.held else np.empty
+        return make((self.T, self.B, self.layer.outputs), self.layer.dtype)
 
     def out(self, array: Array) -> Array:
         """Drop the batch axis of a result (T, B, ...) where x had none."""

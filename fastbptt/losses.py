@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from . import arguments
+from .along import Along
 from .kernels.cpu.recurrence import LOSSES, Head, no_head
 from .layers import Network, Readout
-from .sizes import Spans
+from .sizes import Spans, panel_steps
 from .sources import Floats, Ids, Lengths, Weights, counts
-from .typing import Array, Loss, LossFunction, Reduction
+from .typing import Array, DType, Loss, LossFunction, Reduction
 
 if TYPE_CHECKING:
     from .chain import Chain
@@ -88,6 +89,13 @@ class NamedLoss:
             self.kind, self.factor, h, self.scratch, *given, self.total, self.lengths, start
         )
 
+    def fill(self, h: Array, start: int, dh: Array) -> None:
+        """Add the loss of at most two chunks and the readout's gradient; `dh` becomes dE/dh."""
+        self.head.loss_and_derivative(
+            self.kind, self.factor, h, self.scratch, *self._given(start, start + len(h)),
+            self.total, self.lengths, start, dh, panel_steps(self.head.batch),
+        )  # fmt: skip
+
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
         if self.dh is None:
@@ -135,6 +143,10 @@ class CallableLoss:
         """Add the loss of a stretch."""
         self._ask(h, start)
 
+    def fill(self, h: Array, start: int, dh: Array) -> None:
+        """Add the loss of a stretch; `dh` becomes its derivative by h."""
+        dh[...] = self.derivative(h, start)[0]
+
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Add the loss of a stretch; return its derivative by h, and no head."""
         shape, dh = self._ask(h, start)
@@ -178,6 +190,20 @@ class CallableLoss:
 
 
 Stage: TypeAlias = NamedLoss | CallableLoss
+
+
+class GivenDerivative:
+    """In place of a loss: its derivative by a strand's states is there already."""
+
+    def __init__(self, dh: Along, dtype: DType):
+        self.dh, self.dtype = dh, dtype
+
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
+        """Return the derivative by the states of a stretch, and no head."""
+        return self.dh.take(start, start + len(h)), no_head(self.dtype)
+
+    def flush(self) -> None:
+        """Nothing: the readout is not seen from here."""
 
 
 def stage(

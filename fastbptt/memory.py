@@ -144,6 +144,8 @@ class Plan:
     forward_steps, backward_steps : steps run forward (again included), and back
     recomputes : the most times that a step is run again
     exact : whether the gradient is exact: False where it is truncated
+    held : whether outputs are held for all T, as a Bidirectional's are; if there are recomputes,
+        one is for these outputs, and `actions` are those of one strand after that
     """
 
     steps: int
@@ -157,6 +159,7 @@ class Plan:
     backward_steps: int
     recomputes: int = 0
     exact: bool = True
+    held: bool = False
 
     @property
     def peak_bytes(self) -> int:
@@ -175,6 +178,11 @@ class Plan:
 
     def schedule(self) -> Iterator[Action]:
         """The same actions, one at a time."""
+        if self.held and self.recomputes:
+            yield from (("advance", 0, self.steps), ("restore", 0))
+        yield from self._strand_schedule()
+
+    def _strand_schedule(self) -> Iterator[Action]:
         T, memory = self.steps, self.memory
         if isinstance(memory, Truncated):
             return schedule.truncated(T, memory.k1, memory.k2)
@@ -229,13 +237,26 @@ class Frontier(tuple[Plan, ...]):
 
 
 def make_plan(
-    T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: int, memory: Memory
-) -> Plan:
-    """What `memory` comes to for T steps, given the bytes of a state, a step and the fixed part."""
+    T: int, B: int, state_bytes: int, step_bytes: int, fixed_bytes: int, memory: Memory,
+    whole_step: int | None = None,
+) -> Plan:  # fmt: skip
+    """What `memory` comes to for T steps, given the bytes of a state, a step and the fixed part.
+
+    `whole_step`: where outputs are held for all T, the bytes of a cached step of all strands. Then
+    full caching takes all of them at once, and any other schedule runs once more before it, to
+    compute the outputs, and then is each strand's in turn.
+    """
     memory = as_policy(memory)
     S, C = state_bytes, step_bytes
-    cache_bytes, forward_steps, backward_steps, recomputes, exact = T * C, T, T, 0, True
+    whole = C if whole_step is None else whole_step
+    again = 0 if whole_step is None else 1  # sweeps for the outputs alone
+    cache_bytes, forward_steps, backward_steps, recomputes, exact = T * whole, T, T, 0, True
     if isinstance(memory, Truncated):
+        if whole_step is not None:
+            raise ValueError(
+                "memory must not be Truncated with a Bidirectional layer, whose outputs depend on "
+                "all that follows; take full or a budget"
+            )
         cache_bytes = min(T, memory.k2) * C
         backward_steps = schedule.truncated_backward_steps(T, memory.k1, memory.k2)
         exact = memory.k2 >= T
@@ -244,17 +265,17 @@ def make_plan(
         if earlier > 0:
             last = T - earlier * L
             cache_bytes = max((earlier - 1) * S + L * C, earlier * S + last * C)
-            forward_steps, recomputes = T + earlier * L, 1
+            forward_steps, recomputes = (1 + again) * T + earlier * L, 1 + again
     elif isinstance(memory, Checkpointed):
         assert memory.budget is not None  # as Checkpointed sees to
         spare = memory.budget - fixed_bytes
-        if spare < T * C or spare < 0:
+        if spare < T * whole or spare < 0:
             least = checkpointing.least_feasible(T, S, C)
             if spare < least:
                 raise MemoryLimitError(memory.budget, fixed_bytes + least)
             tree = checkpointing.best(T, spare, S, C)
-            cache_bytes, forward_steps = tree.peak, tree.forward_steps
-            recomputes = tree.recomputes
+            cache_bytes, forward_steps = tree.peak, again * T + tree.forward_steps
+            recomputes = again + tree.recomputes
     return Plan(
         steps=T,
         batch=B,
@@ -267,6 +288,7 @@ def make_plan(
         backward_steps=backward_steps,
         recomputes=recomputes,
         exact=exact,
+        held=whole_step is not None,
     )
 
 
@@ -276,15 +298,16 @@ def frontier(
     step_bytes: int,
     plan_of: Callable[[Policy], Plan],
     budget_of: Callable[[int], int],
+    held: bool = False,
 ) -> Frontier:
     """The plans for full caching and for the least memory with one, two and three recomputes.
 
     `plan_of(policy)` makes a plan; `budget_of(cache_bytes)` is the budget that leaves so many bytes
-    for checkpoints and cached steps.
+    for checkpoints and cached steps. Where outputs are `held`, one recompute is for these.
     """
     plans = [plan_of(Full())]
     for recomputes in (1, 2, 3):
-        least = checkpointing.least_memory(T, state_bytes, step_bytes, recomputes)
+        least = checkpointing.least_memory(T, state_bytes, step_bytes, recomputes - held)
         if least < plans[-1].cache_bytes:  # a short sequence may need no more recomputes
             plans.append(plan_of(Checkpointed(budget_of(least))))
     return Frontier(plans)

@@ -38,10 +38,11 @@ class Model:
         """Return the arrays in field order, not copied."""
         found: list[Array] = []
         for value in self._values():
-            if isinstance(value, Model):
-                found += value.arrays()
-            elif value is not None and not isinstance(value, str):
-                found.append(value)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Model):
+                    found += part.arrays()
+                elif part is not None and not isinstance(part, (str, float, int)):
+                    found.append(part)
         return found
 
     def replace_arrays(self, arrays: Sequence[Array]) -> Self:
@@ -63,9 +64,11 @@ class Model:
         changes: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Model):
+            if isinstance(value, tuple):
+                changes[field.name] = tuple(part._rebuilt(arrays) for part in value)
+            elif isinstance(value, Model):
                 changes[field.name] = value._rebuilt(arrays)
-            elif value is not None and not isinstance(value, str):
+            elif value is not None and not isinstance(value, (str, float, int)):
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import arguments, devices, inputs, losses, memory
+from .compound import leaves
 from .layers import Network
 from .memory import Frontier, Plan
 from .sizes import Spans, sizes
@@ -15,7 +16,7 @@ def choose(network: Network, T: int, B: int, policy: Memory) -> tuple[Plan, Span
     """Return the plan, and the spans that go with it."""
     policy = memory.as_policy(policy)
     longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
-    size = sizes([inputs.network(network).layer], network.readout, longest, B)
+    size = sizes(inputs.network(network).layer, network.readout, longest, B)
     budget = getattr(policy, "budget", None)
     if budget is None:
         spans, fixed = size.free_spans, size.base + size.scratch()
@@ -24,7 +25,8 @@ def choose(network: Network, T: int, B: int, policy: Memory) -> tuple[Plan, Span
         if reserve < 0:
             raise memory.MemoryLimitError(budget, size.budget(0))
         spans, fixed = size.spans(reserve), size.base + reserve
-    plan = memory.make_plan(T, B, size.state, size.step, fixed, policy)
+    whole_step = size.whole_step if size.held else None
+    plan = memory.make_plan(T, B, size.state, size.step, fixed, policy, whole_step)
     return plan, spans
 
 
@@ -77,11 +79,11 @@ def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None)
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     devices.require(device)
-    size = sizes([inputs.network(network).layer], network.readout, T, B)
+    size = sizes(inputs.network(network).layer, network.readout, T, B)
     return memory.frontier(
         T, size.state, size.step,
         lambda policy: choose(network, T, B, policy)[0],
-        lambda cache_bytes: size.budget(cache_bytes),
+        lambda cache_bytes: size.budget(cache_bytes), size.held,
     )  # fmt: skip
 
 
@@ -116,12 +118,13 @@ def explain(
         )
         if readout is not None:
             readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
-    size = sizes([layer], readout, T, B)
+    size = sizes(layer, readout, T, B)
     spans = size.free_spans
     lines = [
         f"device     {device}: this version has no other",
         f"stretch    {spans.segment:,} steps a kernel call, to hear Ctrl-C between two; in chunks "
         f"of {spans.chunk:,}, whose scratch stays in a core's cache",
-        *describe.lines(layer.cell, layer.gates, layer.hidden, B, layer.dtype),
     ]
+    for part in leaves(layer):
+        lines += describe.lines(part.cell, part.hidden, B, part.dtype)
     return "\n".join(lines)

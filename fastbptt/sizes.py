@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from .checkpointing import least_feasible
+from .compound import stages
 from .kernels.cells import CELLS
 from .kernels.cpu.products import packed_size
 from .kernels.cpu.tile import VECTOR_BYTES
@@ -51,6 +51,10 @@ class Spans(NamedTuple):
         half = max(1, self.chunk // 2)
         return Spans(half, half, half)
 
+    def single(self) -> Spans:
+        """For a call whose layers hand on their states: segments of one chunk."""
+        return Spans(self.chunk, self.chunk, self.chunk)
+
     def lists(self) -> Spans:
         """For a call with tokens, classes or weights."""
         return self._replace(segment=self.listed)
@@ -62,7 +66,8 @@ class Sizes:
 
     total : T; base : whatever the spans; per_step : scratch for each step of a chunk and of a short
     one; state, step : S and C; fitting : steps whose scratch stays in cache; longest : the steps
-    of a kernel call that keeps within its time
+    of a kernel call that keeps within its time; held : whether outputs are held for all T;
+    whole_step, whole_state : then, C and S of all strands together
     """
 
     total: int
@@ -73,6 +78,9 @@ class Sizes:
     step: int
     fitting: int
     longest: int
+    held: bool = False
+    whole_step: int = 0
+    whole_state: int = 0
 
     @cached_property
     def free_spans(self) -> Spans:
@@ -129,16 +137,46 @@ class Sizes:
         return self.base + least + more + scratch
 
 
-def sizes(layers: Sequence[Layer], readout: Readout | None, total: int, batch: int) -> Sizes:
-    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of these layers."""
-    shapes = tuple((layer.cell, layer.hidden, layer.inputs) for layer in layers)
+def sizes(layer: Layer, readout: Readout | None, total: int, batch: int) -> Sizes:
+    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
     outputs = 0 if readout is None else readout.outputs
-    return _sizes(shapes, outputs, layers[0].dtype.itemsize, total, batch)
+    item = layer.dtype.itemsize
+    found = stages(layer)
+    parts, held = [], 0  # held: the width of all that is held for all T
+    for level, stage in enumerate(found):
+        top = level == len(found) - 1
+        if not top or len(stage) > 1:
+            held += sum(strand.layers[-1].hidden for strand in stage)
+        for strand in stage:
+            shapes = tuple((part.cell, part.hidden, part.inputs) for part in strand.layers)
+            last = top and strand is stage[-1]
+            parts.append(_sizes(shapes, outputs if last else 0, layer.outputs, item, total, batch))
+    if len(parts) == 1:
+        return parts[0]
+    # What is held, and its gradient. One strand after the other has the room for its schedule.
+    return Sizes(
+        total=total,
+        batch=batch,
+        base=sum(part.base for part in parts) + 2 * held * total * batch * item,
+        per_step=sum(part.per_step for part in parts),
+        state=max(part.state for part in parts),
+        step=max(part.step for part in parts),
+        fitting=min(part.fitting for part in parts),
+        longest=min(part.longest for part in parts),
+        whole_step=sum(part.step for part in parts),
+        whole_state=sum(part.state for part in parts),
+        held=True,
+    )
 
 
 @lru_cache(maxsize=256)
 def _sizes(
-    layers: tuple[tuple[str, int, int], ...], outputs: int, item: int, total: int, batch: int
+    layers: tuple[tuple[str, int, int], ...],
+    outputs: int,
+    read: int,
+    item: int,
+    total: int,
+    batch: int,
 ) -> Sizes:
     matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
     units = panels = state = kept = fewest = 0
@@ -154,7 +192,7 @@ def _sizes(
         fewest += cell.gates * hidden
     top = layers[-1][1]
     if outputs:
-        matrices.append((outputs, top))
+        matrices.append((outputs, read))  # by a readout of that many states
     weights = sum(
         (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * n * 8 + m * (item + 8)
         for m, n in matrices

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from . import arguments, inputs, losses, planning
-from .engine import propagate, stretches
+from .compound import rebuilt
+from .held import gradients
 from .inputs import Call
 from .layers import Network
 from .memory import Plan
+from .passage import Passage
 from .sizes import panel_steps
 from .typing import Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
 
@@ -54,15 +56,14 @@ def evaluate(
     Parameters are those of `bptt`. No state is kept over time.
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
-    spans = call.spans(network.readout).short()
-    chain, source = call.chain(spans), call.source(spans.segment)
-    stage = losses.stage(network, call, y, loss, weights, reduction, spans, chain, several=False)
-    h = chain.workspace.empty((spans.segment, call.B, network.layer.outputs), chain.dtype)
-    chain.set_state(call.initial)
-    for a, b in stretches(0, call.T, spans.segment):
-        chain.advance(source, a, b, h[: b - a])
-        stage.add(h[: b - a], a)
-    chain.release()
+    passage = Passage(call, call.spans(network.readout).short())
+    top = passage.strands[-1][1]
+    stage = losses.stage(
+        network, call, y, loss, weights, reduction, passage.spans, top, several=False
+    )
+    for a, _, h in passage.outputs():
+        stage.add(h, a)
+    passage.release()
     return stage.value()
 
 
@@ -112,40 +113,38 @@ def bptt(
     ValueError, TypeError : a wrong argument, before any work; a token or class that does not exist
     MemoryLimitError : a budget too small for any exact schedule
     """
-    call = Call(inputs.network(network).layer, x, state, lengths, device)
-    inputs.check_dropout(seed, t0)
+    layer = inputs.network(network).layer
+    call = Call(layer, x, state, lengths, device, seed=seed, t0=t0, drops=True)
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
     plan, spans = planning.choose(network, call.T, call.B, memory)
     windows = input_grad and not plan.exact
-    if windows or callable(loss) or not (call.direct and losses.direct(y)):
-        spans = spans.short()
-    elif call.tokens or loss == "cross_entropy" or weights is not None:
-        spans = spans.lists()
+    listed = call.tokens or loss == "cross_entropy" or weights is not None
+    copied = windows or callable(loss) or not (call.direct and losses.direct(y))
+    spans = call.cut(spans, listed, not copied)
     several = plan.backward_steps > panel_steps(call.B)
-    chain, source = call.chain(spans, several), call.source(spans.segment)
-    stage = losses.stage(network, call, y, loss, weights, reduction, spans, chain, several)
+    passage = Passage(call, spans, several)
+    top = passage.strands[-1][1]
+    stage = losses.stage(network, call, y, loss, weights, reduction, spans, top, several)
     report, finish = _progress(progress)
     grad_x = None
     if input_grad:
-        make = np.empty if plan.exact else np.zeros
-        grad_x = make((call.T, call.B, call.layer.inputs), call.layer.dtype)
+        make = np.empty if plan.exact and not call.held else np.zeros
+        grad_x = make((call.T, call.B, layer.inputs), layer.dtype)
     try:
-        grad_state = propagate(
-            chain, source, stage, plan, call.initial, grad_x=grad_x, progress=report
-        )
+        final, grad_state = gradients(passage, stage, plan, grad_x, report)
     finally:
         finish()
     result = Result(
         loss=stage.value(),
-        grad=Network(chain.gradients()[0], stage.gradient()),
-        state=call.pack(chain.state()),
+        grad=Network(rebuilt(layer, iter(passage.gradients())), stage.gradient()),
+        state=call.pack(final),
         grad_state=call.pack(grad_state),
         grad_x=None if grad_x is None else call.out(grad_x),
         plan=plan,
     )
-    chain.release()
+    passage.release()
     return result
 
 

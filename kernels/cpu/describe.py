@@ -6,8 +6,9 @@ from .products import tiles
 from .tile import VECTOR_BYTES
 
 
-def lines(cell, gates, hidden, batch, dtype):
+def lines(cell, hidden, batch, dtype):
     """Describe kernel, vectors, tile and threads for one layer."""
+    gates = CELLS[cell].gates
     lanes = VECTOR_BYTES // dtype.itemsize
     rows, vectors = tiles(batch)
     threads = team.get_num_threads()

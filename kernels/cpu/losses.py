@@ -11,7 +11,7 @@ import numpy as np
 from ..access import data, get, put
 from ..jit import apart, inner
 from ..maths import exp, like, sigmoid, tanh
-from .linear import multiply_rows, project_rows
+from .linear import accumulate, add_bias, multiply_rows, project_rows
 from .workers import fork, job, named_job, program
 
 READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
@@ -177,14 +177,14 @@ _ROWS = 48  # in a piece
 
 @named_job("loss")
 def _loss(
-    readout, loss, factor, V, c, h, o, y, targets, weights, values, dh, lengths, t, B, H, O,
+    readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, dh, lengths, t, B, H, O,
     low, high,
 ):  # fmt: skip
     rows = h.shape[0] * B
     for piece in range(low, high):
         loss_rows(
-            readout, loss, factor, V, V, c, data(h), 0, o, 0, y, targets, weights, 0, values, 0,
-            dh, 0, lengths, t, B, H, O, piece * _ROWS, min(rows, (piece + 1) * _ROWS),
+            readout, loss, factor, V, V_back, c, data(h), 0, o, 0, y, targets, weights, 0, values,
+            0, dh, 0, lengths, t, B, H, O, piece * _ROWS, min(rows, (piece + 1) * _ROWS),
         )  # fmt: skip
 
 
@@ -201,12 +201,51 @@ def build_loss():
         n, B, H = h.shape
         function, data_ = job(
             "loss",
-            (readout, loss, factor, V, c, h, o, y, targets, weights, values, nothing, lengths, t,
+            (readout, loss, factor, V, V, c, h, o, y, targets, weights, values, nothing, lengths, t,
              B, H, o.shape[2]),
         )  # fmt: skip
         fork(mail, threads, -(-n * B // _ROWS), function, data_)
         count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
         add_losses(total, values, 0, rows, 0, count)
+
+    return loss
+
+
+@named_job("readout gradient")
+def _readout_gradient(o, h, O, H, rows, count, grad, total, bias, ends, block, low, high):
+    for piece in range(low, high):
+        first, last = piece * block, min(O, (piece + 1) * block)
+        accumulate(grad, total, ends, data(o), 0, O, data(h), 0, H, data(rows), 0, count, first,
+                   last)  # fmt: skip
+        add_bias(bias, data(o), 0, O, data(rows), 0, count, first, last)
+
+
+@cache
+def build_loss_and_derivative():
+    """The loss of a stretch, its derivative by the states, and the readout's gradient."""
+
+    @program("loss and derivative of a stretch")
+    def loss(
+        mail, threads, readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, rows,
+        total, dh, lengths, t, panel_steps, grad, grad_total, bias,
+    ):  # fmt: skip
+        """Like `build_loss`, and dh (n, B, H) = dE/dh; adds to the gradients of V and c."""
+        n, B, H = h.shape
+        O = o.shape[2]
+        function, data_ = job(
+            "loss",
+            (readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, dh, lengths, t,
+             B, H, O),
+        )  # fmt: skip
+        fork(mail, threads, -(-n * B // _ROWS), function, data_)
+        count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
+        add_losses(total, values, 0, rows, 0, count)
+        block = 24
+        function, data_ = job(
+            "readout gradient",
+            (o, h, O, H, rows, count, grad, grad_total, bias, t % panel_steps == 0, block),
+        )  # fmt: skip
+        fork(mail, threads, -(-O // block), function, data_)
 
     return loss
 

@@ -153,6 +153,21 @@ class Head:
             values, rows, total, o[:0], lengths, start,
         )  # fmt: skip
 
+    def loss_and_derivative(
+        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, panel_steps
+    ):  # fmt: skip
+        """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
+        own, (o, values, rows) = self.linear, scratch
+        own.start()
+        if self.bias_total is None:
+            self.bias_total = np.zeros(own.outputs)
+        mail, threads = hands(3 * h.shape[0] * self.batch * own.size, self.threads)
+        losses.build_loss_and_derivative()(
+            mail, threads, self.kind, kind, factor, own.forth, own.back, self.bias, h, o, y,
+            targets, weights, values, rows, total, dh, lengths, start, panel_steps, own.grad,
+            own.total, self.bias_total,
+        )  # fmt: skip
+
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
         """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
         own, (o, values, _) = self.linear, scratch

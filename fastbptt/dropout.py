@@ -1,0 +1,40 @@
+"""Dropout between the layers of a Stack."""
+
+from __future__ import annotations
+
+from .compound import Stack
+from .kernels.cpu.dropout import build_dropout, key_of
+from .kernels.cpu.team import get_num_threads, hands
+from .layers import Recurrent
+from .models import Model
+from .typing import Array
+
+
+class Dropout:
+    """The masks of one call: of layer, time t0 + t, sequence and unit."""
+
+    def __init__(self, rate: float, seed: int, t0: int):
+        self.seed, self.t0 = seed, t0
+        self.threshold = min(2**64 - 1, int(rate * 2**64))
+        self.scale = 1 / (1 - rate)
+
+    def apply(self, out: Array, values: Array, layer: int, start: int) -> None:
+        """`out` (n, B, H), which may be `values`, becomes those states of `layer` that are kept."""
+        import numpy as np
+
+        mail, threads = hands(out.size * 4, get_num_threads())
+        build_dropout()(
+            mail, threads, out, values, key_of(self.seed, layer), np.uint64(self.threshold),
+            self.scale, self.t0 + start,
+        )  # fmt: skip
+
+
+def of(layer: Model | Recurrent, seed: int | None, t0: int) -> Dropout | None:
+    """The dropout of a call, or None. Raises ValueError where it needs a seed and there is none."""
+    if not isinstance(layer, Stack) or not layer.dropout or len(layer.layers) == 1:
+        return None
+    if seed is None:
+        raise ValueError(
+            f"seed must be given for a Stack with dropout={layer.dropout}: the masks are drawn by it"
+        )
+    return Dropout(layer.dropout, seed, t0)

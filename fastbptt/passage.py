@@ -1,0 +1,208 @@
+"""All strands of a layer in one call: what one stage hands on is held for the next.
+
+A layer without a Bidirectional is one strand, and nothing is held. A Bidirectional is two strands,
+each of which needs all of its input before the next stage can begin: so what it reads, what it
+hands on and the gradient of that are held for all T.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .along import Along, Reversal, Turned, direct
+from .chain import Chain, Leaf
+from .compound import Strand
+from .engine import backward_stretches, stretches
+from .inputs import Call
+from .kernels.cpu.memory import Workspace
+from .kernels.cpu.recurrence import no_head
+from .sizes import Spans
+from .sources import Floats, Ids
+from .typing import Array
+
+
+class Passage:
+    """The strands of a call, from the bottom stage to the top one."""
+
+    def __init__(self, call: Call, spans: Spans, several: bool = True):
+        self.call, self.spans = call, spans
+        self.workspace = Workspace()
+        self.stages = [
+            [(strand, call.chain(spans, several, strand)) for strand in stage]
+            for stage in call.stages
+        ]
+        self.reversal = Reversal(call.lengths, call.T)
+        self.held: list[Array] = []  # what each stage but the last hands on
+
+    @property
+    def strands(self) -> list[tuple[Strand, Chain]]:
+        """All strands, in the order of the state."""
+        return [pair for stage in self.stages for pair in stage]
+
+    def _turn(self, strand: Strand) -> Reversal | None:
+        return self.reversal if strand.against_time else None
+
+    def source(self, level: int, strand: Strand) -> Floats | Ids:
+        """What a strand of that stage reads."""
+        if level == 0:
+            return self.call.source(self.spans.segment, self._turn(strand))
+        held = self.held[level - 1]
+        turned: Any = Turned(held, self.reversal) if strand.against_time else held
+        return Floats(turned, self.spans.segment)
+
+    def columns(self, array: Array, level: int, which: int, steps: int | None = None) -> Along:
+        """The columns of a stage's output that are a strand's, in its own time."""
+        widths = [strand.layers[-1].hidden for strand, _ in self.stages[level]]
+        strand = self.stages[level][which][0]
+        first = sum(widths[:which])
+        steps = self.spans.segment if steps is None else steps
+        return Along(array, steps, self._turn(strand), first, widths[which])
+
+    def below(self, array: Array, level: int, which: int) -> Along:
+        """The gradient of what a stage reads, in the time of one of its strands, to add to."""
+        stage = self.stages[level]
+        steps = self.spans.segment
+        return Along(array, steps, self._turn(stage[which][0]), adds=len(stage) > 1)
+
+    def outputs(self) -> Iterator[tuple[int, int, Array]]:
+        """Run, caching nothing: (start, stop, states) a stretch of one chunk at a time."""
+        call, steps = self.call, self.spans.chunk
+        if call.held:
+            whole = self.room(len(self.stages) - 1)
+            self.forward(whole)
+            for a, b in stretches(0, call.T, steps):
+                yield a, b, whole[a:b]
+            return
+        strand, chain = self.stages[0][0]
+        source, h = self.source(0, strand), chain.workspace.empty(
+            (steps, call.B, call.layer.outputs), chain.dtype
+        )  # fmt: skip
+        chain.set_state(call.initial)
+        for a, b in stretches(0, call.T, steps):
+            chain.advance(source, a, b, h[: b - a])
+            yield a, b, h[: b - a]
+
+    def room(self, level: int) -> Array:
+        """An array for what a stage hands on, or for its gradient."""
+        call = self.call
+        width = sum(strand.layers[-1].hidden for strand, _ in self.stages[level])
+        memory = self.workspace.empty((call.T, call.B, width), call.layer.dtype)
+        memory[...] = 0
+        return memory
+
+    def forward(
+        self, top: Array | None, leaves: Sequence[Leaf] | None = None, progress: Any = None,
+        levels: int | None = None,
+    ) -> None:  # fmt: skip
+        """Run the stages, or the lowest `levels`; `top` takes the states of the last one, if given.
+
+        Each strand caches into its leaf, if there are `leaves`.
+        """
+        levels = len(self.stages) if levels is None else levels
+        number = 0
+        for level in range(levels):
+            last = level == len(self.stages) - 1
+            out = top if last else self.room(level)
+            for which, (strand, chain) in enumerate(self.stages[level]):
+                leaf = None if leaves is None else leaves[number]
+                target = None if out is None else self.columns(out, level, which)
+                chain.set_state(strand.of(self.call.initial))
+                self._run(chain, leaf, self.source(level, strand), target, progress)
+                number += 1
+            if not last and out is not None:
+                self.drop(out, level)
+                self.held.append(out)
+
+    def _run(
+        self, chain: Chain, leaf: Leaf | None, source: Any, target: Along | None, progress: Any
+    ) -> None:
+        if leaf is not None:
+            chain.begin(leaf, 0)
+        for a, b in stretches(0, self.call.T, chain.segment):
+            h = None if target is None else target.room(a, b)
+            if leaf is None:
+                chain.advance(source, a, b, h)
+            else:
+                chain.fill(leaf, source, a, b, h)
+            if target is not None:
+                target.done(a, b)
+            if progress is not None:
+                progress.add(b - a)
+        if leaf is not None:
+            chain.end(leaf)
+
+    def drop(self, values: Array, level: int) -> None:
+        """Dropout of what a stage hands on, or of its gradient, in place."""
+        if self.call.dropout is None:
+            return
+        layer = self.stages[level + 1][0][0].below
+        for a, b in stretches(0, self.call.T, self.spans.segment):
+            self.call.dropout.apply(values[a:b], values[a:b], layer, a)
+
+    def backward(
+        self, leaves: Sequence[Leaf], dh: Array, carry: Sequence[Array] | None,
+        grad_x: Array | None, deltas: Sequence[Array] | None,
+    ) -> None:  # fmt: skip
+        """Go back through all steps, which the leaves have cached; fill `grad_x` and `deltas`."""
+        for level in range(len(self.stages) - 1, -1, -1):
+            below = self.room(level - 1) if level else grad_x
+            for which, (strand, chain) in enumerate(self.stages[level]):
+                chain.begin_reverse(None if carry is None else strand.of(carry))
+                own = None if deltas is None else strand.of(deltas)
+                self._back(level, which, leaves, dh, below, own)
+            if level:
+                assert below is not None
+                self.drop(below, level - 1)
+                dh = below
+
+    def _back(
+        self, level: int, which: int, leaves: Sequence[Leaf], dh: Array, below: Array | None,
+        deltas: Sequence[Array] | None,
+    ) -> None:  # fmt: skip
+        strand, chain = self.stages[level][which]
+        number = sum(len(stage) for stage in self.stages[:level]) + which
+        source = self.source(level, strand)
+        steps = chain.segment
+        if not direct(dh) or (deltas is not None and not chain.plain):
+            steps = chain.chunk
+        given = self.columns(dh, level, which, steps)
+        into = None if below is None else self.below(below, level, which)
+        rooms = None
+        if deltas is not None:
+            rooms = [Along(array, steps, self._turn(strand)) for array in deltas]
+        for a, b in backward_stretches(0, self.call.T, steps):
+            chain.reverse(
+                leaves[number], source, a, b, given.take(a, b), no_head(chain.dtype),
+                None if into is None else into.room(a, b),
+                None if rooms is None else [room.room(a, b) for room in rooms],
+            )  # fmt: skip
+            for room in (*(rooms or ()), *((into,) if into is not None else ())):
+                room.done(a, b)
+
+    def leaves(self, arena: Array) -> list[Leaf]:
+        """Leaves for all T, one a strand, carved out of a flat array."""
+        found, used = [], 0
+        for _, chain in self.strands:
+            leaf = Leaf(arena[used:], chain.recurrences, self.call.T)
+            used += leaf.size
+            found.append(leaf)
+        return found
+
+    def states(self) -> list[Array]:
+        """The final states, one for each recurrent layer."""
+        return [state for _, chain in self.strands for state in chain.state()]
+
+    def carried(self) -> list[Array]:
+        """The derivatives by the initial states, one for each recurrent layer."""
+        return [state for _, chain in self.strands for state in chain.carried()]
+
+    def gradients(self) -> list[Any]:
+        """The gradients of all recurrent layers."""
+        return [part for _, chain in self.strands for part in chain.gradients()]
+
+    def release(self) -> None:
+        """Give back the memory that calls share."""
+        self.workspace.release()
+        for _, chain in self.strands:
+            chain.release()
