@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .compound import Stack
 from .kernels.cpu.dropout import build_dropout, key_of
 from .kernels.cpu.team import get_num_threads, hands
@@ -20,8 +22,6 @@ class Dropout:
 
     def apply(self, out: Array, values: Array, layer: int, start: int) -> None:
         """`out` (n, B, H), which may be `values`, becomes those states of `layer` that are kept."""
-        import numpy as np
-
         mail, threads = hands(out.size * 4, get_num_threads())
         build_dropout()(
             mail, threads, out, values, key_of(self.seed, layer), np.uint64(self.threshold),
@@ -35,6 +35,6 @@ def of(layer: Model | Recurrent, seed: int | None, t0: int) -> Dropout | None:
         return None
     if seed is None:
         raise ValueError(
-            f"seed must be given for a Stack with dropout={layer.dropout}: the masks are drawn by it"
+            f"seed must be given for a Stack with dropout={layer.dropout}, to draw the masks from"
         )
     return Dropout(layer.dropout, seed, t0)
