@@ -27,6 +27,7 @@ test: $(VENV)/test.stamp $(PEERS_STAMP)
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
+	$(BIN)/python -m fastbptt bench --json bench/results/lengths.json --out bench/results/lengths.png
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.roofline
 	$(BIN)/python -m bench.claims

@@ -116,47 +116,6 @@ def test_without_matplotlib_the_demo_names_the_extra_that_brings_it():
     assert "fastbptt[cli]" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["nonsense"],
-        ["plan", "--hidden", "0"],
-        ["plan", "--cell", "transformer"],
-        ["plan", "--memory", "lots"],
-        ["plan", "--memory", "1kB"],
-        ["demo", "--seconds", "-1"],
-        ["demo", "--seconds", "nan"],
-        ["demo", "--streams", "1000000000"],
-        ["demo", "--budget", "64XB"],
-        ["demo", "--budget", "1kB"],
-        ["info", "--verbose"],
-    ],
-    ids=" ".join,
-)
-def test_bad_usage_exits_2_with_one_line(arguments):
-    done = run_command(*arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("fastbptt") and done.stderr.count("\n") == 1
-
-
-def test_plan_prints_the_frontier_or_one_plan():
-    sizes = ["--cell", "rnn", "--steps", "100000", "--batch", "32"]
-    frontier = run_command("plan", *sizes)
-    assert frontier.returncode == 0 and len(frontier.stdout.splitlines()) >= 4
-    plan = run_command("plan", *sizes, "--memory", "64MB")
-    assert plan.returncode == 0 and "64" in plan.stdout
-
-
-def test_info_names_the_machine_and_the_versions():
-    done = run_command("info")
-    assert done.returncode == 0, done.stderr
-    rows = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    assert {"fastbptt", "Python", "CPU", "vectors", "caches", "threads", "GPU"} <= set(rows)
-    assert rows["numpy"] == np.__version__
-
-
 def run_command(*arguments):
     return subprocess.run(
         [sys.executable, "-W", "error", "-m", "fastbptt", *arguments],
