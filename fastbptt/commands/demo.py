@@ -1,24 +1,33 @@
 """`fastbptt demo`: an exact gradient through a million steps, and training on real text."""
 
+from __future__ import annotations
+
+import argparse
 import platform
 import sys
 import threading
 import time
 import tracemalloc
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import demo_text as text
 from . import options
 from .bar import Bar
-from .demo_training import CHUNK, new_network, sample, train
+from .demo_training import CHUNK, Learning, new_network, sample, train
+
+if TYPE_CHECKING:
+    from ..layers import Network
+    from ..memory import Frontier, Plan
+    from ..typing import Array
 
 EXACT_HIDDEN = 64
 """Units of the LSTM of the exact gradient."""
 
 
-def add_command(commands):
+def add_command(commands: Any) -> None:
     """Add `demo` to the command line."""
     parser = commands.add_parser(
         "demo",
@@ -39,7 +48,7 @@ def add_command(commands):
     parser.set_defaults(run=lambda args: run(parser, args))
 
 
-def run(parser, args):
+def run(parser: Any, args: argparse.Namespace) -> int:
     """Run the whole demo; returns the exit status."""
     import fastbptt as fb
 
@@ -94,12 +103,12 @@ class Exact:
     seconds: float
     bits: float
     measured_bytes: int
-    plan: object
-    frontier: tuple
-    between: list
+    plan: Plan
+    frontier: Frontier
+    between: list[Plan]
 
 
-def exact_gradient(ids, budget, hidden=EXACT_HIDDEN, seed=0):
+def exact_gradient(ids: Array, budget: str, hidden: int = EXACT_HIDDEN, seed: int = 0) -> Exact:
     """One exact gradient of an LSTM through the whole text, its memory measured."""
     import fastbptt as fb
 
@@ -126,7 +135,7 @@ def exact_gradient(ids, budget, hidden=EXACT_HIDDEN, seed=0):
     return Exact(steps, hidden, budget, seconds, bits, measured, plan, frontier, between)
 
 
-def warm_up(network):
+def warm_up(network: Network) -> None:
     """Make each call once on two characters, so that no later one is timed while compiling."""
     import fastbptt as fb
 
@@ -142,7 +151,7 @@ def warm_up(network):
         notice.cancel()
 
 
-def report_exact(exact):
+def report_exact(exact: Exact) -> None:
     """Print what the exact gradient cost."""
     plan = exact.plan
     print(
@@ -160,7 +169,7 @@ def report_exact(exact):
     )
 
 
-def report_learning(learning):
+def report_learning(learning: Learning) -> None:
     """Print bits per character on held-out text beside the baselines'."""
     bits = learning.held_out[-1][1]
     rate = learning.characters / max(learning.seconds, 1e-9)
