@@ -217,7 +217,7 @@ def test_bench_says_where_and_of_what(benched):
         "k1": 10, "k2": 20, "seconds": 0.2,
     }  # fmt: skip
     assert "100%" in done.stderr
-    assert len([line for line in done.stdout.splitlines() if line.strip()]) == 1 + 12 + 2
+    assert len([line for line in done.stdout.splitlines() if line.strip()]) == 1 + 12 + 4
 
 
 def small_bench(others=(), seconds=1.0):

@@ -20,7 +20,7 @@ from .bar import Bar
 from .timing import turn
 
 ROUNDS = 5
-"""Turns of each at one length, at most: fewer where --seconds are over."""
+"""Turns of each at one length, at most: fewer where they would take more than --seconds."""
 TIMED = 3
 LONG = 0.2
 """Seconds from which one run is timed in a turn, not TIMED."""
@@ -32,9 +32,12 @@ EXACT = {"float32": 1e-3, "float64": 1e-9}
 class Point:
     """What was measured of one contestant at one length; None where it was not.
 
-    planned_bytes, forward_steps : of the plan; measured_bytes : the peak of the arrays allocated
-    beyond x, y and the returned gradients; gradient_error : norm of the difference from the float64
-    gradient with every step cached over its norm; left_out : why nothing was measured
+    planned_bytes, forward_steps : of the plan
+    measured_bytes : the peak of what is allocated beyond x, y and the returned gradients, Python's
+        own objects among it, which no plan counts
+    gradient_error : of the weights' gradient against that in float64 with every step cached: norm
+        of the difference over the norm
+    left_out : why nothing was measured
     """
 
     name: str
@@ -69,7 +72,7 @@ def add_command(commands: Any) -> None:
     text = "whom to time beside us, or nobody; default: all that are installed"
     parser.add_argument("--peers", nargs="*", choices=others, default=others, help=text)
     text = "timed at each length, about; who would take a third of it for one run is left out"
-    parser.add_argument("--seconds", type=parser.number(float, 0.01), default=30, help=text)
+    parser.add_argument("--seconds", type=parser.number(float, 0.01), default=20, help=text)
     parser.add_argument("--out", type=options.new_file, default="bench.png", help="the picture")
     parser.add_argument("--json", type=options.new_file, default="bench.json", help="the figures")
     parser.set_defaults(run=lambda args: run(parser, args))
@@ -96,6 +99,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     with Bar("steps", bench.work(lengths)) as bar:
         points = bench.points(lengths, args.seconds, bar.show)
     print(table(points))
+    print("Peaks are measured with Python's own objects, which no plan counts; JAX's and PyTorch's")
+    print("cannot be traced. Times are medians of runs in turn.")
     wrong = [p for p in points if bench.is_wrong(p)]
     for point in wrong:
         text = f"{point.name} at T={point.T:,} has a gradient error of {point.gradient_error:.3g}"
@@ -172,8 +177,9 @@ class Bench:
         yield 0, "reference"
         reference = self._reference(T, x, y)
         runs: dict[str, Callable[[], Any]] = {}
+        begun = time.perf_counter()
         for index, (name, point) in enumerate(points.items()):
-            yield index / len(points) / (1 + ROUNDS), name
+            yield index / len(points) / 2, name
             point.left_out = self._reason(point, policies, seconds)
             if point.left_out is not None:
                 continue
@@ -193,14 +199,11 @@ class Bench:
             del result
             runs[name] = peer.run
         taken: dict[str, list[float]] = {name: [] for name in runs}
-        begun = time.perf_counter()
-        for number in range(ROUNDS):
+        rounds = max(1, min(ROUNDS, int(seconds / (time.perf_counter() - begun))))
+        for number in range(rounds):
             for index, (name, run) in enumerate(runs.items()):
-                yield (1 + number + index / len(runs)) / (1 + ROUNDS), name
+                yield (1 + (number + index / len(runs)) / rounds) / 2, name
                 taken[name] += turn(run, TIMED, LONG)
-            spent = time.perf_counter() - begun
-            if spent + spent / (number + 1) > seconds:
-                break
         for name, values in taken.items():
             self.latest[name] = min(values) / T
             points[name].us_per_step = statistics.median(values) / T * 1e6
