@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastbptt.kernels.cpu import team
 
-from fastbptt.commands import info, peers, timing
+from fastbptt.commands import info, measuring, peers
 
 TIMED = 3  # runs
 RESULTS = Path(__file__).parent / "results"
@@ -33,7 +33,7 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
         run()
     for _ in range(rounds):
         for name, run in runs.items():
-            seconds[name] += timing.turn(run, TIMED)
+            seconds[name] += measuring.turn(run, TIMED)
     micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
     point = {"cell": cell, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}

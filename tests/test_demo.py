@@ -99,12 +99,16 @@ def test_a_tiny_demo_runs_through_and_leaves_a_picture(tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_exact_gradient_keeps_to_its_budget():
+def test_exact_gradient_keeps_to_its_budgets_and_is_the_same_to_the_bit():
     ids = np.random.default_rng(0).integers(0, demo_text.CLASSES, 20_001).astype(np.uint8)
     exact = demo.exact_gradient(ids, "3MB", hidden=32)
-    gradient = sum(a.nbytes for a in demo_training.new_network(32, 0).arrays())
-    assert exact.measured_bytes <= exact.plan.peak_bytes + gradient + 100_000  # the bar's objects
-    assert exact.plan.peak_bytes <= 3_000_000 < exact.frontier[0].peak_bytes
+    assert exact.same
+    assert exact.runs[0].plan.peak_bytes <= 3_000_000 < exact.frontier[0].peak_bytes
+    assert [run.plan.recomputes for run in exact.runs] == [1, 1, 2]
+    for run in exact.runs:
+        assert run.measured_bytes <= run.plan.peak_bytes + 100_000  # the bar's objects
+    sizes = [run.plan.peak_bytes for run in exact.runs]
+    assert sizes == sorted(sizes, reverse=True)
     assert exact.bits == pytest.approx(np.log2(demo_text.CLASSES), abs=0.2)
 
 

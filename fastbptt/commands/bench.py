@@ -7,7 +7,6 @@ import json
 import statistics
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from . import info, options, peers
 from .bar import Bar
-from .timing import turn
+from .measuring import peak, turn
 
 ROUNDS = 5
 """Turns of each at one length, at most: fewer where they would take more than --seconds."""
@@ -191,7 +190,7 @@ class Bench:
             if memory is not None:
                 plan = peer_plan(self.network, T, self.batch, memory)
                 point.planned_bytes, point.forward_steps = plan.peak_bytes, plan.forward_steps
-                result, point.measured_bytes = measured(peer.run)
+                result, point.measured_bytes = peak(peer.run)
             else:
                 result = peer.run()
             if reference is not None:
@@ -266,22 +265,6 @@ def peer_plan(network: Any, T: int, batch: int, memory: Any) -> Any:
     import fastbptt as fb
 
     return fb.plan(network, T, batch, memory=memory, input_grad=True)
-
-
-def measured(run: Callable[[], Any]) -> tuple[Any, int]:
-    """Return a result of bptt, and the peak of the bytes allocated beyond its gradients."""
-    from ..kernels.cpu import memory
-
-    memory._held.clear()  # what earlier calls left to work in would not be counted
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        result = run()
-        peak = tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-    returned = [*result.grad.arrays(), result.grad_x]
-    return result, peak - sum(array.nbytes for array in returned)
 
 
 def table(points: list[Point]) -> str:
