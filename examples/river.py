@@ -74,7 +74,8 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     print(f"Squared error on {len(unseen[0]):,} other hours, a part of the level's variance:")
     print(f"  untrained {before:.3f}, after {args.updates} exact gradients {after:.3f}")
 
-    reach = fb.gradient_reach(network, *unseen, max_lag=2 * GROUND)
+    lags = min(10 * GROUND, len(unseen[0]) // 2)
+    reach = fb.gradient_reach(network, *unseen, max_lag=lags)
     print(f"\nHow far back the gradient of one hour's error reaches:\n{reach}")
     return before, after
 
