@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-SOURCES := fastbptt kernels tests bench examples setup.py
+SOURCES := fastbptt kernels tests bench docs examples setup.py
 
 # Types are checked on a copy laid out as installed: kernels/ is fastbptt.kernels there.
 TYPED := $(VENV)/typed
@@ -17,7 +17,7 @@ PEERS ?= $(filter true 1,$(CI))
 TORCH := torch==2.13.0
 PEERS_STAMP := $(if $(PEERS),$(VENV)/peers.stamp)
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench docs lint format clean
 
 demo: $(VENV)/cli.stamp
 	$(BIN)/python -m fastbptt demo $(ARGS)
@@ -27,9 +27,16 @@ test: $(VENV)/test.stamp $(PEERS_STAMP)
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
+	$(BIN)/python -m fastbptt bench --json bench/results/lengths.json --out bench/results/lengths.png
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.roofline
 	$(BIN)/python -m bench.claims
+	$(BIN)/python -m bench.examples
+
+# Warnings are errors: mkdocs.yml says strict. Nothing is fetched.
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "build/site/index.html"
 
 lint: $(VENV)/lint.stamp
 	$(BIN)/ruff check $(SOURCES)
@@ -51,7 +58,7 @@ $(VENV)/venv.stamp:
 	$(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
-$(VENV)/cli.stamp $(VENV)/test.stamp $(VENV)/lint.stamp: $(VENV)/venv.stamp pyproject.toml setup.py
+$(VENV)/cli.stamp $(VENV)/docs.stamp $(VENV)/lint.stamp $(VENV)/test.stamp: $(VENV)/venv.stamp pyproject.toml setup.py
 	@echo "installing fastbptt[$(basename $(@F))] into $(VENV)"
 	@$(INSTALL) --editable '.[$(basename $(@F))]'
 	@touch $@

@@ -12,7 +12,7 @@ from fastbptt.commands import peers
 @pytest.mark.parametrize("sizes", [(1, 1, 8, 8), (1000, 1, 64, 64), (500, 32, 64, 64)], ids=str)
 @pytest.mark.parametrize("cell", peers.CELLS)
 def bench_forward_and_backward(benchmark, cell, sizes, dtype):
-    run = peers.fastbptt(cell, *sizes, dtype, team.available_cpus())
+    run = peers.fastbptt(*peers.problem(cell, *sizes, dtype), team.available_cpus()).run
     run()
     benchmark(run)
 

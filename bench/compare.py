@@ -8,14 +8,12 @@ figure is the median over all rounds, in microseconds per time step.
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 from fastbptt.kernels.cpu import team
 
-from fastbptt.commands import info, peers
+from fastbptt.commands import info, measuring, peers
 
-SETTLING = 0.05  # seconds
 TIMED = 3  # runs
 RESULTS = Path(__file__).parent / "results"
 GRID = (
@@ -27,21 +25,15 @@ GRID = (
 
 def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
     """Median microseconds per step for each peer, and the ratio of the fastest other to us."""
-    runs = {name: peers.PEERS[name](cell, T, B, I, H, dtype, threads) for name in names}
-    runs = {name: run for name, run in runs.items() if run is not None}
+    problem = peers.problem(cell, T, B, I, H, dtype)
+    found = {name: peers.PEERS[name](*problem, threads) for name in names}
+    runs = {name: peer.run for name, peer in found.items() if peer is not None}
     seconds = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(rounds):
         for name, run in runs.items():
-            settled = time.perf_counter() + SETTLING
-            run()
-            while time.perf_counter() < settled:
-                run()
-            for _ in range(TIMED):
-                start = time.perf_counter()
-                run()
-                seconds[name].append(time.perf_counter() - start)
+            seconds[name] += measuring.turn(run, TIMED)
     micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
     point = {"cell": cell, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}

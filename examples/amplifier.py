@@ -1,8 +1,8 @@
 """Learn a guitar amplifier's sound: an LSTM, and exact gradients through 30 s of audio at 48 kHz.
 
-That is one sequence of 1,440,000 steps. cuDNN, which runs the LSTMs of PyTorch and TensorFlow on
-a GPU, takes at most 65,535; others cut audio in pieces and let no gradient cross the cuts. Here
-nothing is cut: each gradient goes back from the last sample to the first, in the bytes you state.
+That is one sequence of 1,440,000 steps. cuDNN, by which PyTorch runs an LSTM on a GPU, takes at
+most 65,535; so audio is cut in pieces, and no gradient crosses the cuts. Here nothing is cut: each
+gradient goes back from the last sample to the first, in the bytes you state.
 
 The amplifier is made up, but has what a real one has: a tone filter, a diode clipper with its
 capacitor (a stiff differential equation, solved at each sample) and a coupling capacitor. The

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from .commands import demo, info, plan, reach
+from .commands import bench, demo, info, plan, reach
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Exact and truncated backpropagation through time within a memory budget.",
     )
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    for module in (demo, plan, reach, info):
+    for module in (bench, plan, reach, demo, info):
         module.add_command(commands)
     args = parser.parse_args(argv)
     try:

@@ -25,12 +25,12 @@ def from_its_folder(monkeypatch, tmp_path):
 def test_the_river_is_fitted_within_its_budget(capsys):
     from river import main
 
-    untrained, exact, truncated = main(["--hours=40000", "--updates=120", "--budget=3MB"])
-    assert exact < 0.6 * untrained
-    assert exact < 0.7 * truncated  # 100 hours do not tell the level of a store of 2,000
+    before, after = main(["--hours=40000", "--updates=120", "--budget=3MB"])
+    assert after < 0.6 * before
     out = capsys.readouterr().out
     assert "recomputes          1" in out
-    assert f"{exact:.3f}" in out
+    assert f"{after:.3f}" in out
+    assert "time constant" in out
 
 
 def test_the_amplifier_is_learnt_by_an_exact_gradient_in_less_memory(capsys, tmp_path):

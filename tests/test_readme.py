@@ -1,4 +1,4 @@
-"""The README: its examples run and print what it says, and what it names exists.
+"""README and documentation: examples run and print what is said, and what is named exists.
 
 A block marked `text` right below a block marked `python` is what the latter prints, to the letter.
 The sizes there are such that it does not depend on the vector width.
@@ -15,71 +15,103 @@ import pytest
 import fastbptt as fb
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = re.compile(r"^```python\n(.*?)^```$(?:\n+^```text\n(.*?)^```$)?", re.M | re.S)
-RESULTS = "bench/results/compare.json"
+
+sys.path.insert(0, str(ROOT))  # bench/ is not installed
+try:
+    from bench.readme import with_figures
+finally:
+    sys.path.remove(str(ROOT))
 
 
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory):
-    """Run all python blocks in order in one namespace: (line, printed, what it should be)."""
-    namespace, found = {}, []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("empty"))
-        for match in EXAMPLES.finditer(README):
-            line = README.count("\n", 0, match.start(1))
-            code = compile("\n" * line + match[1], "README.md", "exec")  # so tracebacks fit
-            with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(code, namespace)
-            found.append((line, out.getvalue(), match[2] or ""))
-    return found
+@pytest.fixture(params=PAGES, ids=lambda page: page.name)
+def page(request):
+    """A page's path; `read` gives its text."""
+    return request.param
 
 
-def test_every_example_runs_and_prints_what_the_readme_says(examples):
-    assert len(examples) == README.count("```python") > 3
-    assert sum(bool(due) for _, _, due in examples) == README.count("```text")
-    for line, printed, due in examples:
-        assert printed.splitlines() == due.splitlines(), f"README.md, example at line {line}"
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text, namespace, found = read(page), {}, 0
+    for match in EXAMPLES.finditer(text):
+        line = text.count("\n", 0, match.start(1))
+        code = compile("\n" * line + match[1], page.name, "exec")  # so tracebacks fit
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(code, namespace)
+        found += 1
+        due = match[2] or ""
+        assert out.getvalue().splitlines() == due.splitlines(), f"{page.name}, line {line}"
+    assert found == text.count("```python")
+    assert sum(bool(due) for _, due in EXAMPLES.findall(text)) == text.count("```text")
+
+
+def test_there_are_examples_to_run():
+    counts = {page.name: read(page).count("```python") for page in PAGES}
+    assert counts["README.md"] > 2
+    assert counts["index.md"] > 2
+    assert sum(map(bool, counts.values())) >= 6
 
 
 def test_the_frontier_in_the_readme_is_what_is_printed_today():
     network = fb.Network(fb.LSTM.init(64, 256), fb.Readout.init(256, 64))
-    assert f"```text\n{fb.frontier(network, 1_000_000, 32)}\n```\n" in README
+    assert f"```text\n{fb.frontier(network, 1_000_000, 32)}\n```\n" in read(ROOT / "README.md")
 
 
-def test_every_make_target_named_is_in_the_makefile():
-    named = set(re.findall(r"(?:^|`)make (\w+)", README, re.M))
+def test_every_make_target_named_is_in_the_makefile(page):
+    named = set(re.findall(r"(?:^|`)make (\w+)", read(page), re.M))
     targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
-    assert {"demo", "test"} <= named <= targets
+    assert named <= targets
+    if page.name == "README.md":
+        assert {"demo", "test", "docs"} <= named
 
 
-def test_every_module_run_by_name_exists():
-    for name in re.findall(r"python -m ([\w.]+)", README):
+def test_every_module_run_by_name_exists(page):
+    for name in re.findall(r"python -m ([\w.]+)", read(page)):
         path = ROOT / name.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), name
 
 
-def test_every_file_named_exists():
-    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", README)
-    paths = re.findall(r"`((?:fastbptt|kernels|tests|bench)/[\w./]*)`", README)
-    assert links
-    assert not [name for name in {*links, *paths} - {RESULTS} if not (ROOT / name).exists()]
+def test_every_file_named_exists(page):
+    links = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", read(page))
+    top = "fastbptt|kernels|tests|bench|examples|docs"
+    paths = re.findall(rf"`((?:{top})/[\w./]*)`", read(page))
+    missing = [name for name in links if not (page.parent / name).exists()]
+    missing += [name for name in paths if not (ROOT / name).exists()]
+    assert not missing
 
 
-def test_every_public_name_used_exists():
-    assert set(re.findall(r"\bfb\.(\w+)", README)) <= set(fb.__all__)
+def test_every_public_name_used_exists(page):
+    assert set(re.findall(r"\bfb\.(\w+)", read(page))) <= set(fb.__all__)
 
 
-def test_figures_of_speed_come_with_the_results_they_are_from():
-    figures = re.search(r"<!-- speed:begin -->(.*)<!-- speed:end -->", README, re.S)[1]
-    assert RESULTS in README
-    assert not figures.strip() or (ROOT / RESULTS).is_file()
+def test_every_command_named_exists(page):
+    from fastbptt import cli
+
+    named = set(re.findall(r"(?:^|`)fastbptt ([a-z]+)", read(page), re.M))
+    help_text = io.StringIO()
+    with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert all(re.search(rf"^\s+{name}\s", help_text.getvalue(), re.M) for name in named)
 
 
-def test_the_speed_table_is_that_of_the_kept_results():
-    sys.path.insert(0, str(ROOT))  # bench/ is not installed
-    try:
-        from bench.readme import with_speed
-    finally:
-        sys.path.remove(str(ROOT))
-    assert with_speed(README) == README
+def test_figures_are_those_of_the_kept_results(page):
+    assert with_figures(read(page)) == read(page), "python -m bench.readme brings it up to date"
+
+
+def test_the_first_screen_has_the_figures_and_the_pages_have_the_tables():
+    blocks = {page.name: re.findall(r"<!-- ([\w:./]+):begin -->\n(.+?)<!--", read(page), re.S)
+              for page in PAGES}  # fmt: skip
+    first_screen = read(ROOT / "README.md").split("\n## ")[0]
+    assert [name for name, _ in blocks["README.md"]] == ["headlines"]
+    assert blocks["README.md"][0][1] in first_screen
+    assert {"speed", "budget", "roofline"} <= {name for name, _ in blocks["performance.md"]}
+
+
+def test_every_public_name_has_its_place_in_the_api_page():
+    shown = set(re.findall(r"^::: fastbptt\.(\w+)$", read(ROOT / "docs" / "api.md"), re.M))
+    assert set(fb.__all__) <= shown

@@ -13,8 +13,11 @@ def draw(path: Path, learning: Any, exact: Any, title: str) -> None:
     figure, (left, right) = style.canvas(title, 2)
     _learning(left, learning)
     style.frontier(right, exact.frontier, exact.between)
-    measured = f"{style.short_bytes(exact.measured_bytes)} measured"
-    style.this_run(right, exact.plan, f"this run: budget {exact.budget}\n{measured}")
+    style.runs(
+        right,
+        [(run.measured_bytes, run.plan.time_factor, f"{run.seconds:.1f} s") for run in exact.runs],
+        "this run: peak measured, and time",
+    )
     right.set_title(f"Exact gradient through {exact.steps:,} characters", fontsize=11)
     style.save(figure, path)
 

@@ -1,16 +1,24 @@
 """The demo's network: a character LSTM, trained by truncated BPTT and sampled from."""
 
+from __future__ import annotations
+
 import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import demo_text as text
 
+if TYPE_CHECKING:
+    from ..layers import Network
+    from ..typing import Array
+
 CHUNK = 32
 """Steps of a training chunk: the state is carried on from chunk to chunk, the gradient is not."""
 
 
-def new_network(hidden, seed):
+def new_network(hidden: int, seed: int) -> Network:
     """Return a character LSTM with fresh weights."""
     import fastbptt as fb
 
@@ -22,12 +30,12 @@ def new_network(hidden, seed):
 class Adam:
     """Kingma and Ba (2015), on arrays updated in place, the gradient's norm clipped."""
 
-    def __init__(self, arrays, clip=1.0):
+    def __init__(self, arrays: Sequence[Array], clip: float = 1.0):
         self.arrays, self.clip, self.updates = arrays, clip, 0
         self.means = [np.zeros_like(a) for a in arrays]
         self.squares = [np.zeros_like(a) for a in arrays]
 
-    def update(self, gradients, rate):
+    def update(self, gradients: Sequence[Array], rate: float) -> None:
         """Take one step of size `rate`."""
         self.updates += 1
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
@@ -45,14 +53,25 @@ class Adam:
 class Learning:
     """What the training showed: (seconds, bits per character) on either text, and the baselines."""
 
-    def __init__(self):
-        self.training, self.held_out, self.baselines = [], [], {}
-        self.characters = self.updates = self.seconds = 0
+    def __init__(self) -> None:
+        self.training: list[tuple[float, float]] = []
+        self.held_out: list[tuple[float, float]] = []
+        self.baselines: dict[str, float] = {}
+        self.characters = self.updates = 0
+        self.seconds = 0.0
 
 
 def train(
-    network, train_ids, held_ids, seconds, B, *, rate=1e-2, show=None, clock=time.perf_counter
-):
+    network: Network,
+    train_ids: Array,
+    held_ids: Array,
+    seconds: float,
+    B: int,
+    *,
+    rate: float = 1e-2,
+    show: Callable[[float, float, str], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Learning:
     """Train by truncated BPTT for that many seconds, the weights updated in place.
 
     The text is cut into B streams that run side by side. Every chunk of `CHUNK` steps starts from
@@ -89,14 +108,14 @@ def train(
     return learning
 
 
-def held_out_bits(network, x, y):
+def held_out_bits(network: Network, x: Array, y: Array) -> float:
     """Bits per character of the network on other text, from a zero state."""
     import fastbptt as fb
 
     return fb.evaluate(network, x, y, loss="cross_entropy", reduction="mean") / np.log(2)
 
 
-def sample(network, prompt, count, temperature, seed=0):
+def sample(network: Network, prompt: str, count: int, temperature: float, seed: int = 0) -> str:
     """Return the prompt and `count` characters drawn one at a time, each fed back in."""
     import fastbptt as fb
 

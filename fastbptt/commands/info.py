@@ -30,12 +30,14 @@ def facts() -> dict[str, str]:
     from ..kernels.cpu import team
     from ..kernels.cpu.tile import VECTOR_BYTES
 
+    available = (available_bytes() or 0) / 1e9
     return {
         "fastbptt": version("fastbptt") or "not installed",
         "Python": f"{platform.python_version()} ({platform.system()} {platform.machine()})",
         "CPU": cpu_name(),
         "vectors": f"{VECTOR_BYTES * 8} bits",
         "caches": caches() or "unknown",
+        "memory": f"{available:.1f} GB available" if available else "unknown",
         "threads": f"{team.get_num_threads()} in a call; {team.available_cpus()} usable CPUs",
         "GPU": "no CUDA kernels in this version",
         **{name: version(name) or "not installed" for name in PACKAGES},
@@ -71,6 +73,23 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def available_bytes() -> int | None:
+    """Return the memory that this process may still take, where the system tells it."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
+        limit, used = (
+            Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip()
+            for name in ("max", "current")
+        )
+        if limit != "max":
+            found.append(int(limit) - int(used))
+    except (OSError, ValueError):
+        pass
+    return min(found, default=None)
 
 
 def caches(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> str:

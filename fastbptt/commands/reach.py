@@ -47,7 +47,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         if not isinstance(network, fb.Network) or network.readout is None:
             raise ValueError(f"{args.network!r} must hold a Network with a readout")
         x, y = (_array(path) for path in (args.x, args.y))
-        loss = args.loss or LOSSES.get(network.readout.activation, "squared_error")
+        loss: Any = args.loss or LOSSES.get(network.readout.activation, "squared_error")
         if args.out is not None and not options.has_extras("reach --out", "matplotlib"):
             return 1
         reach = fb.gradient_reach(

@@ -79,6 +79,18 @@ def this_run(axes: Any, plan: Any, text: str) -> None:
     axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
 
 
+def runs(axes: Any, points: list[tuple[float, float, str]], label: str) -> None:
+    """Mark (bytes, time factor, text) of what was run in the frontier."""
+    for size, factor, text in points:
+        axes.annotate(
+            text, (size, factor), (-4, -8), textcoords="offset points", ha="center", va="top",
+            fontsize=9, color=ORANGE,
+        )  # fmt: skip
+    sizes, factors = [size for size, *_ in points], [factor for _, factor, _ in points]
+    axes.plot(sizes, factors, color=ORANGE, marker="D", markersize=7, linestyle="none", label=label)
+    axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
+
+
 _RECOMPUTES = ("every step cached", "one recompute", "two recomputes", "three recomputes")
 
 

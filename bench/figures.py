@@ -1,0 +1,225 @@
+"""What README and documentation show of the kept results: one function a block of text.
+
+A block stands between <!-- name:begin --> and <!-- name:end -->; `python -m bench.readme` fills it.
+"""
+
+import ast
+import json
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "bench" / "results"
+_NAMES = ("fastbptt", "torch", "jax")
+
+
+def kept(name):
+    """The contents of a file of results."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def block(name):
+    """The text of the block of that name; `name` may have arguments, after colons."""
+    kind, *arguments = name.split(":")
+    return BLOCKS[kind](*arguments)
+
+
+def headlines():
+    """The figures that a reader should see first."""
+    compared, claims, runs = kept("compare"), kept("claims"), kept("examples")["examples"]
+    ratios = {}
+    for point in compared["points"]:
+        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
+    times = [point["time_ratio"] for point in claims["budget"]]
+    least = [point["memory_ratio"] for point in claims["budget"]]
+    every = [ratio for values in ratios.values() for ratio in values]
+    sizes = {len(values) for values in ratios.values()}
+    amplifier = runs["amplifier"]
+    lines = [
+        f"**{_means(ratios, 'float32')} the speed of the fastest of PyTorch and JAX** on a CPU in "
+        f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
+        f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
+        f"{max(every):.1f}x.",
+        f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
+        f"{max(times):.1f} times the time**: an exact gradient through "
+        f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
+        f"same bits.",
+        f"**T = {amplifier['steps']:,} in {amplifier['budget']}**: an LSTM learns a guitar "
+        f"amplifier by {amplifier['updates']} exact gradients through 30 s of audio; cuDNN's LSTM "
+        f"ends at T = 65,535.",
+    ]
+    note = f"Measured on {where(compared)}; {compared['machine']['date'][:10]}."
+    return "".join(f"- {line}\n" for line in lines) + f"\n{note}\n"
+
+
+def where(result):
+    """The machine and the versions of a result, in a line."""
+    machine = result["machine"]
+    return (
+        f"{machine['CPU']} ({machine['vectors']}), {machine['threads']} threads, "
+        f"Python {machine['Python'].split()[0]}, NumPy {machine['numpy']}, "
+        f"Numba {machine['numba']}, PyTorch {machine['torch']}, "
+        f"JAX {machine['jax']} (`lax.scan`, jitted)"
+    )
+
+
+def speed():
+    """The comparison: a line for each size."""
+    result = kept("compare")
+    rounds = f"{result['rounds']} interleaved rounds of {result.get('timed', 1)} runs"
+    lines = [
+        f"Forward and backward pass with all gradients, microseconds a time step, medians of "
+        f"{rounds} on {where(result)}; {result['machine']['date'][:10]}.",
+        "",
+        "| layer | dtype | T | B | I | H | fastbptt | PyTorch | JAX | fastest other / fastbptt |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    ratios = {}
+    for point in result["points"]:
+        taken = point["us_per_step"]
+        cells = [point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH")]
+        cells += [_short(taken[name]) if name in taken else "" for name in _NAMES]
+        cells.append(f"{point['ratio']:.2f}")
+        lines.append(_row(cells))
+        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
+    lines.append("")
+    means = (f"{cell} {dtype} {statistics.geometric_mean(values):.1f}"
+             for (cell, dtype), values in ratios.items())  # fmt: skip
+    lines.append("Geometric means of the last column: " + ", ".join(means) + ".")
+    return "\n".join(lines) + "\n"
+
+
+def budget():
+    """What the least budget with one recompute costs, and the small figures beside it."""
+    result = kept("claims")
+    first = result["first_call"]
+    lines = [
+        "An RNN of H units and as many inputs, B = 1, float32: one recompute, in a fiftieth of the "
+        "memory or the least with one recompute, against every step cached.",
+        "",
+        "| H | T | every step cached | within the budget | time | memory |",
+        "|--:|--:|--:|--:|--:|--:|",
+    ]
+    for point in result["budget"]:
+        lines.append(
+            _row([
+                str(point["H"]), f"{point['T']:,}", f"{point['full_s'] * 1e3:.0f} ms",
+                f"{point['budget_s'] * 1e3:.0f} ms", f"{point['time_ratio']:.2f}x",
+                f"{point['memory_ratio']:.1%}",
+            ])
+        )  # fmt: skip
+    lines += [
+        "",
+        f"The smallest call, forward and backward at T = B = 1, takes "
+        f"{result['smallest_call_us']:.0f} µs. The first call ever on a machine takes "
+        f"{first['cold']['call_s']:.0f} s, which is compilation; the first of a later process "
+        f"{first['warm']['call_s']:.2f} s. A backward pass whose deltas vanish takes "
+        f"{result['vanishing_over_ordinary']:.2f} times as long as an ordinary one. Two threads "
+        f"meet at a barrier in {result['barrier_us']:.2f} µs.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def roofline():
+    """How far from the arithmetic alone each size is."""
+    result = kept("roofline")
+    tile, blas = result["tile"], result["blas"]
+    lines = [
+        "The floor is the time that the multiply-adds alone would take on all threads, at the rate "
+        f"at which one core was measured to do them: {tile['float32']:.0f} thousand million a "
+        f"second in float32, {tile['float64']:.0f} in float64 (NumPy's BLAS as shipped: "
+        f"{blas['float32']['as shipped']:.0f} and {blas['float64']['as shipped']:.0f}).",
+        "",
+        "| layer | dtype | T | B | I | H | floor, µs a step | fastbptt | over the floor |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for point in result["points"]:
+        lines.append(
+            _row([
+                point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
+                _short(point["floor_us"]), _short(point["us"]), f"{point['over_floor']:.1f}",
+            ])
+        )  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def lengths():
+    """Time, memory and error against T."""
+    result = kept("lengths")
+    shape = result["shape"]
+    lines = [
+        f"One gradient of {_a(shape['cell'])} with H = {shape['hidden']}, I = {shape['inputs']}, "
+        f"B = {shape['batch']}, {shape['dtype']}; medians on {where(result)}; "
+        f"{result['machine']['date'][:10]}. The error is that of the gradient against float64 with "
+        f"every step cached.",
+        "",
+        "| T | | µs a step | peak memory | error |",
+        "|--:|---|--:|--:|--:|",
+    ]
+    for point in result["points"]:
+        cells = [f"{point['T']:,}", point["name"]]
+        if point["left_out"] is not None:
+            cells += [point["left_out"], "", ""]
+        else:
+            size = point["measured_bytes"]
+            error = point["gradient_error"]
+            cells += [
+                _short(point["us_per_step"]),
+                "" if size is None else _bytes(size),
+                "" if error is None else f"{error:.1e}",
+            ]
+        lines.append(_row(cells))
+    return "\n".join(lines) + "\n"
+
+
+def output(name):
+    """What an example printed at full size."""
+    run = kept("examples")["examples"][name]
+    return f"```\n$ {run['command']}\n{run['output'].rstrip()}\n```\n\n{run['seconds']:.0f} s.\n"
+
+
+def source(path, name):
+    """A function or class of ours, as it stands."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = next((n for n in ast.parse(text).body if getattr(n, "name", None) == name), None)
+    if found is None:
+        raise LookupError(f"a page shows {name} of {path}, which is not there")
+    lines = text.splitlines()[found.lineno - 1 : found.end_lineno]
+    return "```{.py .source}\n" + "\n".join(lines) + "\n```\n"
+
+
+BLOCKS = {
+    "headlines": headlines,
+    "speed": speed,
+    "budget": budget,
+    "roofline": roofline,
+    "lengths": lengths,
+    "output": output,
+    "source": source,
+}
+
+
+def _means(ratios, dtype):
+    """The geometric mean for each cell, in words."""
+    found = [
+        f"{statistics.geometric_mean(values):.1f}x ({cell})"
+        for (cell, own), values in ratios.items()
+        if own == dtype
+    ]
+    return ", ".join(found[:-1]) + " and " + found[-1] if len(found) > 1 else found[0]
+
+
+def _a(cell):
+    return f"an {cell.upper()}"
+
+
+def _row(cells):
+    return "| " + " | ".join(cells) + " |"
+
+
+def _short(value):
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _bytes(size):
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"
