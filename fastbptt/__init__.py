@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .calls import backward as backward, forward as forward, predict as predict, run as run
+    from .compound import Bidirectional as Bidirectional, Stack as Stack
     from .devices import set_num_threads as set_num_threads
     from .layers import (
+        GRU as GRU,
         LSTM as LSTM,
         RNN as RNN,
         Network as Network,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         MemoryLimitError as MemoryLimitError,
         Truncated as Truncated,
     )
+    from .own import Activation as Activation, Cell as Cell
     from .planning import explain as explain, frontier as frontier, plan as plan
     from .reach import gradient_reach as gradient_reach
     from .training import bptt as bptt, evaluate as evaluate
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
 _HOMES = {
     "compound": ("Bidirectional", "Stack"),
     "layers": ("GRU", "LSTM", "RNN", "Network", "Readout", "load"),
+    "own": ("Activation", "Cell"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),

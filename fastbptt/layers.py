@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from . import arguments
-from .models import Model  # load is public here: it must know every layer
+from .models import Definition, Model  # load is public here: it must know every layer
 from .models import load as load
 from .typing import Activation, Array, DType, DTypeLike, Layer, ReadoutActivation, Seed, Shape
 
@@ -82,11 +82,11 @@ class Recurrent(Model):
 
     @classmethod
     def _draw(
-        cls, inputs: int, hidden: int, rng: Seed, dtype: DTypeLike, **own: int
+        cls, inputs: int, hidden: int, rng: Seed, dtype: DTypeLike, gates: int = 0, **own: int
     ) -> dict[str, Array]:
         inputs = arguments.integer("inputs", inputs, 1)
         hidden = arguments.integer("hidden", hidden, 1)
-        rows = cls.gates * hidden
+        rows = (gates or cls.gates) * hidden
         shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
         shapes |= {name: (k * hidden,) for name, k in own.items()}
         return _uniform(shapes, hidden, rng, dtype)
@@ -105,7 +105,7 @@ class RNN(Recurrent):
     U : (H, I) array, float32 or float64, input to hidden (PyTorch's weight_ih_l0)
     W : (H, H) array, same dtype, hidden to hidden (weight_hh_l0)
     b : (H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
-    activation : g, one of "tanh", "sigmoid", "relu", "identity"
+    activation : g, one of "tanh", "sigmoid", "relu", "identity", or a fastbptt.Activation
 
     The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
     """
@@ -117,12 +117,15 @@ class RNN(Recurrent):
 
     def __post_init__(self) -> None:
         self._check_recurrent()
-        arguments.choice("activation", self.activation, ("tanh", "sigmoid", "relu", "identity"))
+        if not isinstance(self.activation, Definition):
+            known = ("tanh", "sigmoid", "relu", "identity")
+            arguments.choice("activation", self.activation, known)
 
     @property
     def cell(self) -> str:
         """The name of the cell's maths in the kernels."""
-        return f"rnn-{self.activation}"
+        own = getattr(self.activation, "cell", None)
+        return f"rnn-{self.activation}" if own is None else own
 
     @classmethod
     def init(

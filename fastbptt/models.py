@@ -24,6 +24,22 @@ if TYPE_CHECKING:
 KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
 
 
+class Definition:
+    """What a file names and does not hold: functions of the caller's."""
+
+    name: str
+
+    def enter(self) -> None:
+        """Let `load` know the definition by its name; a later one of the name takes its place."""
+        DEFINITIONS[type(self).__name__, self.name] = self
+
+
+DEFINITIONS: dict[tuple[str, str], Definition] = {}  # (class name, name) -> definition
+
+
+_PLAIN = (str, float, int, Definition)  # fields that are neither arrays nor models
+
+
 class Model:
     """What every layer, readout and network can do; its fields hold arrays, models and strings."""
 
@@ -41,7 +57,7 @@ class Model:
             for part in value if isinstance(value, tuple) else (value,):
                 if isinstance(part, Model):
                     found += part.arrays()
-                elif part is not None and not isinstance(part, (str, float, int)):
+                elif part is not None and not isinstance(part, _PLAIN):
                     found.append(part)
         return found
 
@@ -68,7 +84,7 @@ class Model:
                 changes[field.name] = tuple(part._rebuilt(arrays) for part in value)
             elif isinstance(value, Model):
                 changes[field.name] = value._rebuilt(arrays)
-            elif value is not None and not isinstance(value, (str, float, int)):
+            elif value is not None and not isinstance(value, _PLAIN):
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 
@@ -155,6 +171,8 @@ def _describe(value: Any, arrays: dict[str, Array]) -> Any:
     if isinstance(value, Model):
         parts = {f.name: _describe(getattr(value, f.name), arrays) for f in fields(value)}
         return {"type": type(value).__name__, "fields": parts}
+    if isinstance(value, Definition):
+        return {"defined": [type(value).__name__, value.name]}
     if isinstance(value, tuple):
         return [_describe(item, arrays) for item in value]
     if value is None or isinstance(value, (str, int, float)):
@@ -171,6 +189,11 @@ def _rebuild(part: Any, archive: Mapping[str, Array]) -> Any:
         return archive[part["array"]]
     if "value" in part:
         return part["value"]
+    if "defined" in part:
+        kind, name = part["defined"]
+        if (kind, name) not in DEFINITIONS:
+            raise ValueError(f"make the fastbptt.{kind} named {name!r} first: files hold no code")
+        return DEFINITIONS[kind, name]
     kind = KINDS.get(part["type"])
     if kind is None:
         raise ValueError(f"the file holds a model of unknown type {part['type']!r}")

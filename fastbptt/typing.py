@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 import numpy as np
 
 if TYPE_CHECKING:
+    from .compound import Bidirectional, Stack
     from .layers import Recurrent
     from .memory import Checkpointed, Full, Truncated
+    from .own import Activation as OwnActivation
 
 Array: TypeAlias = np.ndarray
 """A NumPy array. Which axes it has, and of which dtype, its docstring says."""
@@ -24,11 +26,11 @@ DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 Shape: TypeAlias = "tuple[int | str, ...]"
 """Sizes; a letter stands for an axis of any size."""
 
-Layer: TypeAlias = "Recurrent"
+Layer: TypeAlias = "Recurrent | Stack | Bidirectional"
 """What a Network has as its layer, and what forward and run take."""
 
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
-"""RNN: an array (B, H); LSTM: a pair (s, c) of those."""
+"""RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; Stack, Bidirectional: a tuple of states."""
 
 Policy: TypeAlias = "Full | Checkpointed | Truncated"
 """What a `memory=` argument stands for."""
@@ -43,7 +45,7 @@ LossFunction: TypeAlias = Callable[[Array, Any, int], "tuple[float, Array]"]
 
 Loss: TypeAlias = "LossName | LossFunction"
 Reduction: TypeAlias = Literal["sum", "mean"]
-Activation: TypeAlias = Literal["tanh", "sigmoid", "relu", "identity"]
+Activation: TypeAlias = 'Literal["tanh", "sigmoid", "relu", "identity"] | OwnActivation'
 ReadoutActivation: TypeAlias = Literal["identity", "sigmoid", "tanh", "softmax"]
 
 ProgressCallback: TypeAlias = Callable[[int, int], object]

@@ -1,0 +1,231 @@
+"""A caller's own cells and activations: scalar Python functions for the whole engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import arguments
+from .layers import Recurrent
+from .models import Definition
+from .typing import Array, DTypeLike, Seed
+
+if TYPE_CHECKING:
+    pass
+
+_STEP = 1e-6  # of the central differences
+_CLOSE = 1e-5  # what they may differ by from what `reverse` returns, times the largest of them
+
+
+@dataclass(frozen=True, eq=False)
+class Activation(Definition):
+    """An activation g of your own for `fastbptt.RNN`: s = g(U x + W s' + b).
+
+    Parameters
+    ----------
+    name : what it is called in files and messages
+    function : g(a), plain Python on numbers; `math` and comparisons will do
+    slope : g'(a) as a function of s = g(a), so that a need not be kept
+
+    Raises ValueError where the slope is not that of the function, which is tried at once.
+    """
+
+    name: str
+    function: Callable[[float], float]
+    slope: Callable[[float], float]
+    cell: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from .kernels.cells import own
+
+        _check_name("Activation", self.name)
+        for what in ("function", "slope"):
+            _check_function(f"Activation.{what}", getattr(self, what))
+        for a in np.random.default_rng(0).uniform(-2, 2, 20).tolist():
+            due = (self.function(a + _STEP) - self.function(a - _STEP)) / (2 * _STEP)
+            _compare(f"Activation.slope at g({a:.3g})", self.slope(self.function(a)), due)
+        cell = own.define_activation(self.name, self.function, self.slope)
+        object.__setattr__(self, "cell", cell)
+        self.enter()
+
+
+@dataclass(frozen=True, eq=False)
+class Cell(Definition):
+    """A recurrent cell of your own: what it computes for one unit, as plain Python on numbers.
+
+    From this it gets all that the cells of the package have: every memory mode and its bits,
+    lengths, tokens, stacks, threads and vectors.
+
+    Parameters
+    ----------
+    name : what it is called in files and messages
+    gates : G, how many pre-activations a unit has: U is (G*H, I), W (G*H, H), b (G*H,)
+    forward : `forward(a, s)` -> (states, kept): `a` is a tuple of G pre-activations, `s` one of the
+        states before the step, s[0] being what W and the next layer see. `states` are those after
+        the step, `kept` a tuple of whatever `reverse` needs besides
+    reverse : `reverse(ds, s, previous, kept)` -> (deltas, dprevious): `ds` are the derivatives of the
+        loss by the states after the step, `s` and `previous` those states and the ones before;
+        `deltas` are the derivatives by `a`, `dprevious` by `previous` where it does not go
+        through W, which is added for you
+    states : how many states a unit has
+    parameters : how many numbers a unit has of its own, such as time constants. With any, both
+        functions take them as a last argument, a tuple `p`, and `reverse` returns a third tuple,
+        the derivatives by them
+
+    Numbers in the functions take the dtype of the weights. `cell.init(inputs, hidden)` draws a
+    layer, `cell(U, W, b)` makes one of arrays. Both functions are tried at once, on numbers:
+    ValueError where `reverse` is not the derivative of `forward`.
+    """
+
+    name: str
+    gates: int
+    forward: Callable[..., tuple[tuple[float, ...], tuple[float, ...]]]
+    reverse: Callable[..., tuple[tuple[float, ...], ...]]
+    states: int = 1
+    parameters: int = 0
+    cell: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        from .kernels.cells import own
+
+        _check_name("Cell", self.name)
+        for what, least in (("gates", 1), ("states", 1), ("parameters", 0)):
+            arguments.integer(f"Cell.{what}", getattr(self, what), least)
+        if 2 * self.states + self.gates + self.parameters > 16:
+            raise ValueError(
+                f"Cell has too many gates, states and parameters: {self.gates}, {self.states} and "
+                f"{self.parameters}; 2*states + gates + parameters may be up to 16"
+            )
+        for what in ("forward", "reverse"):
+            _check_function(f"Cell.{what}", getattr(self, what))
+        kept = self._try()
+        cell = own.define(
+            self.name, self.gates, self.states, kept, self.parameters, self.forward, self.reverse
+        )
+        object.__setattr__(self, "cell", cell)
+        self.enter()
+
+    def __call__(self, U: Array, W: Array, b: Array, p: Array | None = None) -> Custom:
+        """Return a layer of this cell; `p` (parameters*H,) are the cell's own parameters."""
+        return Custom(self, U, W, b, p)
+
+    def init(
+        self, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32"
+    ) -> Custom:
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        own = {"p": self.parameters} if self.parameters else {}
+        drawn = Custom._draw(inputs, hidden, rng, dtype, gates=self.gates, **own)
+        return Custom(self, **drawn)
+
+    def _outputs(self, a: list, s: list, p: list) -> tuple[Any, Any]:
+        given = (tuple(a), tuple(s), tuple(p)) if self.parameters else (tuple(a), tuple(s))
+        return _tuples("Cell.forward", self.forward(*given), (self.states, None))
+
+    def _try(self) -> int:
+        """Compare `reverse` with central differences of `forward`; returns how much is kept."""
+        rng = np.random.default_rng(0)
+        count = 0
+        for _ in range(5):
+            a, s, p, ds = (
+                rng.uniform(-1, 1, n).tolist()
+                for n in (self.gates, self.states, self.parameters, self.states)
+            )
+            states, kept = self._outputs(a, s, p)
+            count = len(kept)
+            given = tuple(ds), tuple(states), tuple(s), tuple(kept)
+            due = (self.gates, self.states, *([self.parameters] if self.parameters else []))
+            given = (*given, tuple(p)) if self.parameters else given
+            found = _tuples("Cell.reverse", self.reverse(*given), due)
+            for what, values, slopes in zip(("a", "s", "p"), (a, s, p), found, strict=False):
+                for index, slope in enumerate(slopes):
+                    expected = self._difference(a, s, p, ds, values, index)
+                    _compare(f"Cell.reverse: derivative by {what}[{index}]", slope, expected)
+        return count
+
+    def _difference(self, a: list, s: list, p: list, ds: list, values: list, index: int) -> float:
+        kept, ends = values[index], []
+        for step in (_STEP, -_STEP):
+            values[index] = kept + step
+            ends.append(math.fsum(map(float.__mul__, ds, map(float, self._outputs(a, s, p)[0]))))
+        values[index] = kept
+        return (ends[0] - ends[1]) / (2 * _STEP)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Custom(Recurrent):
+    """A layer of a cell of your own: see `fastbptt.Cell`, which makes it.
+
+    Parameters
+    ----------
+    definition : the Cell
+    U : (G*H, I) array, float32 or float64; W : (G*H, H); b : (G*H,); p : (parameters*H,) or None
+
+    The state is an array (B, H), or a tuple of as many as the cell has states.
+    """
+
+    definition: Cell
+    U: Array
+    W: Array
+    b: Array
+    p: Array | None = None
+
+    own_name = "p"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.definition, Cell):
+            raise TypeError(
+                f"definition must be a fastbptt.Cell, not {arguments.describe(self.definition)}"
+            )
+        count = self.definition.parameters
+        if (self.p is None) != (count == 0):
+            what = f"an array ({count}*H,)" if count else "None"
+            raise ValueError(f"p must be {what} for the cell {self.definition.name!r}")
+        self._check_recurrent(**({"p": count} if count else {}))
+
+    @property
+    def gates(self) -> int:  # type: ignore[override]
+        """G: the pre-activations of a unit."""
+        return self.definition.gates
+
+    @property
+    def planes(self) -> int:  # type: ignore[override]
+        """The states of a unit."""
+        return self.definition.states
+
+    @property
+    def cell(self) -> str:
+        """The name of the cell's maths in the kernels."""
+        return self.definition.cell
+
+    def __repr__(self) -> str:
+        return f"{self.definition.name}({self.inputs} -> {self.hidden}, {self.dtype})"
+
+
+def _check_name(kind: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(f"{kind}.name must be a word such as 'mgu', not {name!r}")
+
+
+def _check_function(name: str, value: Any) -> None:
+    if not hasattr(value, "__code__"):
+        raise TypeError(f"{name} must be a plain Python function, not {arguments.describe(value)}")
+
+
+def _tuples(name: str, value: Any, sizes: tuple[int | None, ...]) -> Any:
+    fits = isinstance(value, tuple) and len(value) == len(sizes)
+    if not fits or any(
+        not isinstance(part, tuple) or size not in (None, len(part))
+        for part, size in zip(value, sizes, strict=True)
+    ):
+        due = ", ".join("any number" if size is None else str(size) for size in sizes)
+        raise ValueError(f"{name} must return {len(sizes)} tuples, of {due} numbers, not {value!r}")
+    return value
+
+
+def _compare(name: str, value: float, expected: float) -> None:
+    if not abs(value - expected) <= _CLOSE * max(1.0, abs(expected)):
+        raise ValueError(f"{name} must be {expected:.6g} by central differences, not {value:.6g}")

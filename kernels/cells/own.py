@@ -1,0 +1,171 @@
+"""A caller's own scalar functions as the maths of a cell.
+
+They are plain Python: `1 - s * s`, `math.tanh(a)`. To Numba a bare 1 beside a float32 makes a float64,
+which would halve the speed and change the numbers. So a function is compiled from a copy whose
+constants have the dtype of its arguments, and whose `math` and `numpy` are our own tanh and exp.
+"""
+
+import builtins
+import dis
+import hashlib
+import math
+import types
+from functools import cache
+
+import numpy as np
+
+from .. import maths
+from ..jit import scalar
+from .anatomy import CELLS, Cell
+
+_OURS = {"exp": maths.exp, "tanh": maths.tanh}
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@cache
+def _mathematics(module):
+    """`math` or `numpy` with our own exponential functions, which vectorise."""
+    ours = types.ModuleType(module.__name__)
+    ours.__dict__.update(vars(math if module is math else module))
+    ours.__dict__.update(_OURS)
+    return ours
+
+
+def _translated(value, dtype):
+    """What stands for a global or enclosed variable of the function."""
+    if _is_number(value):
+        return dtype(value)
+    if value is math or value is np:
+        return _mathematics(value)
+    for name, ours in _OURS.items():
+        if value is getattr(math, name) or value is getattr(np, name):
+            return ours
+    if isinstance(value, types.FunctionType):
+        return scalar(of_dtype(value, dtype))
+    return value
+
+
+def _constants(code, dtype):
+    """The code with its numbers in that dtype, but for indices, powers and counts of a loop."""
+    constants = list(code.co_consts)
+    bytes_ = bytearray(code.co_code)
+    steps = list(dis.get_instructions(code))
+    loops = "range" in code.co_names
+    for step, after in zip(steps, steps[1:], strict=False):
+        if step.opname != "LOAD_CONST" or not _is_number(step.argval):
+            continue
+        if isinstance(step.argval, int):
+            power = after.opname == "BINARY_POWER" or after.argrepr in ("**", "**=")
+            call = loops and after.opname in ("CALL_FUNCTION", "PRECALL", "CALL")
+            if after.opname == "BINARY_SUBSCR" or power or call:
+                continue
+        constants.append(dtype(step.argval))
+        place = len(constants) - 1
+        if place > 255:
+            raise ValueError(f"{code.co_name} has too many constants for a cell's function")
+        bytes_[step.offset + 1] = place
+    return code.replace(co_code=bytes(bytes_), co_consts=tuple(constants))
+
+
+def of_dtype(function, dtype):
+    """The function with all its constants in that NumPy dtype."""
+    known = {**vars(builtins), **function.__globals__}
+    names = {name: _translated(known[name], dtype) for name in _names(function) if name in known}
+    cells = tuple(
+        types.CellType(_translated(cell.cell_contents, dtype))
+        for cell in function.__closure__ or ()
+    )
+    code = _constants(function.__code__, dtype)
+    return types.FunctionType(code, names, function.__name__, function.__defaults__, cells)
+
+
+def _names(function):
+    return function.__code__.co_names
+
+
+def fingerprint(*functions):
+    """A text that differs wherever the functions would compute something else."""
+    digest = hashlib.sha256()
+    seen = set()
+
+    def add(value):
+        if isinstance(value, types.FunctionType):
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            code = value.__code__
+            digest.update(code.co_code + repr(code.co_names).encode())
+            for constant in code.co_consts:
+                add(constant)
+            for cell in value.__closure__ or ():
+                add(cell.cell_contents)
+            for name in code.co_names:
+                add(value.__globals__.get(name))
+            for default in value.__defaults__ or ():
+                add(default)
+        elif isinstance(value, types.CodeType):
+            digest.update(value.co_code)
+        else:
+            digest.update(repr(value).encode() if _plain(value) else type(value).__name__.encode())
+
+    for function in functions:
+        add(function)
+    return digest.hexdigest()[:16]
+
+
+def _plain(value):
+    return value is None or isinstance(value, (str, int, float, tuple, types.ModuleType))
+
+
+class _Made:
+    """A function of a cell that is built for a dtype when it is compiled."""
+
+    def __init__(self, make):
+        self.of_dtype = make
+
+
+def define(name, gates, states, kept, parameters, forward, reverse):
+    """Enter a cell of the caller's own functions; returns the name by which kernels know it."""
+    name = f"own-{name}-{gates}-{states}-{kept}-{parameters}-{fingerprint(forward, reverse)}"
+
+    def make_forward(dtype):
+        own = scalar(of_dtype(forward, dtype))
+        if parameters:
+            return lambda a, s, p: own(a, s, p)
+        return lambda a, s, p: own(a, s)
+
+    def make_reverse(dtype):
+        own = scalar(of_dtype(reverse, dtype))
+
+        def with_parameters(ds, s, previous, kept, p):
+            delta, ds, dp = own(ds, s, previous, kept, p)
+            return delta + dp, ds
+
+        if parameters:
+            return with_parameters
+        return lambda ds, s, previous, kept, p: own(ds, s, previous, kept)
+
+    CELLS[name] = Cell(
+        gates, states, kept, _Made(make_forward), _Made(make_reverse),
+        sums=tuple(range(gates, gates + parameters)), extra=parameters,
+    )  # fmt: skip
+    return name
+
+
+def define_activation(name, function, slope):
+    """Enter an Elman cell of the caller's own activation; returns the name it has in kernels."""
+    name = f"rnn-own-{name}-{fingerprint(function, slope)}"
+
+    def make_forward(dtype):
+        own = scalar(of_dtype(function, dtype))
+        return lambda a, s, p: ((own(a[0]),), ())
+
+    def make_reverse(dtype):
+        own, zero = scalar(of_dtype(slope, dtype)), dtype(0)
+        return lambda ds, s, previous, kept, p: ((ds[0] * own(s[0]),), (zero,))
+
+    CELLS[name] = Cell(1, 1, 0, _Made(make_forward), _Made(make_reverse))
+    return name
