@@ -146,6 +146,8 @@ def load(path: typing.Path) -> Any:
 
     Raises ValueError when the file is not one of ours, or damaged. Nothing in it is executed.
     """
+    from . import compound, own  # noqa: F401 - every class must be known
+
     path = _path(path)
     with open(path, "rb") as file:
         try:

@@ -67,10 +67,10 @@ class Cell(Definition):
     forward : `forward(a, s)` -> (states, kept): `a` is a tuple of G pre-activations, `s` one of the
         states before the step, s[0] being what W and the next layer see. `states` are those after
         the step, `kept` a tuple of whatever `reverse` needs besides
-    reverse : `reverse(ds, s, previous, kept)` -> (deltas, dprevious): `ds` are the derivatives of the
-        loss by the states after the step, `s` and `previous` those states and the ones before;
-        `deltas` are the derivatives by `a`, `dprevious` by `previous` where it does not go
-        through W, which is added for you
+    reverse : `reverse(ds, s, previous, kept)` -> (deltas, dprevious): `ds` are the derivatives of
+        the loss by the states after the step, `s` and `previous` those states and the ones before;
+        `deltas` are the derivatives by `a`, `dprevious` those by `previous`, without what goes
+        through W: that is added for you
     states : how many states a unit has
     parameters : how many numbers a unit has of its own, such as time constants. With any, both
         functions take them as a last argument, a tuple `p`, and `reverse` returns a third tuple,

@@ -30,7 +30,7 @@ Layer: TypeAlias = "Recurrent | Stack | Bidirectional"
 """What a Network has as its layer, and what forward and run take."""
 
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
-"""RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; Stack, Bidirectional: a tuple of states."""
+"""RNN, GRU: an array (B, H); LSTM: a pair (s, c); Stack, Bidirectional: a tuple of states."""
 
 Policy: TypeAlias = "Full | Checkpointed | Truncated"
 """What a `memory=` argument stands for."""

@@ -1,8 +1,8 @@
 """A caller's own scalar functions as the maths of a cell.
 
-They are plain Python: `1 - s * s`, `math.tanh(a)`. To Numba a bare 1 beside a float32 makes a float64,
-which would halve the speed and change the numbers. So a function is compiled from a copy whose
-constants have the dtype of its arguments, and whose `math` and `numpy` are our own tanh and exp.
+They are plain Python: `1 - s * s`, `math.tanh(a)`. To Numba a bare 1 beside a float32 makes a
+float64, which would halve the speed and change the numbers. So a function is compiled from a copy
+whose constants have the dtype of its arguments, and whose tanh and exp are our own.
 """
 
 import builtins
@@ -11,6 +11,7 @@ import hashlib
 import math
 import types
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def _constants(code, dtype):
     bytes_ = bytearray(code.co_code)
     steps = list(dis.get_instructions(code))
     loops = "range" in code.co_names
-    for step, after in zip(steps, steps[1:], strict=False):
+    for step, after in pairwise(steps):
         if step.opname != "LOAD_CONST" or not _is_number(step.argval):
             continue
         if isinstance(step.argval, int):
@@ -73,17 +74,12 @@ def _constants(code, dtype):
 def of_dtype(function, dtype):
     """The function with all its constants in that NumPy dtype."""
     known = {**vars(builtins), **function.__globals__}
-    names = {name: _translated(known[name], dtype) for name in _names(function) if name in known}
-    cells = tuple(
-        types.CellType(_translated(cell.cell_contents, dtype))
-        for cell in function.__closure__ or ()
-    )
+    names = function.__code__.co_names
+    found = {name: _translated(known[name], dtype) for name in names if name in known}
+    closed = [cell.cell_contents for cell in function.__closure__ or ()]
+    cells = tuple(types.CellType(_translated(value, dtype)) for value in closed)
     code = _constants(function.__code__, dtype)
-    return types.FunctionType(code, names, function.__name__, function.__defaults__, cells)
-
-
-def _names(function):
-    return function.__code__.co_names
+    return types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
 
 
 def fingerprint(*functions):
