@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .calls import backward as backward, forward as forward, predict as predict, run as run
+    from .compound import Bidirectional as Bidirectional, Stack as Stack
     from .devices import set_num_threads as set_num_threads
     from .layers import (
+        GRU as GRU,
         LSTM as LSTM,
         RNN as RNN,
         Network as Network,

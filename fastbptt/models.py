@@ -72,7 +72,7 @@ class Model:
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 
-    def _with(self, **arrays: Array) -> Self:
+    def _with(self, **arrays: Any) -> Self:
         """Return the same model with arrays of our own making, which need no checks."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **arrays)

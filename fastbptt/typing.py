@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
 import numpy as np
 
 if TYPE_CHECKING:
+    from .compound import Bidirectional, Stack
     from .layers import Recurrent
     from .memory import Checkpointed, Full, Truncated
 
@@ -24,11 +25,11 @@ DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 Shape: TypeAlias = "tuple[int | str, ...]"
 """Sizes; a letter stands for an axis of any size."""
 
-Layer: TypeAlias = "Recurrent"
+Layer: TypeAlias = "Recurrent | Bidirectional | Stack"
 """What a Network has as its layer, and what forward and run take."""
 
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
-"""RNN: an array (B, H); LSTM: a pair (s, c) of those."""
+"""RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; else a tuple of the layers' states."""
 
 Policy: TypeAlias = "Full | Checkpointed | Truncated"
 """What a `memory=` argument stands for."""
