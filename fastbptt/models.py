@@ -32,6 +32,7 @@ class Model:
 
     def __init_subclass__(cls) -> None:
         """Let `load` know the class."""
+        super().__init_subclass__()
         KINDS[cls.__name__] = cls
 
     def arrays(self) -> list[Array]:

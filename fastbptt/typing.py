@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
 
@@ -27,6 +27,9 @@ Shape: TypeAlias = "tuple[int | str, ...]"
 
 Layer: TypeAlias = "Recurrent | Bidirectional | Stack"
 """What a Network has as its layer, and what forward and run take."""
+
+AnyLayer = TypeVar("AnyLayer", bound="Recurrent | Bidirectional | Stack")
+"""The type of some layer: its gradient has the same."""
 
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
 """RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; else a tuple of the layers' states."""
