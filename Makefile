@@ -43,7 +43,7 @@ lint: $(VENV)/lint.stamp
 	$(BIN)/ruff format --check $(SOURCES)
 	rm -rf $(TYPED) && mkdir -p $(TYPED)
 	cp -r fastbptt $(TYPED) && cp -r kernels $(TYPED)/fastbptt
-	cd $(TYPED) && $(MYPY) -p fastbptt && $(MYPY) ../../examples
+	cd $(TYPED) && $(MYPY) -p fastbptt && $(MYPY) ../../examples ../../tests/typed_use.py
 
 format: $(VENV)/lint.stamp
 	$(BIN)/ruff check --fix $(SOURCES)

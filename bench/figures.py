@@ -185,7 +185,12 @@ def source(path, name):
     if found is None:
         raise LookupError(f"a page shows {name} of {path}, which is not there")
     lines = text.splitlines()[found.lineno - 1 : found.end_lineno]
-    return "```{.py .source}\n" + "\n".join(lines) + "\n```\n"
+    return "```py\n" + "\n".join(lines) + "\n```\n"
+
+
+def file(path):
+    """A file of ours, whole."""
+    return "```py\n" + (ROOT / path).read_text(encoding="utf-8") + "```\n"
 
 
 BLOCKS = {
@@ -196,6 +201,7 @@ BLOCKS = {
     "lengths": lengths,
     "output": output,
     "source": source,
+    "file": file,
 }
 
 

@@ -23,6 +23,7 @@ from training import Adam, bar
 import fastbptt as fb
 
 RATE = 48_000  # samples a second
+R, C, IS, VT = 2200.0, 1e-8, 2.52e-9, 0.0453  # ohm, farad, ampere, volt: two 1N4148 diodes
 
 
 @njit
@@ -48,22 +49,29 @@ def guitar(seconds: float, seed: int) -> np.ndarray:
 
 
 @njit
+def clipper(before: float, drive: float) -> float:
+    """The voltage at two diodes a sample later: dv/dt = (drive - v) / RC - 2 Is / C sinh(v / Vt).
+
+    One implicit step, by Newton's method.
+    """
+    v, charge, leak = before, 1 / (R * C * RATE), 2 * IS / (C * RATE)
+    for _ in range(40):
+        f = v - before - charge * (drive - v) + leak * np.sinh(v / VT)
+        step = f / (1 + charge + leak / VT * np.cosh(v / VT))
+        v -= min(max(step, -0.1), 0.1)
+    return v
+
+
+@njit
 def amplifier(sound: np.ndarray) -> np.ndarray:
     """Tone filter, clipper, coupling capacitor; volts in, volts out."""
     out = np.empty_like(sound)
     low = clipped = coupled = 0.0
     for t, u in enumerate(sound):
         low += 0.06 * (u - low)  # a first-order low-pass at some 470 Hz
-        drive = 8.0 * (u - 0.7 * low)  # treble boost and gain
-        # dv/dt = (drive - v) / RC - 2 Is / C sinh(v / Vt), one implicit step by Newton's method
-        v = clipped
-        for _ in range(30):
-            f = v - clipped - (drive - v) * 0.95 + 1.05e-5 * np.sinh(v / 0.0453)
-            step = f / (1.95 + 1.05e-5 / 0.0453 * np.cosh(v / 0.0453))
-            v -= min(max(step, -0.1), 0.1)
-        clipped = v
-        coupled += 0.002 * (v - coupled)  # a high-pass at some 15 Hz
-        out[t] = v - coupled
+        clipped = clipper(clipped, 8.0 * (u - 0.7 * low))  # treble boost and gain
+        coupled += 0.002 * (clipped - coupled)  # a high-pass at some 15 Hz
+        out[t] = clipped - coupled
     return out
 
 

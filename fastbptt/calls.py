@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 
@@ -15,24 +15,24 @@ from .kernels.cpu.recurrence import Head
 from .layers import Network
 from .passage import Passage
 from .sizes import panel_steps
-from .typing import Array, Layer, State
+from .typing import AnyLayer, Array, Layer, State
 
 
 @dataclass(frozen=True, eq=False)
-class Gradient:
+class Gradient(Generic[AnyLayer]):
     """What `backward` returns; each part has the type and shape of what it is the gradient of.
 
     `x` and `deltas` are None where they were not asked for; `deltas` (T, B, G*H) are dL/d(the
     pre-activations), a Stack's a tuple of those and a Bidirectional's a pair.
     """
 
-    layer: Layer
+    layer: AnyLayer
     x: Array | None
     state: State
     deltas: Any
 
 
-class Cache:
+class Cache(Generic[AnyLayer]):
     """What `forward` keeps for one `backward`. It refers to x, which must not change meanwhile."""
 
     def __init__(self, call: Call, passage: Passage, leaves: list[Leaf]):
@@ -55,14 +55,14 @@ class Cache:
 
 
 def forward(
-    layer: Layer,
+    layer: AnyLayer,
     x: Array,
     state: State | None = None,
     *,
     lengths: Array | int | None = None,
     seed: int | None = None,
     device: str | None = None,
-) -> tuple[Array, State, Cache]:
+) -> tuple[Array, State, Cache[AnyLayer]]:
     """Run a layer over x and cache every step for `backward`.
 
     Parameters
@@ -96,14 +96,14 @@ def forward(
 
 
 def backward(
-    cache: Cache,
+    cache: Cache[AnyLayer],
     dh: Array,
     dstate: State | None = None,
     *,
     input_grad: bool = True,
     deltas: bool = False,
     keep: bool = False,
-) -> Gradient:
+) -> Gradient[AnyLayer]:
     """Backpropagate through the steps that `forward` cached.
 
     delta_t = (W^T delta_{t+1} + dL/dh_t) * g'(a_t), then dU = sum delta_t x_t^T,

@@ -16,9 +16,10 @@ import numpy as np
 from .dropout import Dropout
 from .kernels.cpu.memory import Workspace
 from .kernels.cpu.recurrence import NO_IDS, Recurrence, no_head
+from .layers import Recurrent
 from .sizes import Spans
 from .sources import NO_FLOATS, Floats, Ids, Lengths
-from .typing import Array, Layer
+from .typing import Array
 
 
 class Leaf:
@@ -67,7 +68,7 @@ class Chain:
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Sequence[Recurrent],
         batch: int,
         lengths: Lengths,
         spans: Spans,
@@ -225,14 +226,14 @@ class Chain:
                 x, ids = self._handed_on(handed, index - 1, start), NO_IDS
                 below = self.below[index - 1][:n]
             scratch, whole = self.panels[index], deltas is not None
-            if whole:
+            if deltas is not None:
                 scratch = deltas[index] if layer.plain else scratch.reshape(2 * self.chunk, *wide)
             current = layer.reverse(
                 x, ids, below, scratch, states,
                 leaf.kept[index], self.lengths.values, dh, self.carry[index], self.current, start,
                 stop, first, whole, head, self.lists, self.panel_steps,
             )  # fmt: skip
-            if whole and not layer.plain:
+            if deltas is not None and not layer.plain:
                 deltas[index][...] = layer.deltas(scratch[:n])
             if index and self.dropout is not None:
                 self.dropout.apply(below, below, self.first + index - 1, start)
@@ -252,6 +253,6 @@ class Chain:
         """Return views of the derivative by the state before the last stretch, one a layer."""
         return [carry[:, self.current] for carry in self.carry]
 
-    def gradients(self) -> list[Layer]:
+    def gradients(self) -> list[Recurrent]:
         """Return a gradient for each layer, of the layer's own type, and start anew."""
         return [recurrence.gradient() for recurrence in self.recurrences]

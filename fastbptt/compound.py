@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from . import arguments
 from .layers import Recurrent
 from .models import Model
-from .typing import DType
+from .typing import DType, Layer
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -149,7 +150,7 @@ class Strand:
         return list(flat[self.first : self.first + len(self.layers)])
 
 
-def leaves(layer: Model) -> Iterator[Recurrent]:
+def leaves(layer: Layer) -> Iterator[Recurrent]:
     """The recurrent layers of a layer, in the order of its state."""
     if isinstance(layer, Recurrent):
         yield layer
@@ -160,7 +161,7 @@ def leaves(layer: Model) -> Iterator[Recurrent]:
             yield from leaves(part)
 
 
-def stages(layer: Model) -> list[tuple[Strand, ...]]:
+def stages(layer: Layer) -> list[tuple[Strand, ...]]:
     """The strands of a layer: those of a stage read what the stage below hands on."""
     parts = layer.layers if isinstance(layer, Stack) else (layer,)
     found: list[tuple[Strand, ...]] = []
@@ -182,7 +183,7 @@ def stages(layer: Model) -> list[tuple[Strand, ...]]:
     return found
 
 
-def rebuilt(layer: Model, parts: Iterator) -> Model:
+def rebuilt(layer: Layer, parts: Iterator) -> Any:
     """The layer with its recurrent layers replaced, in order, by `parts` of our own making."""
     if isinstance(layer, Recurrent):
         return next(parts)
@@ -191,7 +192,7 @@ def rebuilt(layer: Model, parts: Iterator) -> Model:
     return layer._with(layers=tuple(rebuilt(part, parts) for part in layer.layers))
 
 
-def shaped(layer: Model, parts: Iterator) -> object:
+def shaped(layer: Layer, parts: Iterator) -> Any:
     """One value for each recurrent layer, in the shape of the layer's state."""
     if isinstance(layer, Recurrent):
         return next(parts)

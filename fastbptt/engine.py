@@ -16,7 +16,7 @@ import numpy as np
 from .along import Along
 from .chain import Chain, Leaf
 from .kernels.cpu.recurrence import no_head
-from .losses import Stage
+from .losses import GivenDerivative, Stage
 from .memory import Plan, Truncated
 from .sources import Floats, Ids
 from .typing import Array, ProgressCallback
@@ -61,7 +61,7 @@ def backward_stretches(start: int, stop: int, steps: int) -> Iterator[tuple[int,
 def propagate(
     chain: Chain,
     source: Floats | Ids,
-    loss: Stage,
+    loss: Stage | GivenDerivative,
     plan: Plan,
     initial: Sequence[Array],
     *,
@@ -84,7 +84,7 @@ class _Run:
         self,
         chain: Chain,
         source: Floats | Ids,
-        loss: Stage,
+        loss: Stage | GivenDerivative,
         plan: Plan,
         initial: Sequence[Array],
         grad_x: Along | None,

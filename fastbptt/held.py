@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .along import Along
+from .chain import Leaf
 from .engine import Progress, backward_stretches, propagate
 from .kernels.cpu.memory import Workspace
 from .losses import GivenDerivative, Stage
@@ -110,11 +111,11 @@ class _Held:
 
     def _back(
         self, level: int, which: int, number: int, dh: Array | None, below: Array | None,
-        arena: Array, leaf: object,
+        arena: Array, leaf: Leaf | None,
     ) -> list[Array]:  # fmt: skip
         passage = self.passage
         strand, chain = passage.stages[level][which]
-        loss = self.stage
+        loss: Stage | GivenDerivative = self.stage
         if dh is not None:
             loss = GivenDerivative(passage.columns(dh, level, which), chain.dtype)
         return propagate(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal
 
 import numpy as np
 
 from . import arguments
 from .models import Definition, Model  # load is public here: it must know every layer
 from .models import load as load
-from .typing import Activation, Array, DType, DTypeLike, Layer, ReadoutActivation, Seed, Shape
+from .typing import Activation, AnyLayer, Array, DType, DTypeLike, ReadoutActivation, Seed, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -292,13 +292,13 @@ class Readout(Model):
 
 
 @dataclass(frozen=True, eq=False)
-class Network(Model):
+class Network(Model, Generic[AnyLayer]):
     """The whole model: a recurrent layer and the readout of its states.
 
     `readout` may be None where no output is needed: with a callable loss.
     """
 
-    layer: Layer
+    layer: AnyLayer
     readout: Readout | None
 
     @property

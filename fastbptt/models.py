@@ -48,6 +48,7 @@ class Model:
 
     def __init_subclass__(cls) -> None:
         """Let `load` know the class."""
+        super().__init_subclass__()
         KINDS[cls.__name__] = cls
 
     def arrays(self) -> list[Array]:
@@ -88,7 +89,7 @@ class Model:
                 changes[field.name] = next(arrays)
         return replace(self, **changes)
 
-    def _with(self, **arrays: Array) -> Self:
+    def _with(self, **arrays: Any) -> Self:
         """Return the same model with arrays of our own making, which need no checks."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **arrays)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import arguments, calls, inputs, losses
+from .compound import Stack, stages
 from .inputs import Call
 from .layers import RNN, Network
 from .sizes import panel_steps
@@ -104,13 +105,14 @@ def gradient_reach(
     the longest lag measured the norms are taken to go on with the fitted decay. Where k1 > 1, a
     window of k2 + k1 - 1 gives every loss as many steps.
 
-    dL/dh is the derivative by the whole state, taken as one vector: s of an RNN, (s, c) of an
-    LSTM. It is the norm that vanishes or explodes in Bengio, Simard and Frasconi (1994).
+    dL/dh is the derivative by the whole state, taken as one vector: s of an RNN or GRU, (s, c) of
+    an LSTM, those of all layers of a Stack, whose dropout is left out. Its norm is what vanishes or
+    explodes in Bengio, Simard and Frasconi (1994).
 
     Parameters
     ----------
-    network, x, y, loss, weights, lengths, state, device : those of `bptt`; positions of weight 0
-        are not drawn. A callable loss is asked for single time steps
+    network, x, y, loss, weights, lengths, state, device : those of `bptt`; no Bidirectional;
+        positions of weight 0 are not drawn. A callable loss is asked for single time steps
     share : what may be lost, between 0 and 1
     max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
         losses that have as many steps before them are drawn
@@ -129,6 +131,7 @@ def gradient_reach(
     sequences; no h is held for all T.
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
+    network = _along_time(network)
     _check_loss(network, call, y, loss, weights)
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
@@ -149,6 +152,19 @@ def gradient_reach(
     lags = _grid(max_lag)
     log_norms = _follow(network, call, times, rows, lags, started, dh)
     return _summary(lags, log_norms, float(share))
+
+
+def _along_time(network: Network) -> Network:
+    """The network without dropout; raises if it reads time backwards."""
+    layer = network.layer
+    if any(strand.against_time for stage in stages(layer) for strand in stage):
+        raise ValueError(
+            "network must run along time alone: what a Bidirectional hands on comes from after the "
+            "loss too, so there is no lag behind it"
+        )
+    if isinstance(layer, Stack) and layer.dropout:
+        return replace(network, layer=replace(layer, dropout=0.0))
+    return network
 
 
 def _check_loss(

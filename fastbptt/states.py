@@ -13,23 +13,24 @@ import numpy as np
 
 from . import arguments
 from .compound import Bidirectional, Stack, shaped
+from .layers import Recurrent
 from .typing import Array, Layer, State
 
 
-def zeros(layers: Sequence[Layer], batch: int) -> list[Array]:
+def zeros(layers: Sequence[Recurrent], batch: int) -> list[Array]:
     """The zero state of each layer."""
     return [np.zeros((layer.planes, batch, layer.hidden), layer.dtype) for layer in layers]
 
 
 def unpack(name: str, layer: Layer, state: State, batch: int, squeeze: bool) -> list[Array]:
     """Return the user's `state` of `layer` as new arrays (planes, B, H), one a recurrent layer."""
-    parts = _parts(layer)
-    if parts is not None:
+    if not isinstance(layer, Recurrent):
+        parts = _parts(layer)
         kind = type(layer).__name__
         given = _tuple(name, state, len(parts), f"{len(parts)} states for {kind}")
         found = []
-        for index, (part, own) in enumerate(zip(parts, given, strict=True)):
-            found += unpack(f"{name}[{index}]", part, own, batch, squeeze)
+        for index, (own, one) in enumerate(zip(parts, given, strict=True)):
+            found += unpack(f"{name}[{index}]", own, one, batch, squeeze)
         return found
     planes: Sequence[State] = (state,)
     names: Sequence[str] = (name,)
@@ -44,10 +45,10 @@ def unpack(name: str, layer: Layer, state: State, batch: int, squeeze: bool) -> 
     return [values]
 
 
-def _parts(layer: Layer) -> Sequence[Layer] | None:
+def _parts(layer: Bidirectional | Stack) -> Sequence[Layer]:
     if isinstance(layer, Bidirectional):
         return layer.forward, layer.backward
-    return layer.layers if isinstance(layer, Stack) else None
+    return layer.layers
 
 
 def _tuple(name: str, state: State, count: int, what: str) -> Sequence[State]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from .layers import Network
 from .memory import Plan
 from .passage import Passage
 from .sizes import panel_steps
-from .typing import Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
+from .typing import AnyLayer, Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Generic[AnyLayer]):
     """What `bptt` returns.
 
     loss : float, added in float64
@@ -32,7 +32,7 @@ class Result:
     """
 
     loss: float
-    grad: Network
+    grad: Network[AnyLayer]
     state: State
     grad_state: State
     grad_x: Array | None
@@ -68,7 +68,7 @@ def evaluate(
 
 
 def bptt(
-    network: Network,
+    network: Network[AnyLayer],
     x: Array,
     y: Any,
     loss: Loss = "squared_error",
@@ -83,7 +83,7 @@ def bptt(
     t0: int = 0,
     device: str | None = None,
     progress: Progress = None,
-) -> Result:
+) -> Result[AnyLayer]:
     """Return the loss of a network on a sequence and the gradient of it, by BPTT.
 
     Parameters

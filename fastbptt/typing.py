@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
 
@@ -26,11 +26,14 @@ DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 Shape: TypeAlias = "tuple[int | str, ...]"
 """Sizes; a letter stands for an axis of any size."""
 
-Layer: TypeAlias = "Recurrent | Stack | Bidirectional"
+Layer: TypeAlias = "Recurrent | Bidirectional | Stack"
 """What a Network has as its layer, and what forward and run take."""
 
+AnyLayer = TypeVar("AnyLayer", bound="Recurrent | Bidirectional | Stack")
+"""The type of some layer: its gradient has the same."""
+
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
-"""RNN, GRU: an array (B, H); LSTM: a pair (s, c); Stack, Bidirectional: a tuple of states."""
+"""RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; else a tuple of the layers' states."""
 
 Policy: TypeAlias = "Full | Checkpointed | Truncated"
 """What a `memory=` argument stands for."""

@@ -18,6 +18,9 @@ DIFFERENCES = 1e-7  # central differences in float64, step 1e-5 to 1e-6
 DTYPES = ["float32", "float64"]
 ACTIVATIONS = ["tanh", "sigmoid", "relu", "identity"]
 CELLS = [*(f"rnn-{g}" for g in ACTIVATIONS), "lstm", "lstm-peephole", "gru", "gru-before"]
+# A slash is one layer on top of another, a bar both directions of time; `make_layer` reads it.
+STACKS = ["lstm/gru", "gru-before/rnn-tanh/lstm-peephole"]
+BOTH_WAYS = ["gru|lstm", "rnn-tanh|gru-before/lstm", "lstm/lstm-peephole|gru/rnn-tanh|rnn-relu"]
 # (T, B, I, H, O): ordinary, one of everything, odd sizes, wider than one vector, no time at all.
 SIZES = [(7, 3, 4, 6, 2), (1, 1, 1, 1, 1), (1, 4, 3, 17, 5), (23, 1, 3, 17, 5), (9, 5, 3, 1, 2),
          (6, 9, 33, 70, 18), (0, 2, 3, 5, 2)]  # fmt: skip
@@ -39,7 +42,16 @@ def rounded(rng, shape, dtype, scale=1.0):
     return (scale * rng.standard_normal(shape)).astype(dtype)
 
 
-def make_layer(cell, I, H, dtype, rng):
+def make_layer(cell, I, H, dtype, rng, dropout=0.0):
+    """A layer by its name; all but the top ones of a stack are wider than H, each by another."""
+    if "/" in cell:
+        names, layers = cell.split("/"), []
+        for below, name in enumerate(names, 1 - len(names)):
+            layers.append(make_layer(name, I, H - 2 * below, dtype, rng))
+            I = layers[-1].outputs
+        return fb.Stack(layers, dropout)
+    if "|" in cell:
+        return fb.Bidirectional(*(make_layer(n, I, H, dtype, rng) for n in cell.split("|")))
     if cell.startswith("lstm"):
         return fb.LSTM.init(I, H, rng=rng, dtype=dtype, peepholes=cell == "lstm-peephole")
     if cell.startswith("gru"):
@@ -54,14 +66,14 @@ class Problem(SimpleNamespace):
 
 
 def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="squared_error",
-                 readout="identity", tokens=False, seed=0):  # fmt: skip
+                 readout="identity", tokens=False, seed=0, dropout=0.0):  # fmt: skip
     """A network with x, y, initial state, dh and dstate that fit it, as one namespace."""
-    made_by = (cell, sizes, dtype, loss, readout, tokens, seed)
+    made_by = (cell, sizes, dtype, loss, readout, tokens, seed, dropout)
     T, B, I, H, O = sizes
     rng = np.random.default_rng(seed)
-    layer = make_layer(cell, I, H, dtype, rng)
-    head = fb.Readout.init(H, O, rng=rng, dtype=dtype, activation=readout)
-    state = like_state(layer, lambda: rounded(rng, (B, H), dtype, 0.5))
+    layer = make_layer(cell, I, H, dtype, rng, dropout)
+    head = fb.Readout.init(layer.outputs, O, rng=rng, dtype=dtype, activation=readout)
+    state = like_state(layer, lambda width: rounded(rng, (B, width), dtype, 0.5))
     if loss == "cross_entropy":
         y = rng.integers(0, O, (T, B))
     elif loss == "binary_cross_entropy":
@@ -75,14 +87,26 @@ def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="
         x=rng.integers(0, I, (T, B)) if tokens else rounded(rng, (T, B, I), dtype),
         y=y,
         state=state,
-        dh=rounded(rng, (T, B, H), dtype),
-        dstate=like_state(layer, lambda: rounded(rng, (B, H), dtype)),
+        dh=rounded(rng, (T, B, layer.outputs), dtype),
+        dstate=like_state(layer, lambda width: rounded(rng, (B, width), dtype)),
         lengths=ragged(T, B, rng),
     )  # fmt: skip
 
 
 def like_state(layer, draw):
-    return (draw(), draw()) if isinstance(layer, fb.LSTM) else draw()
+    """A state of the layer, `draw(H)` giving each array of it."""
+    parts = parts_of(layer)
+    if parts is not None:
+        return tuple(like_state(part, draw) for part in parts)
+    H = layer.W.shape[1]
+    return (draw(H), draw(H)) if isinstance(layer, fb.LSTM) else draw(H)
+
+
+def parts_of(layer):
+    """The layers that a layer is made of, in the order of its state, or None."""
+    if isinstance(layer, fb.Bidirectional):
+        return layer.forward, layer.backward
+    return layer.layers if isinstance(layer, fb.Stack) else None
 
 
 def ragged(T, B, rng):
@@ -92,8 +116,14 @@ def ragged(T, B, rng):
     return lengths
 
 
-def plain(part):
-    """A layer or readout as the oracle's dict, in float64."""
+def plain(part, masks=None):
+    """A layer or readout as the oracle's dict, in float64; `masks` are a stack's dropout."""
+    if isinstance(part, fb.Stack):
+        given = {} if masks is None else {"masks": tuple(masks)}
+        return {"cell": "stack", "layers": [plain(layer) for layer in part.layers], **given}
+    if isinstance(part, fb.Bidirectional):
+        both = {"forward": plain(part.forward), "backward": plain(part.backward)}
+        return {"cell": "bidirectional", **both}
     p = {name: np.asarray(getattr(part, name), float) for name in array_names(part)}
     if isinstance(part, fb.LSTM):
         return {"cell": "lstm" if part.p is None else "lstm-peephole", **p}
@@ -118,11 +148,13 @@ def wide(value):
     return value
 
 
-def oracle_bptt(problem, **options):
+def oracle_bptt(problem, masks=None, **options):
     """The oracle's answer to fb.bptt(problem.network, problem.x, problem.y, problem.loss, ...)."""
     q = problem
     options = {name: wide(value) for name, value in options.items()}
-    return oracle.bptt(plain(q.layer), plain(q.readout), wide(q.x), wide(q.y), q.loss, **options)
+    return oracle.bptt(
+        plain(q.layer, masks), plain(q.readout), wide(q.x), wide(q.y), q.loss, **options
+    )
 
 
 def assert_close(actual, expected, tolerance, what="", floor=0.0):
@@ -141,6 +173,14 @@ def assert_close(actual, expected, tolerance, what="", floor=0.0):
 def assert_gradient_close(actual, expected, part, tolerance, floor=0.0):
     """`actual` has the type, shapes and dtype of `part` and agrees with the oracle's dict."""
     assert type(actual) is type(part)
+    if isinstance(part, fb.Stack):
+        rows = zip(actual.layers, expected["layers"], part.layers, strict=True)
+        for row in rows:
+            assert_gradient_close(*row, tolerance, floor)
+    if isinstance(part, fb.Bidirectional):
+        for name in ("forward", "backward"):
+            row = getattr(actual, name), expected[name], getattr(part, name)
+            assert_gradient_close(*row, tolerance, floor)
     for name in array_names(part):
         assert getattr(actual, name).dtype == getattr(part, name).dtype, name
         assert_close(getattr(actual, name), expected[name], tolerance, f"gradient of {name}", floor)
@@ -153,7 +193,7 @@ def assert_bptt_close(r, expected, problem):
     tolerance times a hundredth of the whole gradient's norm, no state than that of 0.01 per unit.
     """
     tolerance = GRADIENTS[problem.dtype]
-    whole = [*expected["layer"].values(), *expected["readout"].values()]
+    whole = oracle.flat((expected["layer"], expected["readout"]))
     floor = 0.01 * np.linalg.norm(np.concatenate([np.ravel(a) for a in whole]))
     assert isinstance(r.loss, float)
     assert_close(r.loss, expected["loss"], LOSSES[problem.dtype], "loss")

@@ -1,26 +1,16 @@
 """The naive reference: NumPy float64, one time step after another, nothing of fastbptt imported.
 
 A layer is a dict: {"cell": "rnn", "activation": "tanh", "U": ..., "W": ..., "b": ...} or
-{"cell": "lstm", "U": ..., "W": ..., "b": ...}, and so on; a readout is {"V": ..., "c": ...,
-"activation": ...}
-or None; a gradient is a dict of the same arrays. Time goes first: x is (T, B, I) or integer tokens
-(T, B), and everything has its batch axis. The state is (B, H), for an LSTM a pair of them.
-Another cell is another class in CELLS, and another kind of layer a function beside `forward`.
+{"cell": "lstm", "U": ..., "W": ..., "b": ...}, and so on; a stack is {"cell": "stack", "layers":
+[...]}, with a tuple "masks" where there is dropout, and {"cell": "bidirectional", "forward": ...,
+"backward": ...} is both directions. A readout is {"V": ..., "c": ..., "activation": ...}; a
+gradient has the same arrays in the same places. Time goes first: x is (T, B, I) or integer tokens
+(T, B), and everything has its batch axis. The state is (B, H), for an LSTM a pair of them, for
+layers of layers a tuple of theirs. Another cell is another class in CELLS.
 """
 
 import numpy as np
-
-
-def sigmoid(a):
-    return np.exp(-np.logaddexp(0, -a))
-
-
-ACTIVATIONS = {
-    "tanh": (np.tanh, lambda s: 1 - s**2),
-    "sigmoid": (sigmoid, lambda s: s * (1 - s)),
-    "relu": (lambda a: np.maximum(a, 0), lambda s: (s > 0).astype(float)),
-    "identity": (lambda a: a, np.ones_like),
-}
+from oracle_losses import ACTIVATIONS, loss_and_derivative, readout_forward, sigmoid
 
 
 class RNN:
@@ -174,8 +164,23 @@ def as_state(planes):
 
 
 def zero_state(layer, B):
+    parts = layers_of(layer)
+    if parts is not None:
+        return tuple(zero_state(part, B) for part in parts)
     H = layer["W"].shape[1]
     return as_state(tuple(np.zeros((B, H)) for _ in range(CELLS[layer["cell"]].planes)))
+
+
+def layers_of(layer):
+    """The layers that a layer is made of, or None."""
+    if layer["cell"] == "bidirectional":
+        return layer["forward"], layer["backward"]
+    return layer["layers"] if layer["cell"] == "stack" else None
+
+
+def inputs_of(layer):
+    parts = layers_of(layer)
+    return layer["U"].shape[1] if parts is None else inputs_of(parts[0])
 
 
 def input_at(layer, x, t, live):
@@ -190,7 +195,11 @@ def input_at(layer, x, t, live):
 
 
 def forward(layer, x, state=None, lengths=None):
-    """h (T, B, H), the final state, and a cache: the steps one by one."""
+    """h (T, B, H), the final state, and a cache for `backward`."""
+    if layer["cell"] == "stack":
+        return forward_stack(layer, x, state, lengths)
+    if layer["cell"] == "bidirectional":
+        return forward_bidirectional(layer, x, state, lengths)
     cell = CELLS[layer["cell"]]
     T, B = x.shape[:2]
     lengths = np.full(B, T) if lengths is None else lengths
@@ -207,16 +216,77 @@ def forward(layer, x, state=None, lengths=None):
     return h, as_state(now), steps
 
 
+def forward_stack(layer, x, state, lengths):
+    h, final, caches = x, [], []
+    for index, part in enumerate(layer["layers"]):
+        if index:
+            h = h * mask_above(layer, index - 1)
+        h, last, cache = forward(part, h, None if state is None else state[index], lengths)
+        final.append(last)
+        caches.append(cache)
+    return h, tuple(final), caches
+
+
+def mask_above(layer, index):
+    """What dropout multiplies the states of a stack's layer `index` by, (T, B, H)."""
+    return layer["masks"][index] if "masks" in layer else 1.0
+
+
+def forward_bidirectional(layer, x, state, lengths):
+    lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
+    first, second = (None, None) if state is None else state
+    h, final, cache = forward(layer["forward"], x, first, lengths)
+    back, last, other = forward(layer["backward"], turned(x, lengths), second, lengths)
+    joined = np.concatenate([h, turned(back, lengths)], axis=2)
+    return joined, (final, last), (cache, other, lengths, h.shape[2])
+
+
+def turned(array, lengths):
+    """Time turned round within the length of each sequence."""
+    array = array.copy()
+    for b, length in enumerate(lengths):
+        array[:length, b] = array[:length, b][::-1]
+    return array
+
+
+def mapped(function, *trees):
+    """The function of the arrays at each place of dicts, lists and tuples of them."""
+    first = trees[0]
+    if isinstance(first, dict):
+        return {name: mapped(function, *(tree[name] for tree in trees)) for name in first}
+    if isinstance(first, (list, tuple)):
+        return type(first)(mapped(function, *parts) for parts in zip(*trees, strict=True))
+    return function(*trees)
+
+
+def flat(tree):
+    """The arrays of a gradient or state, in order."""
+    if isinstance(tree, (dict, list, tuple)):
+        parts = tree.values() if isinstance(tree, dict) else tree
+        return [array for part in parts for array in flat(part)]
+    return [tree]
+
+
 def zero_gradient(p):
-    return {name: np.zeros(a.shape) for name, a in p.items() if isinstance(a, np.ndarray)}
+    if isinstance(p, np.ndarray):
+        return np.zeros(p.shape)
+    if isinstance(p, list):
+        return [zero_gradient(part) for part in p]
+    own = {name: part for name, part in p.items() if isinstance(part, (np.ndarray, list, dict))}
+    return {name: zero_gradient(part) for name, part in own.items()}
 
 
 def backward(layer, steps, dh, dstate=None, start=0, stop=None):
     """Gradient by the steps [start, stop), the state before `start` being an independent variable.
 
-    `dh` (T, B, H) and `dstate`, the gradient of the state after `stop`. Returns a dict: layer, x,
-    state (of the state before `start`), deltas.
+    `steps` is the cache of `forward`, `dh` (T, B, H), `dstate` the gradient of the state after
+    `stop`. Returns a dict: layer, x, state (of the state before `start`), deltas.
     """
+    if layer["cell"] == "stack":
+        return backward_stack(layer, steps, dh, dstate, start, stop)
+    if layer["cell"] == "bidirectional":
+        assert start == 0 and stop in (None, len(dh))
+        return backward_bidirectional(layer, steps, dh, dstate)
     cell = CELLS[layer["cell"]]
     T, B = dh.shape[:2]
     stop = T if stop is None else stop
@@ -239,34 +309,32 @@ def backward(layer, steps, dh, dstate=None, start=0, stop=None):
     return {"layer": grad, "x": dx, "state": as_state(dnow), "deltas": deltas}
 
 
-def readout_forward(readout, s):
-    """The pre-activation a and the output o = h(a)."""
-    a = s @ readout["V"].T + readout["c"]
-    if readout["activation"] == "softmax":
-        e = np.exp(a - a.max(axis=1, keepdims=True))
-        return a, e / e.sum(axis=1, keepdims=True)
-    return a, ACTIVATIONS[readout["activation"]][0](a)
+def backward_stack(layer, caches, dh, dstate, start, stop):
+    found = []
+    for index in reversed(range(len(caches))):
+        own = None if dstate is None else dstate[index]
+        g = backward(layer["layers"][index], caches[index], dh, own, start, stop)
+        found.insert(0, g)
+        dh = g["x"] * mask_above(layer, index - 1) if index else None
+    return {
+        "layer": {"layers": [g["layer"] for g in found]},
+        "x": found[0]["x"],
+        "state": tuple(g["state"] for g in found),
+        "deltas": tuple(g["deltas"] for g in found),
+    }
 
 
-def readout_reverse(readout, o, do):
-    """dE/da from dE/do."""
-    if readout["activation"] == "softmax":
-        return o * (do - (o * do).sum(axis=1, keepdims=True))
-    return do * ACTIVATIONS[readout["activation"]][1](o)
-
-
-def loss_and_derivative(name, readout, a, o, y):
-    """E (B,) at one time and dE/da (B, O)."""
-    if name == "squared_error":
-        return ((o - y) ** 2).sum(axis=1), readout_reverse(readout, o, 2 * (o - y))
-    if name == "binary_cross_entropy":  # -y log o - (1-y) log(1-o), by a so that it can saturate
-        return (np.logaddexp(0, a) - y * a).sum(axis=1), o - y
-    assert name == "cross_entropy"  # -log o[y]
-    rows = np.arange(len(y))
-    shifted = a - a.max(axis=1, keepdims=True)
-    one_hot = np.zeros_like(a)
-    one_hot[rows, y] = 1
-    return np.log(np.exp(shifted).sum(axis=1)) - shifted[rows, y], o - one_hot
+def backward_bidirectional(layer, caches, dh, dstate):
+    cache, other, lengths, width = caches
+    first, second = (None, None) if dstate is None else dstate
+    g = backward(layer["forward"], cache, dh[:, :, :width], first)
+    r = backward(layer["backward"], other, turned(dh[:, :, width:], lengths), second)
+    return {
+        "layer": {"forward": g["layer"], "backward": r["layer"]},
+        "x": g["x"] + turned(r["x"], lengths),
+        "state": (g["state"], r["state"]),
+        "deltas": (g["deltas"], turned(r["deltas"], lengths)),
+    }
 
 
 def windows(T, k1, k2):
@@ -318,25 +386,25 @@ def bptt(layer, readout, x, y, loss="squared_error", *, weights=None, lengths=No
             dh[t, b] = (da @ readout["V"])[0]
 
     grad = zero_gradient(layer)
-    dx = np.zeros((T, B, layer["U"].shape[1]))
-    dstate = as_planes(zero_state(layer, B))
+    dx = np.zeros((T, B, inputs_of(layer)))
+    dstate = zero_state(layer, B)
     for s, a, b in [(0, 0, T)] if truncation is None else windows(T, *truncation):
         dh_window = np.zeros_like(dh)
         first = s if recount else a
         dh_window[first:b] = dh[first:b]
         g = backward(layer, steps, dh_window, start=s, stop=b)
-        for name in grad:
-            grad[name] += g["layer"][name]
+        grad = mapped(np.add, grad, g["layer"])
         dx += g["x"]
         if s == 0:
-            dstate = tuple(d + w for d, w in zip(dstate, as_planes(g["state"]), strict=True))
+            dstate = mapped(np.add, dstate, g["state"])
 
     scale = 1.0 if reduction == "sum" else 1.0 / max(counted, 1)
+    grad, dreadout, dx, dstate = mapped(lambda a: scale * a, (grad, dreadout, dx, dstate))
     return {
         "loss": total * scale,
-        "layer": {name: scale * a for name, a in grad.items()},
-        "readout": {name: scale * a for name, a in dreadout.items()},
-        "x": scale * dx,
+        "layer": grad,
+        "readout": dreadout,
+        "x": dx,
         "state": final,
-        "grad_state": as_state(tuple(scale * d for d in dstate)),
+        "grad_state": dstate,
     }

@@ -4,7 +4,7 @@ import numpy as np
 import oracle
 import pytest
 from checks import rejected
-from helpers import GRADIENTS, make_layer, make_problem, plain, wide
+from helpers import CELLS, GRADIENTS, flatten, make_layer, make_problem, plain, wide
 
 import fastbptt as fb
 
@@ -91,7 +91,7 @@ def norms_by_the_oracle(p, max_lag, positions, loss="squared_error", **given):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("cell", ["rnn-tanh", "rnn-relu", "lstm"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_norms_are_the_oracles(cell, dtype):
     p = make_problem(cell, (20, 3, 4, 6, 2), dtype)
     reach = fb.gradient_reach(p.network, p.x, p.y, state=p.state, max_lag=8, samples=ALL)
@@ -126,26 +126,48 @@ def test_norms_are_the_oracles_for_other_losses_lengths_weights_and_tokens(loss,
     np.testing.assert_allclose(reach.norms, expected.mean(axis=1), rtol=1e-9)
 
 
-def test_norms_of_an_lstm_agree_with_finite_differences():
-    p = make_problem("lstm", (10, 1, 3, 4, 2), "float64")
-    weights = np.zeros(10)
+def by_differences(network, x, y, weights, lag):
+    """The norm of dL/d(state `lag` steps before the end), by central differences."""
+    start = len(x) - lag
+    state = fb.run(network.layer, x[:start])[1]
+    slopes = []
+    for part in flatten(state):
+        for index in np.ndindex(part.shape):
+            value, ends = part[index], []
+            for step in (1e-6, -1e-6):
+                part[index] = value + step
+                given = {"weights": weights[start:], "state": state}
+                ends.append(fb.evaluate(network, x[start:], y[start:], **given))
+            part[index] = value
+            slopes.append((ends[0] - ends[1]) / 2e-6)
+    return np.linalg.norm(slopes)
+
+
+def stack(dropout=0.0):
+    layers = [make_layer(cell, 4, 4, "float64", 1) for cell in ("lstm", "gru", "rnn-tanh")]
+    return fb.Stack(layers, dropout)
+
+
+@pytest.mark.parametrize("layer", [make_layer("lstm", 4, 4, "float64", 0), stack()], ids=str)
+def test_norms_agree_with_finite_differences(layer):
+    network = fb.Network(layer, fb.Readout.init(4, 2, rng=0, dtype="float64"))
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.standard_normal((10, 4)), rng.standard_normal((10, 2)), np.zeros(10)
     weights[9] = 1  # one loss, at the end
-    reach = fb.gradient_reach(p.network, p.x, p.y, weights=weights, state=p.state, max_lag=6)
+    reach = fb.gradient_reach(network, x, y, weights=weights, max_lag=6)
     assert reach.losses == 1
     for lag in range(1, 7):
-        start = 10 - lag
-        state = fb.run(p.layer, p.x[:start], p.state)[1]
-        slopes = []
-        for part in range(2):
-            for unit in range(4):
-                ends = []
-                for step in (1e-6, -1e-6):
-                    moved = [s.copy() for s in state]
-                    moved[part][0, unit] += step
-                    given = {"weights": weights[start:], "state": tuple(moved)}
-                    ends.append(fb.evaluate(p.network, p.x[start:], p.y[start:], **given))
-                slopes.append((ends[0] - ends[1]) / 2e-6)
-        assert reach.norms[lag] == pytest.approx(np.linalg.norm(slopes), rel=1e-6)
+        expected = by_differences(network, x, y, weights, lag)
+        assert reach.norms[lag] == pytest.approx(expected, rel=1e-6)
+
+
+def test_dropout_is_left_out():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 2, 4)), rng.standard_normal((40, 2, 2))
+    head = fb.Readout.init(4, 2, rng=0, dtype="float64")
+    dropped, plain = (fb.Network(stack(dropout), head) for dropout in (0.5, 0.0))
+    one, other = (fb.gradient_reach(network, x, y) for network in (dropped, plain))
+    assert np.array_equal(one.norms, other.norms)
 
 
 def test_a_callable_loss_gives_what_the_loss_by_name_gives():
@@ -209,7 +231,15 @@ def test_it_prints_as_a_table_that_says_which_k2_to_take():
     assert 8 <= len(text.splitlines()) < 20 and max(map(len, text.splitlines())) <= 100
 
 
+BOTH_WAYS = fb.Bidirectional(*(make_layer("gru", 1, 2, "float64", seed) for seed in (0, 1)))
+HEAD = fb.Readout.init(4, 1, rng=0, dtype="float64")
 REJECTED = {
+    "a Bidirectional": ({"network": fb.Network(BOTH_WAYS, HEAD)}, "network", "Bidirectional"),
+    "a Stack with one": (
+        {"network": fb.Network(fb.Stack([BOTH_WAYS, make_layer("gru", 4, 4, "float64", 0)]), HEAD)},
+        "network",
+        "Bidirectional",
+    ),
     "a layer for a network": ({"network": make_layer("lstm", 1, 2, "float64", 0)}, "network"),
     "y of another T": ({"y": np.zeros((7, 1))}, "y"),
     "no such loss": ({"loss": "hinge"}, "loss", "'hinge'"),

@@ -71,7 +71,7 @@ def add_command(commands: Any) -> None:
     text = "whom to time beside us, or nobody; default: all that are installed"
     parser.add_argument("--peers", nargs="*", choices=others, default=others, help=text)
     text = "timed at each length, about; who would take a third of it for one run is left out"
-    parser.add_argument("--seconds", type=parser.number(float, 0.01), default=20, help=text)
+    parser.add_argument("--seconds", type=parser.number(float, 0.01), default=30, help=text)
     parser.add_argument("--out", type=options.new_file, default="bench.png", help="the picture")
     parser.add_argument("--json", type=options.new_file, default="bench.json", help="the figures")
     parser.set_defaults(run=lambda args: run(parser, args))

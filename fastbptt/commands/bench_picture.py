@@ -39,6 +39,11 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     _lines(axes[2], points, "gradient_error")
     axes[2].set_ylabel("error of the weights' gradient, over its norm")
     axes[2].set_title("Error against float64 with every step cached", fontsize=11)
+    if any(point["gradient_error"] == 0 for point in points):
+        axes[2].annotate(
+            "drawn here: no error at all", (0.02, _NONE), (0, 8), color=style.GREY, fontsize=9,
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+        )  # fmt: skip
     for one in axes:
         one.set_xscale("log")
         one.set_yscale("log")

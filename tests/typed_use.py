@@ -1,0 +1,68 @@
+"""Uses of the package as a type checker sees them: checked by `make lint`, never run.
+
+A line that must be rejected says so; mypy complains if it is not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from typing_extensions import assert_type
+
+import fastbptt as fb
+from fastbptt.typing import Array, State
+
+x = np.zeros((5, 2, 3), np.float32)
+y = np.zeros((5, 2, 1), np.float32)
+lstm = fb.LSTM.init(3, 4, rng=0)
+network = fb.Network(lstm, fb.Readout.init(4, 1))
+
+
+def a_gradient_has_the_type_of_what_it_is_the_gradient_of() -> None:
+    r = fb.bptt(network, x, y, memory="1MB", progress=print)
+    assert_type(r.grad, fb.Network[fb.LSTM])
+    assert_type(r.grad.layer.p, Array | None)
+    assert_type(r.grad_x, Array | None)
+    assert_type(r.plan.peak_bytes, int)
+    h, final, cache = fb.forward(lstm, x)
+    assert_type(final, State)
+    assert_type(h, Array)
+    assert_type(fb.backward(cache, h).layer, fb.LSTM)
+    stack = fb.Stack([lstm, fb.GRU.init(4, 2), fb.Bidirectional(*[fb.RNN.init(2, 2)] * 2)])
+    assert_type(fb.bptt(fb.Network(stack, None), x, None, quadratic).grad.layer, fb.Stack)
+
+
+def quadratic(h: Array, y: Any, start: int) -> tuple[float, Array]:
+    return float(np.sum(h * h)), 2 * h
+
+
+def models_copy_and_load() -> None:
+    assert_type(lstm.replace_arrays(lstm.arrays()), fb.LSTM)
+    assert_type(network.to("cpu"), fb.Network[fb.LSTM])
+    network.save("network.npz")
+    again: fb.Network[fb.LSTM] = fb.load("network.npz")
+    assert_type(fb.evaluate(again, x, y), float)
+
+
+def states_go_back_in() -> None:
+    state: State | None = None
+    for _ in range(3):
+        o, state = fb.predict(network, x, state)
+        assert_type(o, Array)
+    fb.run(lstm, x, state, keep="last")
+
+
+def memory_is_a_word_a_number_or_a_policy() -> None:
+    for memory in ("full", 10**6, fb.Checkpointed("64MB"), fb.Checkpointed(segment=10)):
+        fb.plan(network, 100, memory=memory)
+    fb.plan(network, 100, memory=fb.Truncated(5, 10))
+    fb.plan(network, 100, memory=1.5)  # type: ignore[arg-type]
+
+
+def wrong_words_are_seen() -> None:
+    fb.bptt(network, x, y, "squared")  # type: ignore[arg-type]
+    fb.bptt(network, x, y, reduction="max")  # type: ignore[arg-type]
+    fb.bptt(lstm, x, y)  # type: ignore[arg-type]
+    fb.run(network, x)  # type: ignore[arg-type]
+    fb.RNN.init(3, 4, activation="softmax")  # type: ignore[arg-type]
