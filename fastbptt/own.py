@@ -136,7 +136,7 @@ class Cell(Definition):
             )
             states, kept = self._outputs(a, s, p)
             count = len(kept)
-            given = tuple(ds), tuple(states), tuple(s), tuple(kept)
+            given: tuple[Any, ...] = (tuple(ds), tuple(states), tuple(s), tuple(kept))
             due = (self.gates, self.states, *([self.parameters] if self.parameters else []))
             given = (*given, tuple(p)) if self.parameters else given
             found = _tuples("Cell.reverse", self.reverse(*given), due)
