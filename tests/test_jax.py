@@ -44,7 +44,7 @@ def in_jax(cell, loss, head, *problem):
 
 @functools.cache
 def compiled(cell, loss, head):
-    """A function of (arrays, x, state, y, weights), the arrays being U, W, b, V and c."""
+    """A function of (arrays, x, state, y, weights), the arrays being U, W, b, own, V and c."""
     import jax
     import jax.numpy as jnp
 
@@ -52,17 +52,32 @@ def compiled(cell, loss, head):
         "tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "relu": jax.nn.relu, "identity": lambda a: a
     }  # fmt: skip
 
+    sigmoid, split = jax.nn.sigmoid, functools.partial(jnp.split, axis=1)
+
     def total(arrays, x, state, y, weights):
-        U, W, b, V, c = arrays
+        U, W, b, *own, V, c = arrays
+
+        def rnn(state, x_t):
+            return (activation[cell.removeprefix("rnn-")](x_t @ U.T + state[0] @ W.T + b),)
+
+        def lstm(state, x_t):
+            s, memory = state
+            p_i, p_f, p_o = jnp.split(own[0], 3) if own else (0, 0, 0)
+            i, f, g, o = split(x_t @ U.T + s @ W.T + b, 4)
+            i, f = sigmoid(i + p_i * memory), sigmoid(f + p_f * memory)
+            memory = f * memory + i * jnp.tanh(g)
+            return sigmoid(o + p_o * memory) * jnp.tanh(memory), memory
+
+        def gru(state, x_t):
+            (s,), W_n = state, jnp.split(W, 3)[2]
+            (x_r, x_z, x_n), (s_r, s_z, s_n) = split(x_t @ U.T + b, 3), split(s @ W.T, 3)
+            r, z = sigmoid(x_r + s_r), sigmoid(x_z + s_z)
+            reset = (r * s) @ W_n.T + own[0] if cell == "gru-before" else r * (s_n + own[0])
+            n = jnp.tanh(x_n + reset)
+            return ((1 - z) * n + z * s,)
 
         def step(state, x_t):
-            a = x_t @ U.T + state[0] @ W.T + b
-            if cell == "lstm":
-                i, f, g, o = jnp.split(a, 4, axis=1)
-                memory = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(g)
-                state = (jax.nn.sigmoid(o) * jnp.tanh(memory), memory)
-            else:
-                state = (activation[cell.removeprefix("rnn-")](a),)
+            state = {"rnn": rnn, "lstm": lstm, "gru": gru}[cell.partition("-")[0]](state, x_t)
             return state, state[0]
 
         final, h = jax.lax.scan(step, state, x)

@@ -1,4 +1,4 @@
-"""PyTorch as an outside oracle: torch.nn.RNN and torch.nn.LSTM in float64, with autograd."""
+"""PyTorch as an outside oracle: torch.nn.RNN, GRU and LSTM in float64, with autograd."""
 
 from types import SimpleNamespace
 
@@ -20,23 +20,24 @@ import fastbptt as fb
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-CELLS = ["rnn-tanh", "rnn-relu", "lstm"]
+CELLS = ["rnn-tanh", "rnn-relu", "lstm", "gru"]
 SIZES = [(12, 3, 4, 9, 5), (1, 1, 1, 1, 1), (60, 2, 33, 40, 7)]
 
 
 def module_of(layer):
-    """The torch module with the layer's weights; its second bias is zero."""
-    if isinstance(layer, fb.LSTM):
-        module = torch.nn.LSTM(layer.U.shape[1], layer.W.shape[1]).double()
+    """The torch module with the layer's weights; its second bias is zero but where a GRU has bn."""
+    sizes = layer.U.shape[1], layer.W.shape[1]
+    if isinstance(layer, fb.RNN):
+        module = torch.nn.RNN(*sizes, nonlinearity=layer.activation).double()
     else:
-        module = torch.nn.RNN(
-            layer.U.shape[1], layer.W.shape[1], nonlinearity=layer.activation
-        ).double()
+        module = getattr(torch.nn, type(layer).__name__)(*sizes).double()
     weights = {"weight_ih_l0": layer.U, "weight_hh_l0": layer.W, "bias_ih_l0": layer.b}
     with torch.no_grad():
         for name, array in weights.items():
             getattr(module, name).copy_(torch.from_numpy(wide(array)))
         module.bias_hh_l0.zero_()
+        if isinstance(layer, fb.GRU):
+            module.bias_hh_l0[-sizes[1] :] = torch.from_numpy(wide(layer.bn))
     return module
 
 
@@ -70,6 +71,8 @@ def assert_layer_gradient(g, module, tolerance):
     assert_close(g.U, numbers(module.weight_ih_l0.grad), tolerance, "U")
     assert_close(g.W, numbers(module.weight_hh_l0.grad), tolerance, "W")
     assert_close(g.b, numbers(module.bias_ih_l0.grad), tolerance, "b")
+    if isinstance(g, fb.GRU):
+        assert_close(g.bn, numbers(module.bias_hh_l0.grad)[-len(g.bn) :], tolerance, "bn")
 
 
 @pytest.mark.parametrize("ends", ["whole", "packed"])
