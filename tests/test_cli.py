@@ -211,7 +211,7 @@ def test_bench_measures_each_way_at_each_length(benched):
 
 def test_bench_says_where_and_of_what(benched):
     done, result, _ = benched
-    assert {"CPU", "vectors", "threads", "numpy", "numba", "date"} <= set(result["machine"])
+    assert {"CPU", "vectors", "threads", "load before", "numpy", "date"} <= set(result["machine"])
     assert result["shape"] == {
         "cell": "lstm", "batch": 2, "inputs": 3, "hidden": 12, "outputs": 2, "dtype": "float32",
         "k1": 10, "k2": 20, "seconds": 0.2,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
@@ -94,6 +95,10 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     threads = args.threads or team.get_num_threads()
     fb.set_num_threads(threads)
     lengths = sorted(set(args.lengths))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if load is not None and load > 0.5 * team.available_cpus():
+        text = f"others are at work here (load {load:.1f}): the times will be too long"
+        print(f"fastbptt bench: {text}", file=sys.stderr)
     bench = Bench(options.network(args, seed=0), args.batch, window, args.peers, threads)
     with Bar("steps", bench.work(lengths)) as bar:
         points = bench.points(lengths, args.seconds, bar.show)
@@ -108,7 +113,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         return 1
     names = ("cell", "batch", "inputs", "hidden", "outputs", "dtype", "k1", "k2", "seconds")
     result = {
-        "machine": info.describe(threads),
+        "machine": info.describe(threads) | {"load before": load},
         "shape": {name: getattr(args, name) for name in names},
         "points": [asdict(point) for point in points],
     }
