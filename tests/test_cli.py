@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastbptt as fb
-from fastbptt.commands import bench, info, options, peers, plan_picture, reach
+from fastbptt.commands import bench, bench_lengths, info, options, peers, plan_picture, reach
 
 
 def run_command(*arguments, **options):
@@ -222,7 +222,7 @@ def test_bench_says_where_and_of_what(benched):
 
 def small_bench(others=(), seconds=1.0):
     network = fb.Network(fb.RNN.init(3, 8, rng=0), fb.Readout.init(8, 2, rng=1))
-    small = bench.Bench(network, 1, fb.Truncated(5, 5), list(others), 1)
+    small = bench_lengths.Bench(network, 1, fb.Truncated(5, 5), list(others), 1)
     return small, lambda lengths: small.points(lengths, seconds, lambda *_: None)
 
 
@@ -237,6 +237,7 @@ def test_bench_leaves_out_what_does_not_fit_and_names_the_reason(monkeypatch, on
     full = fb.plan(small.network, 3000).peak_bytes
     monkeypatch.setattr(info, "available_bytes", lambda: full)
     found = {point.name: point for point in points([3000])}
+    assert found["full"].planned_bytes == full
     assert found["full"].us_per_step is None and "would need" in found["full"].left_out
     assert found["one recompute"].us_per_step > 0
     assert found["one recompute"].gradient_error is None  # float64 does not fit either
@@ -258,7 +259,7 @@ def test_bench_that_meets_a_wrong_gradient_says_so():
         ("full", 1e-6, False), ("full", 1e-2, True), ("full", float("nan"), True),
         ("truncated 5, 5", 0.5, False), ("one recompute", None, False), ("jax", 0.1, True),
     ):  # fmt: skip
-        assert small.is_wrong(bench.Point(name, 10, gradient_error=error)) == wrong
+        assert small.is_wrong(bench_lengths.Point(name, 10, gradient_error=error)) == wrong
 
 
 @pytest.fixture(scope="module")
