@@ -9,13 +9,13 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .calls import backward as backward, forward as forward, predict as predict, run as run
     from .compound import Bidirectional as Bidirectional, Stack as Stack
     from .devices import set_num_threads as set_num_threads
+    from .files import load as load
     from .layers import (
         GRU as GRU,
         LSTM as LSTM,
         RNN as RNN,
         Network as Network,
         Readout as Readout,
-        load as load,
     )
     from .memory import (
         Checkpointed as Checkpointed,
@@ -30,7 +30,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
 
 _HOMES = {
     "compound": ("Bidirectional", "Stack"),
-    "layers": ("GRU", "LSTM", "RNN", "Network", "Readout", "load"),
+    "files": ("load",),
+    "layers": ("GRU", "LSTM", "RNN", "Network", "Readout"),
     "own": ("Activation", "Cell"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Generic, Literal
 import numpy as np
 
 from . import arguments
-from .models import Definition, Model  # load is public here: it must know every layer
-from .models import load as load
+from .models import Definition, Model
 from .typing import Activation, AnyLayer, Array, DType, DTypeLike, ReadoutActivation, Seed, Shape
 
 if TYPE_CHECKING:

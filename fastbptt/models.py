@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -123,16 +122,16 @@ class Model:
                 )
 
 
-_FORMAT = 1
+FORMAT = 1
 
 
 def _save(model: Model, path: typing.Path) -> None:
-    path = _path(path)
+    path = as_path(path)
     if not path.parent.is_dir() or path.is_dir():
         raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
     arrays: dict[str, Any] = {}
     structure = _describe(model, arrays)
-    text = json.dumps({"format": _FORMAT, "model": structure})
+    text = json.dumps({"format": FORMAT, "model": structure})
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -142,29 +141,8 @@ def _save(model: Model, path: typing.Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: typing.Path) -> Any:
-    """Read a layer or network that `.save(path)` wrote.
-
-    Raises ValueError when the file is not one of ours, or damaged. Nothing in it is executed.
-    """
-    from . import compound, own  # noqa: F401 - every class must be known
-
-    path = _path(path)
-    with open(path, "rb") as file:
-        try:
-            archive = np.load(file, allow_pickle=False)
-            content = json.loads(str(archive["structure"]))
-            version, model = content["format"], content["model"]
-            if version == _FORMAT:
-                return _rebuild(model, archive)
-        except (ValueError, EOFError, LookupError, TypeError, AttributeError, BadZipFile) as error:
-            raise ValueError(
-                f"path must be a file written by save(), whole, not {str(path)!r} ({error})"
-            ) from None
-    raise ValueError(f"{str(path)!r} has format {version!r}; this version reads format {_FORMAT}")
-
-
-def _path(path: typing.Path) -> Path:
+def as_path(path: typing.Path) -> Path:
+    """`path`, which must be a string or a Path."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"path must be a string or a Path, not {arguments.describe(path)}")
     return Path(path)
@@ -183,21 +161,3 @@ def _describe(value: Any, arrays: dict[str, Array]) -> Any:
     name = f"array{len(arrays)}"
     arrays[name] = value
     return {"array": name}
-
-
-def _rebuild(part: Any, archive: Mapping[str, Array]) -> Any:
-    if isinstance(part, list):
-        return tuple(_rebuild(item, archive) for item in part)
-    if "array" in part:
-        return archive[part["array"]]
-    if "value" in part:
-        return part["value"]
-    if "defined" in part:
-        kind, name = part["defined"]
-        if (kind, name) not in DEFINITIONS:
-            raise ValueError(f"make the fastbptt.{kind} named {name!r} first: files hold no code")
-        return DEFINITIONS[kind, name]
-    kind = KINDS.get(part["type"])
-    if kind is None:
-        raise ValueError(f"the file holds a model of unknown type {part['type']!r}")
-    return kind(**{name: _rebuild(value, archive) for name, value in part["fields"].items()})
