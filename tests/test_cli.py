@@ -238,11 +238,12 @@ def test_bench_leaves_out_what_does_not_fit_and_names_the_reason(monkeypatch, on
     monkeypatch.setattr(info, "available_bytes", lambda: full)
     found = {point.name: point for point in points([3000])}
     assert found["full"].planned_bytes == full
-    assert found["full"].us_per_step is None and "would need" in found["full"].left_out
+    assert found["full"].us_per_step is None and "would take" in found["full"].left_out
     assert found["one recompute"].us_per_step > 0
     assert found["one recompute"].gradient_error is None  # float64 does not fit either
-    assert "no error: would need" in found["one recompute"].left_out
-    assert "would need" in bench.table(list(found.values()))
+    assert found["one recompute"].left_out is None
+    assert "would take" in found["one recompute"].no_error
+    assert "no error: float64 would take" in bench.table(list(found.values()))
 
 
 def test_bench_leaves_out_what_would_take_too_long_and_schedules_that_are_not(one_thread):

@@ -98,7 +98,7 @@ def table(points: list[Point]) -> str:
             "" if p.measured_bytes is None else f"{p.measured_bytes / 1e6:,.3f} MB",
             "" if p.planned_bytes is None else f"{p.planned_bytes / 1e6:,.3f} MB",
             "" if p.gradient_error is None else f"{p.gradient_error:.2g}",
-            p.left_out or "",
+            p.left_out or (f"no error: float64 {p.no_error}" if p.no_error else ""),
         )
         for p in points
     ]

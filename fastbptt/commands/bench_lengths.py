@@ -31,7 +31,7 @@ class Point:
         own objects among it, which no plan counts
     gradient_error : of the weights' gradient against that in float64 with every step cached: norm
         of the difference over the norm
-    left_out : why nothing was measured
+    left_out, no_error : why nothing was measured, or not the error
     """
 
     name: str
@@ -43,6 +43,7 @@ class Point:
     forward_steps: int | None = None
     gradient_error: float | None = None
     left_out: str | None = None
+    no_error: str | None = None
 
 
 class Bench:
@@ -135,9 +136,7 @@ class Bench:
             self.latest[name] = min(values) / T
             points[name].us_per_step = statistics.median(values) / T * 1e6
             points[name].runs = len(values)
-        if self.reference_reason:
-            for point in points.values():
-                point.left_out = point.left_out or f"no error: {self.reference_reason}"
+            points[name].no_error = self.reference_reason
 
     def _policies(self, T: int) -> dict[str, Any]:
         """What `memory` is for each of our contestants; None where there is no such plan."""
@@ -200,7 +199,7 @@ def _lacking(needed: int) -> str | None:
     there = info.available_bytes()
     if there is None or needed <= 0.75 * there:
         return None
-    return f"would need {needed / 1e9:.1f} GB, of {there / 1e9:.1f} GB available"
+    return f"would take {needed / 1e9:.1f} GB, of {there / 1e9:.1f} GB available"
 
 
 def _wide(network: Any) -> Any:
