@@ -147,28 +147,32 @@ def lengths():
     """Time, memory and error against T."""
     result = kept("lengths")
     shape = result["shape"]
+    sizes = ", ".join(
+        f"{letter} = {shape[name]}"
+        for letter, name in zip("BIHO", ("batch", "inputs", "hidden", "outputs"), strict=True)
+    )
     lines = [
-        f"One gradient of {_a(shape['cell'])} with H = {shape['hidden']}, I = {shape['inputs']}, "
-        f"B = {shape['batch']}, {shape['dtype']}; medians on {where(result)}; "
-        f"{result['machine']['date'][:10]}. The error is that of the gradient against float64 with "
-        f"every step cached.",
+        f"One gradient of an {shape['cell'].upper()} with its readout, {sizes}, {shape['dtype']}; "
+        f"medians on {where(result)}; {result['machine']['date'][:10]}. The peak is measured, "
+        f"beyond x, y and the returned gradients; the error is that against float64 with every step "
+        f"cached. {_load(result['machine'])}",
         "",
-        "| T | | µs a step | peak memory | error |",
-        "|--:|---|--:|--:|--:|",
+        "| T | | µs a step | peak | planned | error | |",
+        "|--:|---|--:|--:|--:|--:|---|",
     ]
     for point in result["points"]:
-        cells = [f"{point['T']:,}", point["name"]]
-        if point["left_out"] is not None:
-            cells += [point["left_out"], "", ""]
-        else:
-            size = point["measured_bytes"]
-            error = point["gradient_error"]
-            cells += [
-                _short(point["us_per_step"]),
-                "" if size is None else _bytes(size),
-                "" if error is None else f"{error:.1e}",
-            ]
-        lines.append(_row(cells))
+        missing = point["no_error"]
+        lines.append(
+            _row([
+                f"{point['T']:,}",
+                point["name"],
+                _or_nothing(_short, point["us_per_step"]),
+                _or_nothing(_bytes, point["measured_bytes"]),
+                _or_nothing(_bytes, point["planned_bytes"]),
+                _or_nothing("{:.1e}".format, point["gradient_error"]),
+                point["left_out"] or (f"no error: float64 {missing}" if missing else ""),
+            ])
+        )  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
@@ -215,8 +219,14 @@ def _means(ratios, dtype):
     return ", ".join(found[:-1]) + " and " + found[-1] if len(found) > 1 else found[0]
 
 
-def _a(cell):
-    return f"an {cell.upper()}"
+def _load(machine):
+    """Whether others were at work, in a sentence."""
+    load = machine.get("load before")
+    return "" if load is None else f"Load of the machine just before: {load:.1f}."
+
+
+def _or_nothing(show, value):
+    return "" if value is None else show(value)
 
 
 def _row(cells):
