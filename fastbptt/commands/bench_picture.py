@@ -31,7 +31,6 @@ def draw(path: Path, result: dict[str, Any]) -> None:
     _lines(axes[0], points, "us_per_step")
     axes[0].set_ylabel("time per step (µs)")
     axes[0].set_title("Time: medians of interleaved runs", fontsize=11)
-    style.plain_numbers(axes[0].yaxis)
     _lines(axes[1], points, "measured_bytes")
     _lines(axes[1], points, "planned_bytes", planned=True)
     axes[1].set_ylabel("peak memory beyond x, y and gradients")
@@ -48,9 +47,13 @@ def draw(path: Path, result: dict[str, Any]) -> None:
         one.set_xscale("log")
         one.set_yscale("log")
         one.set_xlabel("sequence length T (steps)")
-    values = [p["planned_bytes"] for p in points if p["planned_bytes"]]
-    if values:
-        style.bytes_axis(axes[1].yaxis, max(values) / min(values))
+    for one, what, text in (
+        (axes[0], "us_per_step", lambda value: f"{value:,.4g}"),
+        (axes[1], "planned_bytes", style.short_bytes),
+    ):
+        values = [point[what] for point in points if point[what] is not None]
+        if values:
+            style.logarithmic(one.yaxis, max(values) / min(values), text)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     style.save(figure, path)

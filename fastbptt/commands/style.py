@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def plain_numbers(axis: Any) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def bytes_axis(axis: Any, ratio: float) -> None:
-    """Ticks of a logarithmic axis as bytes; `ratio`: of its ends."""
+def logarithmic(axis: Any, ratio: float, text: Callable[[float], str]) -> None:
+    """Ticks of a logarithmic axis, whose ends are in that ratio, written by `text`."""
     axis.set_major_locator(LogLocator(subs=_ticks(ratio)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short_bytes(value)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -66,7 +67,7 @@ def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
             color=GREEN,
         )
     axes.set_xscale("log")
-    bytes_axis(axes.xaxis, memory[-1] / memory[0])
+    logarithmic(axes.xaxis, memory[-1] / memory[0], short_bytes)
     axes.margins(x=0.12, y=0.22)
     axes.set_xlabel("peak memory")
     axes.set_ylabel("time factor (1 = nothing recomputed)")
