@@ -40,6 +40,7 @@ def headlines():
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
+        _longest(kept("lengths")),
         f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
         f"{max(times):.1f} times the time**: an exact gradient through "
         f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
@@ -50,6 +51,23 @@ def headlines():
     ]
     note = f"Measured on {where(compared)}; {compared['machine']['date'][:10]}."
     return "".join(f"- {line}\n" for line in lines) + f"\n{note}\n"
+
+
+def _longest(result):
+    """What the longest sequence costs with one recompute, beside the others."""
+    longest = max(point["T"] for point in result["points"])
+    found = {point["name"]: point for point in result["points"] if point["T"] == longest}
+    full, one, torch, jax = (found[name] for name in ("full", "one recompute", "torch", "jax"))
+    micros = [f"{point['us_per_step']:.1f}" for point in (one, full, torch, jax)]
+    errors = [f"{point['gradient_error']:.0e}" for point in (one, torch, jax)]
+    shape = result["shape"]
+    return (
+        f"**T = {longest:,} in {_bytes(one['measured_bytes'])} instead of "
+        f"{_bytes(full['measured_bytes'])}**, measured: an {shape['cell'].upper()} of "
+        f"{shape['hidden']} units, B = {shape['batch']}, with one recompute, at {micros[0]} µs a "
+        f"step; {micros[1]} with every step cached, {micros[2]} in PyTorch, {micros[3]} in JAX. "
+        f"The gradient's error is {errors[0]}, against {errors[1]} and {errors[2]}."
+    )
 
 
 def where(result):
@@ -154,8 +172,8 @@ def lengths():
     lines = [
         f"One gradient of an {shape['cell'].upper()} with its readout, {sizes}, {shape['dtype']}; "
         f"medians on {where(result)}; {result['machine']['date'][:10]}. The peak is measured, "
-        f"beyond x, y and the returned gradients; the error is that against float64 with every step "
-        f"cached. {_load(result['machine'])}",
+        f"beyond x, y and the returned gradients; the error is that against float64 with every "
+        f"step cached. {_load(result['machine'])}",
         "",
         "| T | | µs a step | peak | planned | error | |",
         "|--:|---|--:|--:|--:|--:|---|",
