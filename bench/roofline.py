@@ -46,7 +46,7 @@ def repeat_product(out, a, w, rows, inner_size, columns, count):
 def packed(inner_size, columns, value, dtype):
     """A matrix of one value as the products take it."""
     weight = np.full((inner_size, columns), value, dtype)
-    return Linear(weight, None, Workspace(), 1, False).back
+    return Linear(weight, Workspace(), 1, False).back
 
 
 @njit(**OPTIONS)
