@@ -23,9 +23,9 @@ GRID = (
 )  # fmt: skip
 
 
-def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
+def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidirectional=False):
     """Median microseconds per step for each peer, and the ratio of the fastest other to us."""
-    problem = peers.problem(cell, T, B, I, H, dtype)
+    problem = peers.problem(cell, T, B, I, H, dtype, layers, bidirectional)
     found = {name: peers.PEERS[name](*problem, threads) for name in names}
     runs = {name: peer.run for name, peer in found.items() if peer is not None}
     seconds = {name: [] for name in runs}
@@ -36,7 +36,8 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names):
             seconds[name] += measuring.turn(run, TIMED)
     micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
-    point = {"cell": cell, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}
+    name = f"{layers} x {cell}" if layers > 1 else f"{cell} both ways" if bidirectional else cell
+    point = {"cell": name, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}
     if others:
         point["ratio"] = min(others) / micros["fastbptt"]
     return point

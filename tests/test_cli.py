@@ -270,12 +270,12 @@ def other_process():
         yield pool
 
 
-def gradients_of_peers(name, cell, readout):
+def gradients_of_peers(name, cell, readout, layers, bidirectional):
     """Our gradient and the other's, of the second run each: it adds nothing to the first."""
-    layer, x, y = peers.problem(cell, 20, 3, 4, 6, "float64")
+    layer, x, y = peers.problem(cell, 20, 3, 4, 6, "float64", layers, bidirectional)
     model = layer
     if readout:
-        model, y = fb.Network(layer, fb.Readout.init(6, 4, rng=1, dtype="float64")), x
+        model, y = fb.Network(layer, fb.Readout.init(layer.outputs, 4, rng=1, dtype="float64")), x
     found = []
     for who in ("fastbptt", name):
         peer = peers.PEERS[who](model, x, y, 1)
@@ -285,12 +285,18 @@ def gradients_of_peers(name, cell, readout):
 
 
 @pytest.mark.parametrize("readout", [True, False])
-@pytest.mark.parametrize("cell", peers.CELLS)
+@pytest.mark.parametrize(
+    "cell, layers, bidirectional",
+    [*((cell, 1, False) for cell in peers.CELLS), ("GRU", 2, True), ("LSTM", 2, False)],
+)
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_those_timed_beside_us_compute_the_same_gradient(name, cell, readout, other_process):
+def test_those_timed_beside_us_compute_the_same_gradient(
+    name, cell, layers, bidirectional, readout, other_process
+):
     if not importlib.util.find_spec(name):
         pytest.skip(f"{name} is not installed")
-    found = other_process.submit(gradients_of_peers, name, cell, readout).result()
+    sizes = cell, readout, layers, bidirectional
+    found = other_process.submit(gradients_of_peers, name, *sizes).result()
     for ours, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(theirs, ours, rtol=1e-9, atol=1e-12)
 

@@ -75,7 +75,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         print(f"fastbptt bench: {text}: its figures are not to be trusted", file=sys.stderr)
     if wrong:
         return 1
-    names = ("cell", "batch", "inputs", "hidden", "outputs", "dtype", "k1", "k2", "seconds")
+    names = ("cell", "layers", "bidirectional", "batch", "inputs", "hidden", "outputs", "dtype",
+             "k1", "k2", "seconds")  # fmt: skip
     result = {
         "machine": info.describe(threads) | {"load before": load},
         "shape": {name: getattr(args, name) for name in names},

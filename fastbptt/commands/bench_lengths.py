@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..compound import stages
 from . import info, peers
 from .measuring import peak, turn
 
@@ -145,11 +146,12 @@ class Bench:
         rows = {row.recomputes: row for row in fb.frontier(self.network, T, self.batch)}
         budgets = [rows[n].peak_bytes if n in rows else None for n in (1, 2)]
         window = f"truncated {self.window.k1}, {self.window.k2}"
+        both = any(len(stage) > 1 for stage in stages(self.network.layer))
         return {
             "full": "full",
             "one recompute": budgets[0],
             "two recomputes": budgets[1],
-            window: self.window,
+            window: None if both else self.window,
         }
 
     def _peer(self, name: str, policies: dict[str, Any], x: Any, y: Any) -> peers.Peer | None:
@@ -162,7 +164,12 @@ class Bench:
         name, T = point.name, point.T
         if name in policies:
             if policies[name] is None:
-                return "so short a sequence has no such schedule"
+                truncated = name.startswith("truncated")
+                return (
+                    "both directions cannot be truncated"
+                    if truncated
+                    else "so short a sequence has no such schedule"
+                )
             needed = point.planned_bytes or 0
         else:
             if name not in peers.installed():

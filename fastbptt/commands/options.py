@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import peers
+
 if TYPE_CHECKING:
     from ..layers import Network
 
-CELLS = {"rnn": "RNN", "lstm": "LSTM"}
+CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
 def add_network(
@@ -31,6 +33,8 @@ def add_network(
     ):
         text = f"default: {default}"
         group.add_argument(flag, f"--{name}", type=whole, default=default, help=text)
+    group.add_argument("--layers", type=whole, default=1, help="in a stack; default: 1")
+    group.add_argument("--bidirectional", action="store_true", help="both directions of time")
     group.add_argument("--dtype", choices=("float32", "float64"), default="float32")
 
 
@@ -38,10 +42,12 @@ def network(args: argparse.Namespace, seed: int | None = None) -> Network:
     """Return a network of those sizes with fresh weights."""
     import fastbptt as fb
 
-    kind = getattr(fb, CELLS[args.cell])
-    layer = kind.init(args.inputs, args.hidden, rng=seed, dtype=args.dtype)
-    head = None if seed is None else seed + 1
-    return fb.Network(layer, fb.Readout.init(args.hidden, args.outputs, rng=head, dtype=args.dtype))
+    rng = np.random.default_rng(seed)
+    layer = peers.make_layer(
+        CELLS[args.cell], args.inputs, args.hidden, args.layers, args.bidirectional, rng, args.dtype
+    )
+    readout = fb.Readout.init(layer.outputs, args.outputs, rng=rng, dtype=args.dtype)
+    return fb.Network(layer, readout)
 
 
 def new_file(text: str) -> Path:
