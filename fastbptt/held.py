@@ -9,7 +9,7 @@ from .chain import Leaf
 from .engine import Progress, backward_stretches, propagate
 from .kernels.cpu.memory import Workspace
 from .losses import GivenDerivative, Stage
-from .memory import Full, Plan, make_plan
+from .memory import Checkpointed, Full, Plan, make_plan
 from .passage import Passage
 from .typing import Array, ProgressCallback
 
@@ -63,6 +63,10 @@ class _Held:
     def _plan_of(self, number: int) -> Plan:
         plan, chain = self.plan, self.passage.strands[number][1]
         memory = Full() if self.full else plan.memory
+        if isinstance(memory, Checkpointed) and memory.budget is not None:
+            # What the plan takes is enough: no strand has a larger state or step. With the whole
+            # budget a strand might run fewer steps in more memory than the plan says.
+            memory = Checkpointed(plan.peak_bytes)
         return make_plan(
             plan.steps, plan.batch, chain.state_bytes, chain.step_bytes, plan.fixed_bytes, memory
         )

@@ -1,4 +1,4 @@
-"""What the robustness tests share: rejections, the least budget a refusal names, subprocesses."""
+"""What tests of use share: rejections, least budgets, measured peaks, subprocesses."""
 
 import contextlib
 import os
@@ -6,14 +6,17 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from helpers import make_problem
+from helpers import flatten, make_problem
 
 import fastbptt as fb
 
 SIZES = (6, 3, 4, 5, 2)  # T, B, I, H, O of `small_problem`
+# Python's own objects (frames, actions, views), which tracemalloc counts and no plan does.
+OBJECTS = 100_000
 
 f16, f64, c64, longdouble = (
     lambda a, name=name: a.astype(name)
@@ -95,6 +98,24 @@ def policy(memory, network, T, B=1):
         return memory
     least = least_bytes(network, T, B)
     return least + int(memory * (fb.plan(network, T, B).peak_bytes - least))
+
+
+def measured(network, x, y, *args, **given):
+    """The result, and the peak of traced bytes beyond the gradients that it holds."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        r = fb.bptt(network, x, y, *args, **given)
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    return r, peak - sum(a.nbytes for a in flatten((r.grad, r.grad_x, r.grad_state)))
+
+
+def check_peak(network, x, y, *args, **given):
+    r, peak = measured(network, x, y, *args, **given)
+    assert peak <= r.plan.peak_bytes + OBJECTS, f"{peak} bytes, planned {r.plan.peak_bytes}"
+    return r, peak
 
 
 def start_python(code, *options, cwd=None, **variables):

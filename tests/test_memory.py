@@ -4,14 +4,12 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from checks import least_bytes, policy
-from helpers import CELLS, assert_same_bits, flatten, make_layer, make_problem
+from checks import check_peak, least_bytes, policy
+from helpers import CELLS, assert_same_bits, make_layer, make_problem
 
 import fastbptt as fb
 
 MiB = 2**20
-# Python's own objects (frames, actions, views), which tracemalloc counts and no plan does.
-OBJECTS = 100_000
 
 POLICIES = ["full", 0.3, 0.05, fb.Checkpointed(segment=37), fb.Truncated(40, 100)]
 
@@ -32,24 +30,6 @@ def compiled():
     for loss, readout in (("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")):
         p = make_problem("lstm", (3, 2, 3, 4, 2), "float32", loss, readout)
         fb.bptt(p.network, p.x, p.y, loss)
-
-
-def measured(network, x, y, *args, **given):
-    """The result, and the peak of traced bytes beyond the gradients that it holds."""
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        r = fb.bptt(network, x, y, *args, **given)
-        peak = tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-    return r, peak - sum(a.nbytes for a in flatten((r.grad, r.grad_x, r.grad_state)))
-
-
-def check_peak(network, x, y, *args, **given):
-    r, peak = measured(network, x, y, *args, **given)
-    assert peak <= r.plan.peak_bytes + OBJECTS, f"{peak} bytes, planned {r.plan.peak_bytes}"
-    return r, peak
 
 
 @pytest.mark.parametrize("memory", POLICIES, ids=str)
