@@ -20,6 +20,7 @@ _WORK = 300_000_000  # multiply-adds in a kernel call, a lane: at most some 40 m
 _UNIT = 200  # multiply-adds that take as long as a gate of a unit
 _SEGMENT = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
 _LISTED_BYTES = 40  # for each row listed: a token, a class, a weight and what checking them takes
+_LEAST_ROWS = 16  # rows of the shortest chunk, if there are as many: a product of fewer is slow
 _LISTED = 4  # chunks for which rows are listed, at least
 _LISTED_ROWS = 1 << 14  # rows listed where no budget limits them
 _PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into float64
@@ -114,8 +115,9 @@ class Sizes:
         return spans.chunk * self.per_step + spans.listed * self._listing
 
     def least_scratch(self) -> int:
-        """Bytes without which nothing can be done."""
-        return min(self.scratch(), self._each(_LISTED))
+        """Bytes without which nothing is done."""
+        steps = min(self.free_spans.chunk, -(-_LEAST_ROWS // max(1, self.batch)))
+        return min(self.scratch(), steps * self._each(_LISTED))
 
     def reserve(self, budget: int) -> int:
         """Bytes of `budget` to set aside for scratch: at most a third of what can be spared.

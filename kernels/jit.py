@@ -5,11 +5,17 @@ depend on how LLVM vectorises, unrolls or inlines a loop.
 
 Cache: Numba keys its disk cache on the function's own code and file, not on what the function
 calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with any kernel source.
+
+Symbols: Numba tells functions of one name apart by a number that it counts up in a process. Two
+files of the cache that came from two processes may hold different code under one symbol, and when
+both are loaded one of them wins. So every function here bears a hash of its code in its name.
 """
 
+import hashlib
 import sys
 from contextlib import contextmanager
 from threading import Timer
+from types import CodeType, FunctionType
 
 import numba
 from numba import types
@@ -21,6 +27,49 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 _INNER = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 INLINED = {**_INNER, "forceinline": True}
+
+
+def fingerprint(*values, names=False):
+    """A text that differs where functions would compute something else; so do other values.
+
+    With `names` the globals that a function names count, too.
+    """
+    digest = hashlib.sha256()
+    seen = set()
+
+    def add(value):
+        if hasattr(value, "py_func"):  # compiled: its name is distinct already
+            digest.update(value.py_func.__qualname__.encode())
+        elif isinstance(value, FunctionType):
+            if value in seen:
+                return
+            seen.add(value)
+            add(value.__code__)
+            for part in (*(cell.cell_contents for cell in value.__closure__ or ()),
+                         *(value.__defaults__ or ())):  # fmt: skip
+                add(part)
+            if names:
+                for name in value.__code__.co_names:
+                    add(value.__globals__.get(name))
+        elif isinstance(value, CodeType):
+            digest.update(value.co_code + repr(value.co_names).encode())
+            for constant in value.co_consts:
+                add(constant)
+        else:
+            text = repr(value)
+            digest.update((type(value).__name__ if " at 0x" in text else text).encode())
+
+    for value in values:
+        add(value)
+    return digest.hexdigest()[:16]
+
+
+def distinct(function):
+    """Put the fingerprint of a function into its name."""
+    if not hasattr(function, "distinct"):
+        function.__qualname__ += f".{fingerprint(function)}"
+        function.distinct = True
+    return function
 
 
 @intrinsic
@@ -36,7 +85,7 @@ def apart(typingctx):
 
 def inner(function):
     """Decorate a function that is only called from other kernels."""
-    dispatcher = numba.njit(**_INNER)(function)
+    dispatcher = numba.njit(**_INNER)(distinct(function))
     template = dispatcher.get_call_template
 
     def without_literals(args, kws):
@@ -48,8 +97,9 @@ def inner(function):
     return dispatcher
 
 
-scalar = numba.njit(**INLINED)
-"""Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
+def scalar(function):
+    """Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
+    return numba.njit(**INLINED)(distinct(function))
 
 
 _PATIENCE = 2.0  # seconds of compiling without a word
@@ -77,6 +127,7 @@ def announced():
 
 def entry(function):
     """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""
+    function = distinct(function)
     try:
         dispatcher = numba.njit(**OPTIONS, cache=True)(function)
     except RuntimeError:  # nowhere to write: neither beside the package nor in the home directory

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload
 
-from .jit import INLINED, scalar
+from .jit import INLINED, distinct, scalar
 
 
 @intrinsic
@@ -132,7 +132,7 @@ def _register(function, position):
 
 
 def _wrap(compiled):
-    return lambda x: compiled(x)
+    return distinct(lambda x: compiled(x))
 
 
 for _position, _function in enumerate((exp, tanh, sigmoid)):

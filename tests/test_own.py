@@ -1,10 +1,12 @@
 """A caller's own cells and activations: the whole engine from scalar Python functions."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from checks import rejected, run_python
+from fastbptt.kernels.cpu import forward_pass, reverse_pass, workers
 from helpers import DTYPES, GRADIENTS, STATES, assert_close, assert_same_bits, flatten
 
 import fastbptt as fb
@@ -203,3 +205,34 @@ WRONG = {
 @pytest.mark.parametrize("word", WRONG)
 def test_wrong_definitions_are_named(word):
     rejected(WRONG[word], word)
+
+
+SECOND_PROCESS = """
+import math, sys
+import numpy as np
+sys.path.insert(0, {folder!r})
+from test_own import LEAKY
+import fastbptt as fb
+h, _ = fb.run(LEAKY.init(3, 4, rng=0), np.ones((5, 1, 3), "float32"))
+print(repr(float(h.sum())))
+"""
+
+
+def test_a_second_process_takes_the_compiled_cell_from_the_disk(tmp_path):
+    code = SECOND_PROCESS.format(folder=str(Path(__file__).parent))
+    first, second = (run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    h, _ = fb.run(LEAKY.init(3, 4, rng=0), np.ones((5, 1, 3), "float32"))
+    assert first == second == f"{float(h.sum())!r}\n"
+
+
+def test_no_two_functions_share_a_name_in_the_cache():
+    """Numba numbers functions of one name in a process; two processes may count alike."""
+    found = {}
+    for cell in ("rnn-tanh", "rnn-relu", "lstm", "gru-after", "gru-before", LEAKY.cell):
+        forward_pass.build_forward(cell)
+        reverse_pass.build_reverse(cell)
+    for kind in (workers.JOBS, workers.PROGRAMS):
+        for name, dispatcher in kind.items():
+            found.setdefault(dispatcher.py_func.__qualname__, set()).add(name)
+    shared = [names for names in found.values() if len(names) > 1]
+    assert not shared and len(found) > 20

@@ -49,9 +49,7 @@ def problem(
     """Return a layer, x and dL/dh."""
     rng = np.random.default_rng(0)
     layer = make_layer(cell, I, H, layers, bidirectional, rng, dtype)
-    x, dh = (
-        rng.standard_normal((T, B, width)).astype(dtype) for width in (I, layer.outputs)
-    )
+    x, dh = (rng.standard_normal((T, B, width)).astype(dtype) for width in (I, layer.outputs))
     return layer, x, dh
 
 

@@ -29,7 +29,7 @@ from typing import NamedTuple
 from numba.extending import overload
 from numba.np.numpy_support import as_dtype
 
-from ..jit import INLINED, scalar
+from ..jit import INLINED, distinct, scalar
 
 
 class Cell(NamedTuple):
@@ -104,22 +104,22 @@ def _compiled(function, numbers):
 @overload(forward, prefer_literal=True, jit_options=INLINED)
 def _forward(cell, a, s, p):
     function = _compiled(CELLS[cell.literal_value].forward, s.dtype)
-    return lambda cell, a, s, p: function(a, s, p)
+    return distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(reverse, prefer_literal=True, jit_options=INLINED)
 def _reverse(cell, ds, s, previous, kept, p):
     function = _compiled(CELLS[cell.literal_value].reverse, s.dtype)
-    return lambda cell, ds, s, previous, kept, p: function(ds, s, previous, kept, p)
+    return distinct(lambda cell, ds, s, previous, kept, p: function(ds, s, previous, kept, p))
 
 
 @overload(gate, prefer_literal=True, jit_options=INLINED)
 def _gate(cell, a, s, p):
     function = scalar(CELLS[cell.literal_value].gate)
-    return lambda cell, a, s, p: function(a, s, p)
+    return distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(ungate, prefer_literal=True, jit_options=INLINED)
 def _ungate(cell, dv, previous, kept):
     function = scalar(CELLS[cell.literal_value].ungate)
-    return lambda cell, dv, previous, kept: function(dv, previous, kept)
+    return distinct(lambda cell, dv, previous, kept: function(dv, previous, kept))

@@ -7,7 +7,6 @@ whose constants have the dtype of its arguments, and whose tanh and exp are our 
 
 import builtins
 import dis
-import hashlib
 import math
 import types
 from functools import cache
@@ -16,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from .. import maths
-from ..jit import scalar
+from ..jit import fingerprint, scalar
 from .anatomy import CELLS, Cell
 
 _OURS = {"exp": maths.exp, "tanh": maths.tanh}
@@ -76,44 +75,11 @@ def of_dtype(function, dtype):
     known = {**vars(builtins), **function.__globals__}
     names = function.__code__.co_names
     found = {name: _translated(known[name], dtype) for name in names if name in known}
+    found["__name__"] = __name__  # the disk cache asks for a module that can be imported
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
     cells = tuple(types.CellType(_translated(value, dtype)) for value in closed)
     code = _constants(function.__code__, dtype)
     return types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
-
-
-def fingerprint(*functions):
-    """A text that differs wherever the functions would compute something else."""
-    digest = hashlib.sha256()
-    seen = set()
-
-    def add(value):
-        if isinstance(value, types.FunctionType):
-            if id(value) in seen:
-                return
-            seen.add(id(value))
-            code = value.__code__
-            digest.update(code.co_code + repr(code.co_names).encode())
-            for constant in code.co_consts:
-                add(constant)
-            for cell in value.__closure__ or ():
-                add(cell.cell_contents)
-            for name in code.co_names:
-                add(value.__globals__.get(name))
-            for default in value.__defaults__ or ():
-                add(default)
-        elif isinstance(value, types.CodeType):
-            digest.update(value.co_code)
-        else:
-            digest.update(repr(value).encode() if _plain(value) else type(value).__name__.encode())
-
-    for function in functions:
-        add(function)
-    return digest.hexdigest()[:16]
-
-
-def _plain(value):
-    return value is None or isinstance(value, (str, int, float, tuple, types.ModuleType))
 
 
 class _Made:
@@ -125,7 +91,8 @@ class _Made:
 
 def define(name, gates, states, kept, parameters, forward, reverse):
     """Enter a cell of the caller's own functions; returns the name by which kernels know it."""
-    name = f"own-{name}-{gates}-{states}-{kept}-{parameters}-{fingerprint(forward, reverse)}"
+    counts = f"{gates}-{states}-{kept}-{parameters}"
+    name = f"own-{name}-{counts}-{fingerprint(forward, reverse, names=True)}"
 
     def make_forward(dtype):
         own = scalar(of_dtype(forward, dtype))
@@ -153,7 +120,7 @@ def define(name, gates, states, kept, parameters, forward, reverse):
 
 def define_activation(name, function, slope):
     """Enter an Elman cell of the caller's own activation; returns the name it has in kernels."""
-    name = f"rnn-own-{name}-{fingerprint(function, slope)}"
+    name = f"rnn-own-{name}-{fingerprint(function, slope, names=True)}"
 
     def make_forward(dtype):
         own = scalar(of_dtype(function, dtype))

@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ..jit import OPTIONS, SOURCE_KEY, announced
+from ..jit import OPTIONS, SOURCE_KEY, announced, distinct
 
 _FUNCTIONS = {}
 
@@ -33,7 +33,7 @@ def shared(arguments):
     """
 
     def decorate(function):
-        _FUNCTIONS[function.__name__] = function, arguments
+        _FUNCTIONS[function.__name__] = distinct(function), arguments
         return function
 
     return decorate
