@@ -129,7 +129,7 @@ def to_torch(layer: Layer) -> Any:
     return module
 
 
-def _directions(layer: Layer) -> Sequence[Recurrent]:
+def _directions(layer: Any) -> Sequence[Recurrent]:
     return (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,)
 
 
