@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .own import Activation as Activation, Cell as Cell
     from .planning import explain as explain, frontier as frontier, plan as plan
     from .reach import gradient_reach as gradient_reach
+    from .torch_modules import from_torch as from_torch, to_torch as to_torch
     from .training import bptt as bptt, evaluate as evaluate
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "training": ("bptt", "evaluate"),
     "reach": ("gradient_reach",),
     "planning": ("explain", "frontier", "plan"),
+    "torch_modules": ("from_torch", "to_torch"),
     "devices": ("set_num_threads",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
