@@ -246,3 +246,24 @@ def test_a_long_compilation_is_announced_once(monkeypatch, capsys):
     with jit.announced():
         pass
     assert capsys.readouterr().err.count("compiling") == 1
+
+
+def test_kernels_that_other_processes_compiled_are_not_mixed_up(tmp_path):
+    """Numba gives functions alike in name and types the same symbol in every process."""
+    code = """
+import numpy as np, fastbptt as fb
+x = np.random.default_rng(0).standard_normal((9, 2, 3))
+for name in {!r}:
+    layer = fb.RNN.init(3, 4, rng=1, dtype="float64", activation=name)
+    g = {{"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0), "identity": lambda a: a}}[name]
+    h, s = [], np.zeros((2, 4))
+    for x_t in x:
+        s = g(x_t @ layer.U.T + s @ layer.W.T + layer.b)
+        h.append(s)
+    print(np.abs(fb.run(layer, x)[0] - h).max() < 1e-12)
+"""
+    alike = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0", "timeout": 300}
+    # The first compiles what all share, so that the next two compile the same number of functions.
+    for names in (["identity"], ["tanh"], ["relu"], ["tanh", "relu"]):
+        out = run_python(code.format(names), **alike)
+        assert out.split() == ["True"] * len(names), names
