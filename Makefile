@@ -23,7 +23,7 @@ demo: $(VENV)/cli.stamp
 	$(BIN)/python -m fastbptt demo $(ARGS)
 
 test: $(VENV)/test.stamp $(PEERS_STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)

@@ -178,7 +178,7 @@ def _in_jax(layer: Any, weights: Any, x: Any, states: Any) -> Any:
         against = _in_jax(layer.backward, weights, x[::-1], states)
         return jnp.concatenate([along, against[::-1]], axis=-1)
     U, W, b, *own = (next(weights) for _ in layer.arrays())
-    step = _STEPS[type(layer).__name__]
+    step: Any = _STEPS[type(layer).__name__]
     return lax.scan(lambda carry, z: step(carry, z, W, *own), next(states), x @ U + b)[1]
 
 
