@@ -14,13 +14,16 @@ from fastbptt.kernels.cpu import team
 
 from fastbptt.commands import info, measuring, peers
 
-TIMED = 3  # runs
+TIMED = 3  # runs, or one where it takes LONG seconds
+LONG = 1.0
 RESULTS = Path(__file__).parent / "results"
 GRID = (
     (1000, 1, 16, 32), (1000, 1, 64, 64), (1000, 1, 128, 128), (1000, 1, 256, 256),
     (300, 1, 1024, 1024), (1000, 8, 64, 64), (1000, 32, 64, 64), (32, 64, 32, 128),
     (500, 32, 256, 256), (60, 32, 1024, 1024), (20000, 1, 64, 64), (20000, 4, 32, 32),
 )  # fmt: skip
+LAYERED = (("LSTM", 2, False), ("LSTM", 1, True))  # cell, layers, both directions
+LAYERED_POINTS = (0, 1, 3, 6, 8)  # of the grid, in float32
 
 
 def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidirectional=False):
@@ -33,7 +36,7 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidire
         run()
     for _ in range(rounds):
         for name, run in runs.items():
-            seconds[name] += measuring.turn(run, TIMED)
+            seconds[name] += measuring.turn(run, TIMED, LONG)
     micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
     name = f"{layers} x {cell}" if layers > 1 else f"{cell} both ways" if bidirectional else cell
@@ -55,16 +58,25 @@ def main():
     parser.add_argument("--out", type=Path, default=RESULTS / "compare.json")
     args = parser.parse_args()
     points = []
+
+    def measure(indices, cell, dtype, *layers):
+        own = []
+        for index in indices:
+            sizes = cell, *GRID[index], dtype
+            own.append(time_point(*sizes, args.threads, args.rounds, args.peers, *layers))
+            print(_line(own[-1]), flush=True)
+        points.extend(own)
+        ratios = [point["ratio"] for point in own if "ratio" in point]
+        if ratios:
+            name = f"{own[0]['cell']} {dtype}"
+            print(f"{name}: geometric mean {statistics.geometric_mean(ratios):.2f}")
+
     for cell in args.cells:
         for dtype in args.dtypes:
-            for index in args.points:
-                point = time_point(cell, *GRID[index], dtype, args.threads, args.rounds, args.peers)
-                points.append(point)
-                print(_line(point), flush=True)
-            ratios = [p["ratio"] for p in points if p["cell"] == cell and p["dtype"] == dtype
-                      and "ratio" in p]  # fmt: skip
-            if ratios:
-                print(f"{cell} {dtype}: geometric mean {statistics.geometric_mean(ratios):.2f}")
+            measure(args.points, cell, dtype)
+    for cell, *layers in LAYERED:
+        if cell in args.cells and "float32" in args.dtypes:
+            measure([i for i in LAYERED_POINTS if i in args.points], cell, "float32", *layers)
     result = {
         "machine": info.describe(args.threads),
         "rounds": args.rounds,

@@ -131,6 +131,8 @@ def over_floor(compare, peaks, threads):
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}
     rows = []
     for point in compare["points"]:
+        if point["cell"] not in gates:  # several layers
+            continue
         B, I, H = point["B"], point["I"], point["H"]
         work = 3 * B * gates[point["cell"]] * H * (I + H)
         floor = work / (peaks[point["dtype"]] * threads) / 1e3
