@@ -46,14 +46,16 @@ def _norms(axes: Any, reach: Any, seen: Any) -> None:
         anchor = norms[np.searchsorted(lags, last)]
         half = np.array([last / 2, last])
         fitted = anchor * reach.decay ** (half - last)
-        text = f"decay {reach.decay:.4g} a step:\ntime constant {reach.time_constant:,.3g} steps"
+        constant = reach.time_constant
+        steps = f"{constant:,.0f}" if constant >= 100 else f"{constant:.3g}"
+        text = f"decay {reach.decay:.6g} a step:\ntime constant {steps} steps"
         axes.plot(half, fitted, color=style.ORANGE, linewidth=2, linestyle=":", label=text)
     axes.set_yscale("log")
     axes.set_ylim(bottom=max(floor, norms.max() * _FAINT / 10))
     axes.set_xlabel("lag behind the loss (steps)")
     axes.set_ylabel("norm of the loss's derivative by the state")
     axes.set_title("How much gradient reaches so far back", fontsize=11)
-    axes.legend(loc="upper right", frameon=False, fontsize=9)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9, framealpha=0.9)
 
 
 def _beyond(axes: Any, reach: Any, seen: Any) -> None:
