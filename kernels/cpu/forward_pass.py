@@ -22,7 +22,7 @@ from ..cells import CELLS
 from . import sweeps
 from .linear import project_part, project_rows
 from .products import PANEL_BYTES
-from .split import cut, next_cut, piece_rows_of, threads_for
+from .split import cut, live_steps, next_cut, piece_rows_of, threads_for
 from .workers import fork, gang, job, named_job, program
 
 
@@ -57,8 +57,9 @@ def build_forward(CELL):
             while t < stop:
                 following = next_cut(t, stop, chunk)
                 row, n = (t - start) * B, following - t
-                project_part(z, 0, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I, GATES * H, n,
-                             B, begin, end)  # fmt: skip
+                live = live_steps(lengths, t, n, begin, end)
+                project_part(z, 0, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I, GATES * H,
+                             live, B, begin, end)  # fmt: skip
                 sweep(mail, z, 0, states, kept, h, row * H, lengths, recurrent, t, n, B, H,
                       first + t - start, rows, cached, begin, end, 0, H, 0, 1)  # fmt: skip
                 t = following
@@ -113,7 +114,8 @@ def build_forward(CELL):
         while t < stop:
             end = next_cut(following, stop, chunk)
             more = end - following
-            piece_rows = piece_rows_of(more * B, threads)
+            more_rows = live_steps(leaf[2], following, more, 0, B) * B
+            piece_rows = piece_rows_of(more_rows, threads)
             place = (parity * half, (1 - parity) * half, (t - start) * B * H,
                      (following - start) * B)  # fmt: skip
             at = (t, n, first + t - start, rows, cached)
@@ -125,10 +127,10 @@ def build_forward(CELL):
             work = B * width * (n * H + more * I)
             function, arguments = job(
                 CHUNK,
-                (mail, leaf, h, z, source, recurrent, place, at, tokens, more * B, I, swept,
+                (mail, leaf, h, z, source, recurrent, place, at, tokens, more_rows, I, swept,
                  piece_rows),
             )  # fmt: skip
-            fork(mail, threads_for(work, threads), swept + -(-more * B // piece_rows), function,
+            fork(mail, threads_for(work, threads), swept + -(-more_rows // piece_rows), function,
                  arguments)  # fmt: skip
             t, n, following = following, more, end
             parity = 1 - parity

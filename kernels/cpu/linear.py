@@ -44,16 +44,17 @@ def project_rows(
 
 
 @inner
-def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high):
-    """out[o:] = a[i:] @ w for rows low..high; `w` is packed."""
+def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high, end):
+    """out[o:] = a[i:] @ w for rows low..high; `w` is packed. From row `end` on a is 0."""
     apart()
     out_data = data(out)
     for j in range(o + low * outputs, o + high * outputs):
         put(out_data, j, 0)
-    product(
-        out_data, o + low * outputs, outputs, data(a), i + low * a_step, a_step, high - low,
-        data(w), inputs, 1, 0, outputs,
-    )  # fmt: skip
+    if low < end:
+        product(
+            out_data, o + low * outputs, outputs, data(a), i + low * a_step, a_step,
+            min(high, end) - low, data(w), inputs, 1, 0, outputs,
+        )  # fmt: skip
 
 
 _NEAR = 1 << 18  # bytes of a weight that stay near while all rows of a chunk pass by
@@ -84,13 +85,14 @@ def project_part(
 
 
 @inner
-def multiply_part(out, o, a, i, a_step, w, inputs, outputs, n, B, low, high):
-    """Like `multiply_rows`, for sequences low..high of n steps."""
+def multiply_part(out, o, a, i, a_step, w, inputs, outputs, n, B, low, high, live):
+    """Like `multiply_rows`, for sequences low..high of n steps; from step `live` on a is 0."""
     out_data = data(out)
     for m in range(n):
         for j in range(o + (m * B + low) * outputs, o + (m * B + high) * outputs):
             put(out_data, j, 0)
-    _product_part(out, o, outputs, a, i, a_step, w, inputs, outputs, n, B, low, high)
+    if live > 0:
+        _product_part(out, o, outputs, a, i, a_step, w, inputs, outputs, live, B, low, high)
 
 
 @inner

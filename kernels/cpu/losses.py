@@ -136,7 +136,7 @@ def loss_rows(
             value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)
         put(values, v_start + r, weight * value)
     if dh.size > 0:
-        multiply_rows(dh, dh_start, o, o_start, O, V_back, O, H, low, high)
+        multiply_rows(dh, dh_start, o, o_start, O, V_back, O, H, low, high, high)
 
 
 @inner

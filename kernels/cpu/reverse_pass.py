@@ -7,7 +7,7 @@ from . import sweeps
 from .linear import accumulate, add_bias, multiply_part, multiply_rows, scatter
 from .losses import add_losses, list_rows, loss_rows
 from .products import PANEL_BYTES
-from .split import block_of, cut, piece_rows_of, previous_cut, threads_for
+from .split import block_of, cut, live_steps, piece_rows_of, previous_cut, threads_for
 from .workers import fork, gang, job, named_job, program
 
 
@@ -141,8 +141,9 @@ def build_reverse(CELL):
                       v_start, t, n, B, H, first, rows, current, begin, end, 0, H, 0,
                       1)  # fmt: skip
                 if together and dx.size > 0:
+                    live = live_steps(lengths, t, n, begin, end)
                     multiply_part(dx, row * I, delta, d_start, step, U_back, width, I, n, B, begin,
-                                  end)  # fmt: skip
+                                  end, live)  # fmt: skip
                 continue
             index -= swept
             if index == 0:
@@ -174,8 +175,9 @@ def build_reverse(CELL):
                                    min(width, (index + 1) * block))  # fmt: skip
                 continue
             begin = (index - W_pieces) * piece_rows
+            live = live_steps(lengths, t, n, 0, B)
             multiply_rows(dx, row * I, delta, p_start, step, U_back, width, I, begin,
-                          min(n * B, begin + piece_rows))  # fmt: skip
+                          min(n * B, begin + piece_rows), live * B)  # fmt: skip
 
     @program(f"reverse {CELL}")
     def reverse(

@@ -28,6 +28,15 @@ def cut(lengths, t, n, B, parts, part):
     return B
 
 
+@inner
+def live_steps(lengths, t, n, low, high):
+    """How many of the steps t..t+n some sequence of low..high is still going at."""
+    longest = t
+    for b in range(low, high):
+        longest = max(longest, get(lengths, b))
+    return min(n, longest - t)
+
+
 def sweep_parts(threads, B):
     """Into how many runs of sequences a sweep is cut."""
     return max(1, min(threads, B // _FEW))
