@@ -176,19 +176,22 @@ def run(
     arguments.choice("keep", keep, ("all", "last"))
     call = Call(layer, x, state, lengths, device)
     passage = Passage(call, call.spans())
-    h = call.outputs() if keep == "all" or call.held else None
+    h = call.outputs() if keep == "all" or len(call.stages[-1]) > 1 else None
     passage.forward(h)
     passage.release()
     final = call.pack(passage.states())
     if keep == "all":
         assert h is not None
         return call.out(h), final
-    if h is None:
+    top = passage.stages[-1]
+    if len(top) == 1:
         last = passage.states()[-1][0]
-    else:  # of a Bidirectional: what both directions are at each sequence's end
+    else:  # what both directions are at each sequence's end, or at first where it has no steps
         ends = call.lengths.values - 1
-        last = np.where((ends >= 0)[:, None], h[ends, np.arange(call.B)], 0) if call.T else (
-            np.zeros(h.shape[1:], h.dtype))  # fmt: skip
+        last = np.concatenate([strand.of(call.initial)[-1][0] for strand, _ in top], axis=1)
+        some = np.flatnonzero(ends >= 0)
+        assert h is not None
+        last[some] = h[ends[some], some]
     return (last[0] if call.squeeze else last).copy(), final
 
 
