@@ -80,7 +80,7 @@ class Along:
         adds: bool = False,
     ):
         width = array.shape[2] if width is None else width
-        self.part = array[:, :, first : first + width]
+        self.part = array if width == array.shape[2] else array[:, :, first : first + width]
         self.reversal, self.adds = reversal, adds
         self._panel: Any = None
         if not adds and reversal is None and direct(self.part):

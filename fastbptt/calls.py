@@ -86,7 +86,9 @@ def forward(
     ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
     """
     call = Call(layer, x, state, lengths, device, seed=seed, drops=True)
-    sizes, passage = call.sizes(), Passage(call, call.spans(), panel_steps(call.B) < call.T)
+    sizes = call.sizes()
+    spans = call.cut(sizes.free_spans, call.tokens, call.direct)
+    passage = Passage(call, spans, panel_steps(call.B) < call.T)
     step, first = sizes.whole_step or sizes.step, sizes.whole_state or sizes.state
     numbers = (call.T * step + first) // layer.dtype.itemsize
     leaves = passage.leaves(passage.workspace.empty(numbers, layer.dtype))

@@ -93,7 +93,7 @@ class Chain:
         ]
         self.nothing = NO_FLOATS[self.dtype]
         self.panels = [self._panel(2 * r.blocks * r.hidden) for r in self.recurrences]
-        self.outputs = [self._panel(layer.hidden) for layer in layers[:-1]]
+        self.outputs = [self._panel(layer.hidden, self.segment) for layer in layers[:-1]]
         self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
         self.row = 0
         self.spare = [np.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
@@ -116,8 +116,9 @@ class Chain:
         """Whether every layer's deltas come out of the kernels as they are handed to callers."""
         return all(recurrence.plain for recurrence in self.recurrences)
 
-    def _panel(self, width: int) -> Array:
-        return self.workspace.empty((self.chunk, self.batch, width), self.dtype)
+    def _panel(self, width: int, steps: int | None = None) -> Array:
+        steps = self.chunk if steps is None else steps
+        return self.workspace.empty((steps, self.batch, width), self.dtype)
 
     def set_state(self, state: Sequence[Array]) -> None:
         """Stand at `state`: for each layer (planes, B, H)."""
@@ -191,7 +192,7 @@ class Chain:
         """Start back in time with derivative `carry` by the live state, or zero."""
         if self.carry is None:
             self.carry = [np.empty_like(live) for live in self.live]
-            self.below = [self._panel(layer.hidden) for layer in self.layers[:-1]]
+            self.below = [self._panel(layer.hidden, self.segment) for layer in self.layers[:-1]]
             rows = 2 * self.chunk * self.batch
             self.lists = np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)
         self.current = 0

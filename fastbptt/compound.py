@@ -163,6 +163,8 @@ def leaves(layer: Layer) -> Iterator[Recurrent]:
 
 def stages(layer: Layer) -> list[tuple[Strand, ...]]:
     """The strands of a layer: those of a stage read what the stage below hands on."""
+    if isinstance(layer, Recurrent):
+        return [(Strand((layer,)),)]
     parts = layer.layers if isinstance(layer, Stack) else (layer,)
     found: list[tuple[Strand, ...]] = []
     first = 0

@@ -139,7 +139,7 @@ class Call:
         if self.held or not direct:
             return spans.short()
         if len(self.leaves) > 1:
-            return spans.single()
+            return spans.handing_on()
         return spans.lists() if listed else spans
 
     def sizes(self, readout: Readout | None = None) -> Sizes:

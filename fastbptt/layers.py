@@ -72,10 +72,10 @@ class Recurrent(Model):
         """The cell's own parameters, or None."""
         return None if self.own_name is None else getattr(self, self.own_name)
 
-    def _gradient(self, U: Array, W: Array, b: Array, own: Array) -> Self:
+    def _gradient(self, U: Array, W: Array, b: Array, own: Array | None) -> Self:
         """Return the gradient of the layer, of its own type."""
         mine = self.own
-        if self.own_name is None or mine is None:
+        if self.own_name is None or mine is None or own is None:
             return self._with(U=U, W=W, b=b)
         return self._with(U=U, W=W, b=b, **{self.own_name: own.reshape(mine.shape)})
 

@@ -53,10 +53,12 @@ class Passage:
 
     def columns(self, array: Array, level: int, which: int, steps: int | None = None) -> Along:
         """The columns of a stage's output that are a strand's, in its own time."""
+        steps = self.spans.segment if steps is None else steps
+        if len(self.stages[level]) == 1:
+            return Along(array, steps)
         widths = [strand.layers[-1].hidden for strand, _ in self.stages[level]]
         strand = self.stages[level][which][0]
         first = sum(widths[:which])
-        steps = self.spans.segment if steps is None else steps
         return Along(array, steps, self._turn(strand), first, widths[which])
 
     def below(self, array: Array, level: int, which: int) -> Along:

@@ -11,7 +11,7 @@ from .compound import stages
 from .kernels.cells import CELLS
 from .kernels.cpu.products import packed_size
 from .kernels.cpu.tile import VECTOR_BYTES
-from .layers import Readout
+from .layers import Readout, Recurrent
 from .typing import Layer
 
 _SCRATCH = 1 << 19  # bytes of pre-activations, or deltas, that stay in a core's own cache
@@ -21,6 +21,7 @@ _UNIT = 200  # multiply-adds that take as long as a gate of a unit
 _SEGMENT = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
 _LISTED_BYTES = 40  # for each row listed: a token, a class, a weight and what checking them takes
 _LEAST_ROWS = 16  # rows of the shortest chunk, if there are as many: a product of fewer is slow
+_HANDED = 4  # chunks of states that a layer hands on to the next in one kernel call
 _LISTED = 4  # chunks for which rows are listed, at least
 _LISTED_ROWS = 1 << 14  # rows listed where no budget limits them
 _PANEL_ROWS = 4096  # rows that add up in float32 before they are carried into float64
@@ -52,9 +53,10 @@ class Spans(NamedTuple):
         half = max(1, self.chunk // 2)
         return Spans(half, half, half)
 
-    def single(self) -> Spans:
-        """For a call whose layers hand on their states: segments of one chunk."""
-        return Spans(self.chunk, self.chunk, self.chunk)
+    def handing_on(self) -> Spans:
+        """For a call whose layers hand on their states, for which there is room in a segment."""
+        steps = max(self.chunk, min(_HANDED * self.chunk, self.segment))
+        return Spans(self.chunk, steps, steps)
 
     def lists(self) -> Spans:
         """For a call with tokens, classes or weights."""
@@ -143,6 +145,9 @@ def sizes(layer: Layer, readout: Readout | None, total: int, batch: int) -> Size
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
+    if isinstance(layer, Recurrent):
+        own = ((layer.cell, layer.hidden, layer.inputs),)
+        return _sizes(own, outputs, layer.hidden, item, total, batch)
     found = stages(layer)
     parts, held = [], 0  # held: the width of all that is held for all T
     for level, stage in enumerate(found):
@@ -201,7 +206,7 @@ def _sizes(
     )
     weights += sum(m * n * item for m, n in parts) + 16 * panels
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
-    numbers = 2 * (panels + units + outputs)
+    numbers = 2 * (panels + units + outputs) + 2 * (_HANDED - 1) * (units - top)
     # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
     copies = 2 * layers[0][2] + outputs + top
     rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values

@@ -8,7 +8,8 @@ calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with
 
 Symbols: Numba tells functions of one name apart by a number that it counts up in a process. Two
 files of the cache that came from two processes may hold different code under one symbol, and when
-both are loaded one of them wins. So every function here bears a hash of its code in its name.
+both are loaded one of them wins (numba/numba#10486). So every function here bears a hash of its
+code in its name.
 """
 
 import hashlib

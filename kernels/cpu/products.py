@@ -40,12 +40,14 @@ def tiles(rows):
     return height, _TILES[height][0]
 
 
+@cache
 def packed_size(inner_size, columns, itemsize):
     """Numbers in a packed matrix: its last panel is filled up with zeros."""
     width = PANEL_COLUMNS[itemsize]
     return inner_size * -(-columns // width) * width
 
 
+@cache
 def chains(inner_size, columns, itemsize):
     """Into how many sums a step's product is cut, for one row to fill the pipeline.
 

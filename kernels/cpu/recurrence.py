@@ -208,8 +208,9 @@ class Recurrence:
             Linear(layer.W[:first], workspace, threads, False) if cell.second else self.recurrent,
             Linear(layer.W[first:], workspace, threads, False) if cell.second else None,
         )
-        self.bias = np.zeros(cell.blocks * H, dtype)
-        self.bias[: cell.gates * H] = self.input_order(layer.b)
+        self.bias = np.array(layer.b)
+        if cell.split:  # no bias where W s stands alone
+            self.bias = np.concatenate([np.roll(layer.b, H), np.zeros(H, dtype)])
         own = layer.own
         self.own = np.empty(0, dtype) if own is None else np.array(own).reshape(-1)
         rows = 2 * chunk + 1 if cell.second else 0
@@ -218,15 +219,7 @@ class Recurrence:
         self._forward, self._reverse = _passes(layer.cell)
         item = dtype.itemsize
         self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
-
-    @property
-    def plain(self):
-        """Whether the blocks of deltas are the gates', in their order."""
-        return self.blocks == self.cell.gates
-
-    def input_order(self, b):
-        """A vector of all gates, in the order of their input parts."""
-        return np.roll(b, self.hidden) if self.cell.split else b
+        self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
 
     def _hands(self, steps, products):
         work = steps * self.batch * (self.recurrent.size * products + self.input.size)
@@ -287,6 +280,9 @@ class Recurrence:
         H, cell = self.hidden, self.cell
         sums = np.zeros(self.blocks * H) if self.sums is None else self.sums
         self.sums = None
+        if self.plain and not cell.sums:
+            db, own = sums.astype(self.dtype), None
+            return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
         blocks = sums.astype(self.dtype).reshape(-1, H)
         db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
         return self.layer._gradient(
