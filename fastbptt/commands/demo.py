@@ -160,15 +160,21 @@ def exact_gradient(ids: Array, budget: str, hidden: int = EXACT_HIDDEN, seed: in
 
 
 def warm_up(network: Network) -> None:
-    """Make each call once on two characters, so that no later one is timed while compiling."""
+    """Make each call once, so that no later one is timed, or its memory measured, while compiling.
+
+    Some kernels are for two characters, some for more than a panel.
+    """
     import fastbptt as fb
+
+    from ..sizes import panel_steps
 
     note = "  compiling the kernels (only the first run on a machine does) ..."
     notice = threading.Timer(1.5, print, [note], {"flush": True})
     notice.start()
     try:
-        x = np.zeros((2, 1), np.uint8)
-        fb.bptt(network, x, x, "cross_entropy", reduction="mean")
+        for steps in (panel_steps(1) + 1, 2):
+            x = np.zeros((steps, 1), np.uint8)
+            fb.bptt(network, x, x, "cross_entropy", reduction="mean")
         fb.evaluate(network, x, x, loss="cross_entropy")
         fb.predict(network, x)
     finally:
