@@ -26,6 +26,7 @@ lie well above. Small problems of these two kinds therefore go through the recur
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
@@ -116,12 +117,12 @@ class Leaf:
         return 0
 
 
-def _spine_end(P: list[int], n: int, d: int) -> int:
+def _spine_end(P: Sequence[int], n: int, d: int) -> int:
     """Where a spine of n steps that starts at depth d ends, P[i] being c[0] + ... + c[i-1]."""
     return bisect_left(P, P[d] + n, d + 1) - 1
 
 
-def _spine_left(P: list[int], n: int, d: int) -> int:
+def _spine_left(P: Sequence[int], n: int, d: int) -> int:
     """The first leaf of that spine takes what the others, which are full, leave."""
     end = _spine_end(P, n, d)
     return n - (P[end + 1] - P[d + 1])
@@ -133,15 +134,15 @@ class Spine:
     recomputes = 1
 
     def __init__(self, T: int, c: Iterator[int], S: int, C: int):
-        self.P = P = [0]
+        self.P = P = array("q", [0])
         for room in c:
             P.append(P[-1] + room)
             if P[-1] >= T:
                 break
         k = len(P) - 2
         self.forward_steps = 2 * T - (P[k + 1] - P[k])
-        leaves = [self.left(T, 0, 1), *(P[i + 1] - P[i] for i in range(1, k + 1))]
-        self.peak = max(i * S + n * C for i, n in enumerate(leaves))
+        later = ((P[i + 1] - P[i]) * C + i * S for i in range(1, k + 1))
+        self.peak = max(self.left(T, 0, 1) * C, max(later, default=0))
 
     def left(self, n: int, d: int, k: int) -> int:
         return 0 if n <= self.P[d + 1] - self.P[d] else _spine_left(self.P, n, d)

@@ -7,6 +7,7 @@ the same absolute times whatever the schedule.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 from .along import Along
 from .chain import Chain, Leaf
 from .kernels.cpu.recurrence import no_head
-from .losses import GivenDerivative, Stage
+from .losses import GivenDerivative, LossSum
 from .memory import Plan, Truncated
 from .sources import Floats, Ids
 from .typing import Array, ProgressCallback
@@ -61,7 +62,7 @@ def backward_stretches(start: int, stop: int, steps: int) -> Iterator[tuple[int,
 def propagate(
     chain: Chain,
     source: Floats | Ids,
-    loss: Stage | GivenDerivative,
+    loss: LossSum | GivenDerivative,
     plan: Plan,
     initial: Sequence[Array],
     *,
@@ -84,7 +85,7 @@ class _Run:
         self,
         chain: Chain,
         source: Floats | Ids,
-        loss: Stage | GivenDerivative,
+        loss: LossSum | GivenDerivative,
         plan: Plan,
         initial: Sequence[Array],
         grad_x: Along | None,
@@ -101,7 +102,7 @@ class _Run:
             arena = chain.workspace.empty(size, chain.dtype)
         self.arena: Any = arena
         self.checkpoint = _whole(plan.state_bytes, chain)
-        self.stored: list[int] = []  # positions of the checkpoints at the front of the arena
+        self.stored = array("q")  # positions of the checkpoints at the front of the arena
         self.leaf: Any = leaf
         self.quiet: Any = None  # zeros for dh, where no loss counts
         self.final: list[Array] | None = None

@@ -24,6 +24,7 @@ state at a is the top of the stack (for a = 0 the initial state).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -83,9 +84,11 @@ def truncated_backward_steps(T: int, k1: int, k2: int) -> int:
 def _walk(T: int, left: Callable[[int, int, int], int], recomputes: int = 0) -> Schedule:
     """Carry out a tree of splits, right part before left; `left` as in `checkpointing.best`."""
     at = 0
-    pending = [(0, T, 0, recomputes)] if T else []
+    # Four numbers a node, as numbers: tuples of them would outweigh small checkpoints.
+    pending = array("q", (0, T, 0, recomputes) if T else ())
     while pending:
-        a, n, d, k = pending.pop()
+        a, n, d, k = pending[-4:]
+        del pending[-4:]
         if n == 0:  # a right part is done
             yield "discard", a
             continue
@@ -100,4 +103,4 @@ def _walk(T: int, left: Callable[[int, int, int], int], recomputes: int = 0) -> 
             at = a + j
             yield "advance", a, at
             yield "store", at
-            pending += [(a, j, d, k - 1), (at, 0, d, k), (at, n - j, d + 1, k)]
+            pending.extend((a, j, d, k - 1, at, 0, d, k, at, n - j, d + 1, k))
