@@ -8,7 +8,7 @@ from .along import Along
 from .chain import Leaf
 from .engine import Progress, backward_stretches, propagate
 from .kernels.cpu.memory import Workspace
-from .losses import GivenDerivative, Stage
+from .losses import GivenDerivative, LossSum
 from .memory import Checkpointed, Full, Plan, make_plan
 from .passage import Passage
 from .typing import Array, ProgressCallback
@@ -16,14 +16,14 @@ from .typing import Array, ProgressCallback
 
 def gradients(
     passage: Passage,
-    stage: Stage,
+    loss_sum: LossSum,
     plan: Plan,
     grad_x: Array | None,
     report: ProgressCallback | None,
 ) -> tuple[list[Array], list[Array]]:
     """Run the plan; returns the final states and the derivatives by the initial ones.
 
-    The strands and `stage` hold the gradients and the loss afterwards; `grad_x`, if given, is
+    The strands and `loss_sum` hold the gradients and the loss afterwards; `grad_x`, if given, is
     filled.
     """
     call = passage.call
@@ -34,11 +34,11 @@ def gradients(
             dx = Along(grad_x, chain.segment, adds=not plan.exact)
         progress = Progress(report, plan.forward_steps + plan.backward_steps)
         grad_state = propagate(
-            chain, passage.source(0, strand), stage, plan, call.initial, grad_x=dx,
+            chain, passage.source(0, strand), loss_sum, plan, call.initial, grad_x=dx,
             progress=progress,
         )  # fmt: skip
         return [state.copy() for state in chain.state()], grad_state
-    return _Held(passage, stage, plan, report).run(grad_x)
+    return _Held(passage, loss_sum, plan, report).run(grad_x)
 
 
 class _Held:
@@ -47,8 +47,10 @@ class _Held:
     A top stage of one strand needs no outputs: the loss goes back with it, stretch by stretch.
     """
 
-    def __init__(self, passage: Passage, stage: Stage, plan: Plan, report: ProgressCallback | None):
-        self.passage, self.stage, self.plan = passage, stage, plan
+    def __init__(
+        self, passage: Passage, loss_sum: LossSum, plan: Plan, report: ProgressCallback | None
+    ):
+        self.passage, self.loss_sum, self.plan = passage, loss_sum, plan
         self.full = plan.recomputes == 0
         self.single = len(passage.stages[-1]) == 1
         self.run_first = len(passage.strands) - self.single  # strands
@@ -109,8 +111,8 @@ class _Held:
         passage = self.passage
         dh = passage.room(len(passage.stages) - 1)
         for a, b in backward_stretches(0, passage.call.T, passage.spans.chunk):
-            self.stage.fill(top[a:b], a, dh[a:b])
-        self.stage.flush()
+            self.loss_sum.fill(top[a:b], a, dh[a:b])
+        self.loss_sum.flush()
         return dh
 
     def _back(
@@ -119,7 +121,7 @@ class _Held:
     ) -> list[Array]:  # fmt: skip
         passage = self.passage
         strand, chain = passage.stages[level][which]
-        loss: Stage | GivenDerivative = self.stage
+        loss: LossSum | GivenDerivative = self.loss_sum
         if dh is not None:
             loss = GivenDerivative(passage.columns(dh, level, which), chain.dtype)
         return propagate(

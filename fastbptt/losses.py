@@ -189,7 +189,7 @@ class CallableLoss:
         return self.readout.replace_arrays(zeros)
 
 
-Stage: TypeAlias = NamedLoss | CallableLoss
+LossSum: TypeAlias = NamedLoss | CallableLoss
 
 
 class GivenDerivative:
@@ -206,7 +206,7 @@ class GivenDerivative:
         """Nothing: the readout is not seen from here."""
 
 
-def stage(
+def loss_sum(
     network: Network,
     call: Call,
     y: Any,
@@ -216,7 +216,7 @@ def stage(
     spans: Spans,
     chain: Chain,
     several: bool,
-) -> Stage:
+) -> LossSum:
     """Check a loss and what goes with it, and return what adds it up stretch by stretch."""
     check(loss, network.readout)
     arguments.choice("reduction", reduction, ("sum", "mean"))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from . import arguments, calls, inputs, losses
+from . import arguments, inputs, losses
 from .compound import Stack, stages
 from .inputs import Call
-from .layers import RNN, Network
+from .layers import Network
+from .reach_follow import follow, log_of, run_to
 from .sizes import panel_steps
 from .sources import counts
-from .training import bptt
 from .typing import Array, Loss, State
 
 _DEFAULT_LAG = 1000
@@ -148,9 +147,9 @@ def gradient_reach(
         )
     times, rows = _draw(call, weights, max_lag, samples, np.random.default_rng(seed))
 
-    started, dh = _run_to(network, call, y, loss, weights, state, times, rows, max_lag)
+    started, dh = run_to(network, call, y, loss, weights, state, times, rows, max_lag)
     lags = _grid(max_lag)
-    log_norms = _follow(network, call, times, rows, lags, started, dh)
+    log_norms = follow(network, call, times, rows, lags, started, dh)
     return _summary(lags, log_norms, float(share))
 
 
@@ -172,7 +171,7 @@ def _check_loss(
 ) -> None:
     spans = call.spans(network.readout).short()
     chain = call.chain(spans, panel_steps(call.B) < call.T)
-    losses.stage(network, call, y, loss, weights, "sum", spans, chain, several=False)
+    losses.loss_sum(network, call, y, loss, weights, "sum", spans, chain, several=False)
     chain.release()
 
 
@@ -201,145 +200,11 @@ def _draw(
     return times[order], rows[order]
 
 
-def _run_to(
-    network: Network,
-    call: Call,
-    y: Array | None,
-    loss: Loss,
-    weights: Array | None,
-    state: State | None,
-    times: Array,
-    rows: Array,
-    max_lag: int,
-) -> tuple[State, Array]:
-    """Run once over x: the state `max_lag` steps before each loss, and dL/dh at the loss."""
-    layer = network.layer
-    now = _map(lambda s: s[None], state) if call.squeeze and state is not None else state
-    started: dict[int, State] = {}
-    dh = np.empty((len(times), layer.outputs), layer.dtype)
-    at, starts, stops = 0, times - max_lag + 1, times + 1
-    for stop in np.unique(np.concatenate([starts, stops])).tolist():
-        given = np.clip(call.lengths.values - at, 0, stop - at)
-        h, now = calls.run(layer, call.x[at:stop], now, keep="last", lengths=given)
-        at = stop
-        for sample in np.flatnonzero(starts == stop):
-            started[int(sample)] = _map(lambda s, row=rows[sample]: s[row], now)
-        here = np.flatnonzero(stops == stop)
-        if len(here):
-            dh[here] = _derivative(network, call, y, loss, weights, h, stop - 1)[rows[here]]
-    return _map(lambda *s: np.stack(s), *(started[i] for i in range(len(times)))), dh
-
-
-def _derivative(
-    network: Network,
-    call: Call,
-    y: Array | None,
-    loss: Loss,
-    weights: Array | None,
-    h: Array,
-    t: int,
-) -> Array:
-    """dL_t/dh_t of all sequences, (B, H).
-
-    It is the gradient by the input of a layer that hands its input on: s = 1 x + 0 s'.
-    """
-    H, dtype = h.shape[1], h.dtype
-    same = RNN(np.eye(H, dtype=dtype), np.zeros((H, H), dtype), np.zeros(H, dtype), "identity")
-    chosen = loss
-    if callable(loss):
-
-        def chosen(h: Array, y: Array, start: int) -> tuple[float, Array]:
-            return loss(h, y, t)
-
-    live = (t < call.lengths.values).astype(int) if call.lengths.given else None
-    r = bptt(
-        Network(same, network.readout),
-        h if call.squeeze else h[None],
-        None if y is None else y[t : t + 1],
-        chosen,
-        weights=None if weights is None else weights[t : t + 1],
-        lengths=int(live[0]) if call.squeeze and live is not None else live,
-        input_grad=True,
-    )
-    assert r.grad_x is not None
-    return r.grad_x if call.squeeze else r.grad_x[0]
-
-
 def _grid(max_lag: int) -> Array:
     lags = [0]
     while lags[-1] < max_lag:
         lags.append(min(max_lag, lags[-1] + max(1, (lags[-1] - _EACH) // 20 + 1)))
     return np.array(lags)
-
-
-def _follow(
-    network: Network,
-    call: Call,
-    times: Array,
-    rows: Array,
-    lags: Array,
-    started: State,
-    dh: Array,
-) -> Array:
-    """The logarithms of the norms, (lags, losses): the losses side by side as one batch.
-
-    Only the states at the lags are kept; the steps between two lags are run again on the way back.
-    """
-    layer = network.layer
-
-    def between(near: int, far: int) -> Array:
-        steps = np.arange(1 - far, 1 - near)[:, None] + times
-        return call.x[steps, rows]
-
-    pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
-    states = [started]
-    for near, far in pairs[:0:-1]:
-        states.append(calls.run(layer, between(near, far), states[-1], keep="last")[1])
-
-    norms = [_norms(dh)]
-    logs = [_log(norms[0])]
-    pulse, carry = _scaled(dh, norms[0]), None
-    for near, far in pairs:
-        h, _, cache = calls.forward(layer, between(near, far), states.pop())
-        given = np.zeros_like(h)
-        if near == 0:
-            given[-1] = pulse
-        carry = calls.backward(cache, given, carry, input_grad=False).state
-        # The way back is linear in what it carries, so scaling keeps it from under- and overflow.
-        length = _norms(carry)
-        carry = _map(lambda part, length=length: _scaled(part, length), carry)
-        logs.append(logs[-1] + _log(length))
-    return np.array(logs)
-
-
-def _map(function: Callable[..., Array], *states: State) -> State:
-    """Apply a function to each array of the state, whatever its form."""
-    if isinstance(states[0], tuple):
-        return tuple(_map(function, *parts) for parts in zip(*states, strict=True))
-    return function(*states)
-
-
-def _parts(state: State) -> Iterator[Array]:
-    if isinstance(state, tuple):
-        for part in state:
-            yield from _parts(part)
-    else:
-        yield state
-
-
-def _norms(state: State) -> Array:
-    """The norm of each sequence's whole state."""
-    return np.sqrt(sum(np.square(part, dtype=float).sum(axis=1) for part in _parts(state)))
-
-
-def _scaled(part: Array, length: Array) -> Array:
-    usable = np.isfinite(length) & (length > 0)
-    return (part / np.where(usable, length, 1)[:, None]).astype(part.dtype)
-
-
-def _log(length: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return np.log(length)
 
 
 def _summary(lags: Array, log_norms: Array, share: float) -> Reach:
@@ -349,7 +214,7 @@ def _summary(lags: Array, log_norms: Array, share: float) -> Reach:
         low, high = np.quantile(each, (0.1, 0.9), axis=1)
     decay = _decay(lags, norms)
     every = np.arange(lags[-1] + 1)
-    logs = np.maximum(_log(norms), -1e6)  # of 0, a number still
+    logs = np.maximum(log_of(norms), -1e6)  # of 0, a number still
     with np.errstate(under="ignore"):
         dense = np.exp(np.interp(every, lags, logs))
         tail = 0.0

@@ -58,13 +58,13 @@ def evaluate(
     call = Call(inputs.network(network).layer, x, state, lengths, device)
     passage = Passage(call, call.spans(network.readout).short())
     top = passage.strands[-1][1]
-    stage = losses.stage(
+    loss_sum = losses.loss_sum(
         network, call, y, loss, weights, reduction, passage.spans, top, several=False
     )
     for a, _, h in passage.outputs():
-        stage.add(h, a)
+        loss_sum.add(h, a)
     passage.release()
-    return stage.value()
+    return loss_sum.value()
 
 
 def bptt(
@@ -126,19 +126,19 @@ def bptt(
     several = plan.backward_steps > panel_steps(call.B)
     passage = Passage(call, spans, several)
     top = passage.strands[-1][1]
-    stage = losses.stage(network, call, y, loss, weights, reduction, spans, top, several)
+    loss_sum = losses.loss_sum(network, call, y, loss, weights, reduction, spans, top, several)
     report, finish = _progress(progress)
     grad_x = None
     if input_grad:
         make = np.empty if plan.exact and not call.held else np.zeros
         grad_x = make((call.T, call.B, layer.inputs), layer.dtype)
     try:
-        final, grad_state = gradients(passage, stage, plan, grad_x, report)
+        final, grad_state = gradients(passage, loss_sum, plan, grad_x, report)
     finally:
         finish()
     result = Result(
-        loss=stage.value(),
-        grad=Network(rebuilt(layer, iter(passage.gradients())), stage.gradient()),
+        loss=loss_sum.value(),
+        grad=Network(rebuilt(layer, iter(passage.gradients())), loss_sum.gradient()),
         state=call.pack(final),
         grad_state=call.pack(grad_state),
         grad_x=None if grad_x is None else call.out(grad_x),

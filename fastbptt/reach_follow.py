@@ -1,0 +1,147 @@
+"""Following single losses back in time: the states to start from, and the norms by lag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from . import calls
+from .inputs import Call
+from .layers import RNN, Network
+from .training import bptt
+from .typing import Array, Loss, State
+
+
+def run_to(
+    network: Network,
+    call: Call,
+    y: Array | None,
+    loss: Loss,
+    weights: Array | None,
+    state: State | None,
+    times: Array,
+    rows: Array,
+    max_lag: int,
+) -> tuple[State, Array]:
+    """Run once over x: the state `max_lag` steps before each loss, and dL/dh at the loss."""
+    layer = network.layer
+    now = map_state(lambda s: s[None], state) if call.squeeze and state is not None else state
+    started: dict[int, State] = {}
+    dh = np.empty((len(times), layer.outputs), layer.dtype)
+    at, starts, stops = 0, times - max_lag + 1, times + 1
+    for stop in np.unique(np.concatenate([starts, stops])).tolist():
+        given = np.clip(call.lengths.values - at, 0, stop - at)
+        h, now = calls.run(layer, call.x[at:stop], now, keep="last", lengths=given)
+        at = stop
+        for sample in np.flatnonzero(starts == stop):
+            started[int(sample)] = map_state(lambda s, row=rows[sample]: s[row], now)
+        here = np.flatnonzero(stops == stop)
+        if len(here):
+            dh[here] = _derivative(network, call, y, loss, weights, h, stop - 1)[rows[here]]
+    return map_state(lambda *s: np.stack(s), *(started[i] for i in range(len(times)))), dh
+
+
+def _derivative(
+    network: Network,
+    call: Call,
+    y: Array | None,
+    loss: Loss,
+    weights: Array | None,
+    h: Array,
+    t: int,
+) -> Array:
+    """dL_t/dh_t of all sequences, (B, H).
+
+    It is the gradient by the input of a layer that hands its input on: s = 1 x + 0 s'.
+    """
+    H, dtype = h.shape[1], h.dtype
+    same = RNN(np.eye(H, dtype=dtype), np.zeros((H, H), dtype), np.zeros(H, dtype), "identity")
+    chosen = loss
+    if callable(loss):
+
+        def chosen(h: Array, y: Array, start: int) -> tuple[float, Array]:
+            return loss(h, y, t)
+
+    live = (t < call.lengths.values).astype(int) if call.lengths.given else None
+    r = bptt(
+        Network(same, network.readout),
+        h if call.squeeze else h[None],
+        None if y is None else y[t : t + 1],
+        chosen,
+        weights=None if weights is None else weights[t : t + 1],
+        lengths=int(live[0]) if call.squeeze and live is not None else live,
+        input_grad=True,
+    )
+    assert r.grad_x is not None
+    return r.grad_x if call.squeeze else r.grad_x[0]
+
+
+def follow(
+    network: Network,
+    call: Call,
+    times: Array,
+    rows: Array,
+    lags: Array,
+    started: State,
+    dh: Array,
+) -> Array:
+    """The logarithms of the norms, (lags, losses): the losses side by side as one batch.
+
+    Only the states at the lags are kept; the steps between two lags are run again on the way back.
+    """
+    layer = network.layer
+
+    def between(near: int, far: int) -> Array:
+        steps = np.arange(1 - far, 1 - near)[:, None] + times
+        return call.x[steps, rows]
+
+    pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
+    states = [started]
+    for near, far in pairs[:0:-1]:
+        states.append(calls.run(layer, between(near, far), states[-1], keep="last")[1])
+
+    norms = [_norms(dh)]
+    logs = [log_of(norms[0])]
+    pulse, carry = _scaled(dh, norms[0]), None
+    for near, far in pairs:
+        h, _, cache = calls.forward(layer, between(near, far), states.pop())
+        given = np.zeros_like(h)
+        if near == 0:
+            given[-1] = pulse
+        carry = calls.backward(cache, given, carry, input_grad=False).state
+        # The way back is linear in what it carries, so scaling keeps it from under- and overflow.
+        length = _norms(carry)
+        carry = map_state(lambda part, length=length: _scaled(part, length), carry)
+        logs.append(logs[-1] + log_of(length))
+    return np.array(logs)
+
+
+def map_state(function: Callable[..., Array], *states: State) -> State:
+    """Apply a function to each array of the state, whatever its form."""
+    if isinstance(states[0], tuple):
+        return tuple(map_state(function, *parts) for parts in zip(*states, strict=True))
+    return function(*states)
+
+
+def _parts(state: State) -> Iterator[Array]:
+    if isinstance(state, tuple):
+        for part in state:
+            yield from _parts(part)
+    else:
+        yield state
+
+
+def _norms(state: State) -> Array:
+    """The norm of each sequence's whole state."""
+    return np.sqrt(sum(np.square(part, dtype=float).sum(axis=1) for part in _parts(state)))
+
+
+def _scaled(part: Array, length: Array) -> Array:
+    usable = np.isfinite(length) & (length > 0)
+    return (part / np.where(usable, length, 1)[:, None]).astype(part.dtype)
+
+
+def log_of(length: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(length)
