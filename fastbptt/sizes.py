@@ -186,7 +186,7 @@ def _sizes(
     batch: int,
 ) -> Sizes:
     matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
-    units = panels = state = kept = fewest = 0
+    units = panels = state = kept = gate_rows = 0
     for name, hidden, inputs in layers:
         cell = CELLS[name]
         matrices += [(cell.gates * hidden, inputs), (cell.gates * hidden, hidden)]
@@ -196,7 +196,7 @@ def _sizes(
         panels += cell.delta_blocks * hidden
         state += cell.states * hidden * batch * item
         kept += cell.kept * hidden * batch * item
-        fewest += cell.gates * hidden
+        gate_rows += cell.gates * hidden
     top = layers[-1][1]
     if outputs:
         matrices.append((outputs, read))  # by a readout of that many states
@@ -213,7 +213,7 @@ def _sizes(
     short = batch * item * (numbers + copies) + rows + _LISTED_BYTES * batch
     per_step = max(1, batch * item * numbers + rows, -(-short // 2))
     fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
-    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * fewest)
+    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gate_rows)
     lanes = VECTOR_BYTES // item
     return Sizes(
         total=total,

@@ -327,25 +327,3 @@ def test_weights_updated_in_place_are_read_by_the_next_call():
     for array in q.layer.arrays():
         array *= 0.5
     assert_bptt_close(fb.bptt(q.network, q.x, q.y), oracle_bptt(q), q)
-
-
-@pytest.mark.parametrize("memory", ["full", fb.Checkpointed(segment=40)], ids=["full", "segments"])
-@pytest.mark.parametrize("cell", FEW)
-def test_progress_grows_to_the_plans_total(cell, memory):
-    q, told = make_problem(cell, (400, 3, 4, 6, 2)), []
-    r = fb.bptt(q.network, q.x, q.y, memory=memory, progress=lambda *pair: told.append(pair))
-    total = r.plan.forward_steps + r.plan.backward_steps
-    done = [pair[0] for pair in told]
-    assert {pair[1] for pair in told} == {total} and done == sorted(done) and done[-1] == total
-
-
-@pytest.mark.parametrize("cell", LAYERS)
-def test_explain_has_a_line_for_every_recurrent_layer(cell):
-    layer = make_layer(cell, 4, 6, "float32", np.random.default_rng(0))
-    network = fb.Network(layer, fb.Readout.init(layer.outputs, 2, rng=0))
-    count = len(cell.replace("|", "/").split("/"))
-    alone = fb.explain(fb.LSTM.init(4, 6, rng=0), 100, 2).splitlines()
-    shared = [line for line in alone if line.startswith(("device", "stretch"))]
-    for model in (layer, network):
-        lines = fb.explain(model, 100, 2, dtype="float64").splitlines()
-        assert len(lines) - len(shared) == count * (len(alone) - len(shared))

@@ -1,4 +1,4 @@
-"""Stacks and both directions within budgets, on threads: the same bits, and peaks that are kept."""
+"""Stacks and both directions within budgets, on threads: bits, peaks, progress, explanations."""
 
 import numpy as np
 import pytest
@@ -11,12 +11,14 @@ from helpers import (
     all_results,
     assert_same_bits,
     flatten,
+    make_layer,
     make_problem,
 )
 
 import fastbptt as fb
 
 LAYERS = [*STACKS, *BOTH_WAYS]
+FEW = ["lstm/gru", "gru|lstm", BOTH_WAYS[-1]]
 POLICIES = ["full", 0.3, 0.05, fb.Checkpointed(segment=37), fb.Truncated(40, 100)]
 SIZES = (700, 3, 8, 14, 3)
 
@@ -173,3 +175,25 @@ def test_any_number_of_threads_gives_the_same_bits(
             set_threads(threads)
             for one, other in zip(alone, everything(q, **given), strict=True):
                 assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("memory", ["full", fb.Checkpointed(segment=40)], ids=["full", "segments"])
+@pytest.mark.parametrize("cell", FEW)
+def test_progress_grows_to_the_plans_total(cell, memory):
+    q, told = make_problem(cell, (400, 3, 4, 6, 2)), []
+    r = fb.bptt(q.network, q.x, q.y, memory=memory, progress=lambda *pair: told.append(pair))
+    total = r.plan.forward_steps + r.plan.backward_steps
+    done = [pair[0] for pair in told]
+    assert {pair[1] for pair in told} == {total} and done == sorted(done) and done[-1] == total
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_explain_has_a_line_for_every_recurrent_layer(cell):
+    layer = make_layer(cell, 4, 6, "float32", np.random.default_rng(0))
+    network = fb.Network(layer, fb.Readout.init(layer.outputs, 2, rng=0))
+    count = len(cell.replace("|", "/").split("/"))
+    alone = fb.explain(fb.LSTM.init(4, 6, rng=0), 100, 2).splitlines()
+    shared = [line for line in alone if line.startswith(("device", "stretch"))]
+    for model in (layer, network):
+        lines = fb.explain(model, 100, 2, dtype="float64").splitlines()
+        assert len(lines) - len(shared) == count * (len(alone) - len(shared))
