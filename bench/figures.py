@@ -194,6 +194,37 @@ def lengths():
     return "\n".join(lines) + "\n"
 
 
+def ragged():
+    """Sequences that end at different times: us beside PyTorch's packed sequences."""
+    result = kept("lengths_cost")
+    first = result["points"][0]
+    sizes = ", ".join(f"{axis} = {first[axis]:,}" for axis in "TIH")
+    head = ["sequences", "dtype", "steps that count", "fastbptt", "of its whole batch",
+            "PyTorch packed", "PyTorch padded", "faster of these / fastbptt"]  # fmt: skip
+    lines = [
+        f"Forward and backward pass of an {result['cell']}, {sizes}; milliseconds, medians of "
+        f"interleaved runs (one run where PyTorch takes over 10 s), {where(result)}.",
+        "",
+        _row(head),
+        "|---|---|" + "--:|" * (len(head) - 2),
+    ]
+    for point in result["points"]:
+        ms = point["ms"]
+        lines.append(
+            _row([
+                point["case"],
+                point["dtype"],
+                f"{point['live']:.0%}",
+                _short(ms["fastbptt"]),
+                f"{point['of_padded']:.0%}",
+                _short(ms["torch"]),
+                _short(ms["torch padded"]),
+                f"{point['ratio']:.1f}",
+            ])
+        )  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
 def output(name):
     """What an example printed at full size."""
     run = kept("examples")["examples"][name]
@@ -221,6 +252,7 @@ BLOCKS = {
     "budget": budget,
     "roofline": roofline,
     "lengths": lengths,
+    "ragged": ragged,
     "output": output,
     "source": source,
     "file": file,
