@@ -6,14 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .kernels.cpu.memory import writable
+from .arrays import module_of
+from .backends import Backend
 from .sources import Lengths
 from .typing import Array
-
-
-def direct(array: Array) -> bool:
-    """Whether kernels can read and write an array where it lies."""
-    return array.flags.c_contiguous and array.flags.aligned
 
 
 class Reversal:
@@ -34,7 +30,8 @@ class Reversal:
         if self.lengths is None:
             return array[self.steps - stop : self.steps - start][::-1]
         times, _ = self._rows(start, stop)
-        return array[np.maximum(times, 0), np.arange(array.shape[1])]
+        xp = module_of(array)
+        return array[xp.asarray(np.maximum(times, 0)), xp.arange(array.shape[1])]
 
     def write(self, array: Array, start: int, stop: int, values: Array, adds: bool) -> None:
         """Set, or add to, the steps start..stop of `array` turned round."""
@@ -43,8 +40,10 @@ class Reversal:
             part[...] = part + values if adds else values
             return
         times, live = self._rows(start, stop)
-        t, b = times[live], np.nonzero(live)[1]
-        array[t, b] = array[t, b] + values[live] if adds else values[live]
+        xp = module_of(array)
+        t, b = xp.asarray(times[live]), xp.asarray(np.nonzero(live)[1])
+        some = values[xp.asarray(live)]
+        array[t, b] = array[t, b] + some if adds else some
 
 
 # What an array says of itself that must be copied to be read by a kernel.
@@ -72,6 +71,7 @@ class Along:
 
     def __init__(
         self,
+        device: Backend,
         array: Array,
         steps: int,
         reversal: Reversal | None = None,
@@ -81,23 +81,24 @@ class Along:
     ):
         width = array.shape[2] if width is None else width
         self.part = array if width == array.shape[2] else array[:, :, first : first + width]
-        self.reversal, self.adds = reversal, adds
+        self.device, self.reversal, self.adds = device, reversal, adds
         self._panel: Any = None
-        if not adds and reversal is None and direct(self.part):
-            self.part = writable(self.part)
+        if not adds and reversal is None and device.direct(self.part):
+            self.part = device.writable(self.part)
         else:
-            self._panel = np.empty((steps, array.shape[1], width), array.dtype)
+            self._panel = device.xp.empty((steps, array.shape[1], width), array.dtype)
 
     def take(self, start: int, stop: int) -> Array:
         """The stretch (n, B, width), contiguous."""
         if self._panel is None:
             return self.part[start:stop]
         room = self._panel[: stop - start]
-        room[...] = (
+        values = (
             self.part[start:stop]
             if self.reversal is None
             else self.reversal.read(self.part, start, stop)
         )
+        self.device.fill(room, values)
         return room
 
     def room(self, start: int, stop: int) -> Array:
@@ -109,9 +110,11 @@ class Along:
         if self._panel is None:
             return
         values = self._panel[: stop - start]
+        if module_of(self.part) is np:
+            values = self.device.home(values)
         if self.reversal is not None:
             self.reversal.write(self.part, start, stop, values, self.adds)
         elif self.adds:
             self.part[start:stop] += values
         else:
-            self.part[start:stop] = values
+            self.device.fill(self.part[start:stop], values)

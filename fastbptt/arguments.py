@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from . import arrays
 from .typing import Array, DType, Shape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
@@ -24,13 +25,15 @@ def describe(value: object) -> str:
 
 
 def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
-    """`value` as a plain ndarray, without a copy; a memory map stays on disk."""
-    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        where = ""
-        if hasattr(value, "__cuda_array_interface__"):
-            where = "; arrays on a GPU need a CUDA backend, which this version does not have"
-        raise TypeError(f"{name} must be {expected}, not {describe(value)}{where}")
-    return value.view(np.ndarray)
+    """`value` as a plain array of NumPy, or on a GPU of CuPy, without a copy.
+
+    A memory map stays on disk.
+    """
+    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
+        return value.view(np.ndarray)
+    if arrays.on_gpu(value):
+        return arrays.wrapped(value)
+    raise TypeError(f"{name} must be {expected}, not {describe(value)}")
 
 
 def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> Array:

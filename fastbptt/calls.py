@@ -8,12 +8,14 @@ from typing import Any, Generic, Literal
 import numpy as np
 
 from . import arguments, inputs, states
+from .along import Along
+from .arrays import module_of
 from .chain import Leaf
-from .compound import rebuilt, shaped
+from .compound import shaped
 from .inputs import Call
-from .kernels.cpu.recurrence import Head
 from .layers import Network
 from .passage import Passage
+from .room import room_for
 from .sizes import panel_steps
 from .typing import AnyLayer, Array, Layer, State
 
@@ -73,7 +75,8 @@ def forward(
         Stack, Bidirectional: a tuple of their layers' states
     lengths : (B,) integers; sequence b counts only for t < lengths[b], `h` is 0 later
     seed : for a Stack's dropout
-    device : None, "cpu"
+    device : None, "cpu", "cuda" or "cuda:1"; None follows arrays on a GPU, and takes NumPy arrays to
+        where FASTBPTT_DEVICE says, else to the faster device
 
     Returns
     -------
@@ -88,13 +91,15 @@ def forward(
     call = Call(layer, x, state, lengths, device, seed=seed, drops=True)
     sizes = call.sizes()
     spans = call.cut(sizes.free_spans, call.tokens, call.direct)
-    passage = Passage(call, spans, panel_steps(call.B) < call.T)
     step, first = sizes.whole_step or sizes.step, sizes.whole_state or sizes.state
-    numbers = (call.T * step + first) // layer.dtype.itemsize
-    leaves = passage.leaves(passage.workspace.empty(numbers, layer.dtype))
-    h = call.outputs()
-    passage.forward(h, leaves)
-    return call.out(h), call.pack(passage.states()), Cache(call, passage, leaves)
+    cached = call.T * step + first
+    with call.device, room_for(call.device, cached + sizes.base + sizes.scratch()):
+        passage = Passage(call, spans, panel_steps(call.B) < call.T)
+        memory = passage.workspace.empty(cached // layer.dtype.itemsize, layer.dtype)
+        leaves = passage.leaves(memory)
+        h = call.outputs()
+        passage.forward(h, leaves)
+        return call.out(h), call.pack(passage.states()), Cache(call, passage, leaves)
 
 
 def backward(
@@ -131,30 +136,32 @@ def backward(
     call, passage, leaves = cache._take(keep=True)
     layer, dtype = call.layer, call.layer.dtype
     shape = (call.T, layer.outputs) if call.squeeze else (call.T, call.B, layer.outputs)
-    dh = arguments.floats("dh", dh, shape, dtype)
-    carry = None
-    if dstate is not None:
-        carry = states.unpack("dstate", layer, dstate, call.B, call.squeeze)
+    dh = arguments.floats("dh", call.given("dh", dh), shape, dtype)
+    dh = dh[:, None] if call.squeeze else dh
+    given = None if dstate is None else call.unpack("dstate", dstate)
     cache._take(keep)
 
-    grad_x = all_deltas = None
-    if input_grad and not call.tokens:
-        grad_x = np.zeros((call.T, call.B, layer.inputs), dtype) if call.held else (
-            np.empty((call.T, call.B, layer.inputs), dtype))  # fmt: skip
-    if deltas:
-        all_deltas = [
-            np.zeros((call.T, call.B, part.gates * part.hidden), dtype) for part in call.leaves
-        ]
-    passage.backward(leaves, dh[:, None] if call.squeeze else dh, carry, grad_x, all_deltas)
-    gradient = Gradient(
-        layer=rebuilt(layer, iter(passage.gradients())),
-        x=None if grad_x is None else call.out(grad_x),
-        state=call.pack(passage.carried()),
-        deltas=None if all_deltas is None else shaped(layer, map(call.out, all_deltas)),
-    )
-    if not keep:
-        passage.release()
-    return gradient
+    with call.device, room_for(call.device):
+        carry = None
+        if given is not None:
+            carry = states.copied(call.device, call.leaves, given, call.B)
+        grad_x = all_deltas = None
+        if input_grad and not call.tokens:
+            grad_x = call.array(layer.inputs, zeros=call.held)
+        if deltas:
+            all_deltas = [
+                call.array(part.gates * part.hidden, zeros=True) for part in call.leaves
+            ]
+        passage.backward(leaves, dh, carry, grad_x, all_deltas)
+        gradient = Gradient(
+            layer=call.grad_of(layer, passage.gradients()),
+            x=None if grad_x is None else call.out(grad_x),
+            state=call.pack(passage.carried()),
+            deltas=None if all_deltas is None else shaped(layer, map(call.out, all_deltas)),
+        )
+        if not keep:
+            passage.release()
+        return gradient
 
 
 def run(
@@ -177,24 +184,28 @@ def run(
     """
     arguments.choice("keep", keep, ("all", "last"))
     call = Call(layer, x, state, lengths, device)
-    passage = Passage(call, call.spans())
-    h = call.outputs() if keep == "all" or len(call.stages[-1]) > 1 else None
-    passage.forward(h)
-    passage.release()
-    final = call.pack(passage.states())
-    if keep == "all":
+    with call.device, room_for(call.device):
+        passage = Passage(call, call.spans())
+        h = call.outputs() if keep == "all" or len(call.stages[-1]) > 1 else None
+        passage.forward(h)
+        passage.release()
+        final = call.pack(passage.states())
+        if keep == "all":
+            assert h is not None
+            return call.out(h), final
+        top = passage.stages[-1]
+        if len(top) == 1:
+            last = passage.states()[-1][0]
+            return call.handed_out(last[0] if call.squeeze else last), final
+        # What both directions are at each sequence's end, or at first where it has no steps.
+        first = [call.result(strand.of(call.initial)[-1][0]) for strand, _ in top]
+        xp = module_of(first[0])
+        last = xp.concatenate(first, axis=1)
+        some = np.flatnonzero(call.lengths.values)
         assert h is not None
-        return call.out(h), final
-    top = passage.stages[-1]
-    if len(top) == 1:
-        last = passage.states()[-1][0]
-    else:  # what both directions are at each sequence's end, or at first where it has no steps
-        ends = call.lengths.values - 1
-        last = np.concatenate([strand.of(call.initial)[-1][0] for strand, _ in top], axis=1)
-        some = np.flatnonzero(ends >= 0)
-        assert h is not None
-        last[some] = h[ends[some], some]
-    return (last[0] if call.squeeze else last).copy(), final
+        where = xp.asarray(some)
+        last[where] = h[xp.asarray(call.lengths.values[some] - 1), where]
+        return (last[0] if call.squeeze else last), final
 
 
 def predict(
@@ -218,12 +229,14 @@ def predict(
     if readout is None:
         raise ValueError("network must have a readout to predict with, but its readout is None")
     call = Call(network.layer, x, state, lengths, device)
-    spans = call.spans(readout).short()
-    passage = Passage(call, spans)
-    top = passage.strands[-1][1]
-    head = Head(readout, call.B, top.workspace, top.threads, several=False)
-    o = np.empty((call.T, call.B, readout.outputs), readout.dtype)
-    for a, b, h in passage.outputs():
-        head.outputs(h, o[a:b], call.lengths.values, a)
-    passage.release()
-    return call.out(o), call.pack(passage.states())
+    with call.device, room_for(call.device):
+        passage = Passage(call, call.spans(readout).short())
+        top = passage.strands[-1][1]
+        head = call.device.head(readout, call.B, top.workspace, False, call.lengths.given)
+        o = call.array(readout.outputs)
+        outputs = Along(call.device, o, passage.spans.chunk)
+        for a, b, h in passage.outputs():
+            head.outputs(h, outputs.room(a, b), top.lengths, a)
+            outputs.done(a, b)
+        passage.release()
+        return call.out(o), call.pack(passage.states())

@@ -7,25 +7,24 @@ back.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from .backends import Backend
 from .dropout import Dropout
-from .kernels.cpu.memory import Workspace
-from .kernels.cpu.recurrence import NO_IDS, Recurrence, no_head
 from .layers import Recurrent
 from .sizes import Spans
-from .sources import NO_FLOATS, Floats, Ids, Lengths
+from .sources import Floats, Ids, Lengths, no_floats, no_ids
 from .typing import Array
 
 
 class Leaf:
     """The cache of up to `capacity` consecutive steps, carved out of a flat array."""
 
-    def __init__(self, memory: Array, recurrences: Sequence[Recurrence], capacity: int):
+    def __init__(
+        self, device: Backend, memory: Array, recurrences: Sequence[Any], capacity: int
+    ) -> None:
+        self.device = device
         self.start = self.stop = 0
         self.states: list[Array] = []
         self.kept: list[Array] = []
@@ -52,15 +51,9 @@ class Leaf:
         steps = self.stop - start
         for states, kept in zip(self.states, self.kept, strict=True):
             for plane in states:
-                _move_down(plane, shift, steps + 1)
-            _move_down(kept, shift, steps)
+                self.device.move_down(plane, shift, steps + 1)
+            self.device.move_down(kept, shift, steps)
         self.start = start
-
-
-def _move_down(rows: Array, shift: int, count: int) -> None:
-    # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
-    source = rows[shift : shift + count]
-    ctypes.memmove(rows.ctypes.data, source.ctypes.data, source.nbytes)
 
 
 class Chain:
@@ -68,35 +61,37 @@ class Chain:
 
     def __init__(
         self,
+        device: Backend,
         layers: Sequence[Recurrent],
         batch: int,
         lengths: Lengths,
         spans: Spans,
         panel_steps: int,
-        threads: int,
         several: bool,
         dropout: Dropout | None = None,
         first: int = 0,
     ):
+        self.device = device
         self.layers = layers
         self.dropout, self.first = dropout, first
         self.batch = batch
-        self.lengths = lengths
-        self.threads = threads
+        self.lengths = device.here(lengths.values)
         self.chunk, self.segment = spans.chunk, spans.segment
         self.panel_steps = panel_steps
         self.dtype = layers[0].dtype
-        self.workspace = Workspace()
+        self.workspace = device.workspace()
         self.recurrences = [
-            Recurrence(layer, batch, spans.chunk, self.workspace, threads, several)
+            device.recurrence(layer, batch, spans.chunk, self.workspace, several, lengths.given)
             for layer in layers
         ]
-        self.nothing = NO_FLOATS[self.dtype]
-        self.panels = [self._panel(2 * r.blocks * r.hidden) for r in self.recurrences]
+        xp = device.xp
+        self.nothing, self.no_ids = no_floats(xp, self.dtype), no_ids(xp)
+        ahead = device.ahead
+        self.panels = [self._panel(ahead * r.blocks * r.hidden) for r in self.recurrences]
         self.outputs = [self._panel(layer.hidden, self.segment) for layer in layers[:-1]]
-        self.live = [np.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
+        self.live = [xp.zeros((r.planes, 2, batch, r.hidden), self.dtype) for r in self.recurrences]
         self.row = 0
-        self.spare = [np.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
+        self.spare = [xp.empty((1, batch, r.kept * r.hidden), self.dtype) for r in self.recurrences]
         self.carry: Any = None
 
     @property
@@ -123,7 +118,7 @@ class Chain:
     def set_state(self, state: Sequence[Array]) -> None:
         """Stand at `state`: for each layer (planes, B, H)."""
         for live, values in zip(self.live, state, strict=True):
-            live[:, self.row] = values
+            self.device.fill(live[:, self.row], values)
 
     def state(self) -> list[Array]:
         """Return views of the live state, for each layer (planes, B, H)."""
@@ -140,10 +135,10 @@ class Chain:
                 out = h
             layer.forward(
                 x, ids, self.panels[index], self.live[index], self.spare[index],
-                self.lengths.values, out, start, stop, self.row, False,
+                self.lengths, out, start, stop, self.row, False,
             )  # fmt: skip
             if index < last:
-                x, ids = self._handed_on(out, index, start), NO_IDS
+                x, ids = self._handed_on(out, index, start), self.no_ids
         self.row ^= n & 1
 
     def begin(self, leaf: Leaf, start: int) -> None:
@@ -163,11 +158,11 @@ class Chain:
             out = h if index == last and h is not None else self.nothing
             states = leaf.states[index]
             layer.forward(
-                x, ids, self.panels[index], states, leaf.kept[index], self.lengths.values, out,
+                x, ids, self.panels[index], states, leaf.kept[index], self.lengths, out,
                 start, stop, first, True,
             )  # fmt: skip
             if index < last:
-                x, ids = self._handed_on(states[0, first + 1 : first + 1 + n], index, start), NO_IDS
+                x, ids = self._handed_on(states[0, first + 1 : first + 1 + n], index, start), self.no_ids
         leaf.stop = stop
 
     def _handed_on(self, states: Array, index: int, start: int) -> Array:
@@ -175,7 +170,7 @@ class Chain:
         if self.dropout is None:
             return states
         panel = self.outputs[index][: len(states)]
-        self.dropout.apply(panel, states, self.first + index, start)
+        self.dropout.apply(self.device, panel, states, self.first + index, start)
         return panel
 
     def end(self, leaf: Leaf) -> None:
@@ -191,10 +186,9 @@ class Chain:
     def begin_reverse(self, carry: Sequence[Array] | None = None) -> None:
         """Start back in time with derivative `carry` by the live state, or zero."""
         if self.carry is None:
-            self.carry = [np.empty_like(live) for live in self.live]
+            self.carry = [self.device.xp.empty_like(live) for live in self.live]
             self.below = [self._panel(layer.hidden, self.segment) for layer in self.layers[:-1]]
-            rows = 2 * self.chunk * self.batch
-            self.lists = np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)
+            self.lists = self.device.lists(2 * self.chunk * self.batch)
         self.current = 0
         for index, own in enumerate(self.carry):
             own[:, 0] = 0 if carry is None else carry[index]
@@ -224,21 +218,21 @@ class Chain:
                 below = self.nothing if dx is None else dx
             else:
                 handed = leaf.states[index - 1][0, first + 1 : first + 1 + n]
-                x, ids = self._handed_on(handed, index - 1, start), NO_IDS
+                x, ids = self._handed_on(handed, index - 1, start), self.no_ids
                 below = self.below[index - 1][:n]
             scratch, whole = self.panels[index], deltas is not None
             if deltas is not None:
-                scratch = deltas[index] if layer.plain else scratch.reshape(2 * self.chunk, *wide)
+                scratch = deltas[index] if layer.plain else scratch.reshape(-1, *wide)
             current = layer.reverse(
                 x, ids, below, scratch, states,
-                leaf.kept[index], self.lengths.values, dh, self.carry[index], self.current, start,
+                leaf.kept[index], self.lengths, dh, self.carry[index], self.current, start,
                 stop, first, whole, head, self.lists, self.panel_steps,
             )  # fmt: skip
             if deltas is not None and not layer.plain:
                 deltas[index][...] = layer.deltas(scratch[:n])
             if index and self.dropout is not None:
-                self.dropout.apply(below, below, self.first + index - 1, start)
-            dh, head = below, no_head(self.dtype)
+                self.dropout.apply(self.device, below, below, self.first + index - 1, start)
+            dh, head = below, self.device.no_head(self.dtype)
         self.current = current
 
     def flush(self) -> None:

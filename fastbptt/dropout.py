@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
+from .backends import Backend
 from .compound import Stack
-from .kernels.cpu.dropout import build_dropout, key_of
-from .kernels.cpu.team import get_num_threads, hands
+from .kernels.masks import key_of
 from .layers import Recurrent
 from .models import Model
 from .typing import Array
@@ -20,13 +18,10 @@ class Dropout:
         self.threshold = min(2**64 - 1, int(rate * 2**64))
         self.scale = 1 / (1 - rate)
 
-    def apply(self, out: Array, values: Array, layer: int, start: int) -> None:
+    def apply(self, device: Backend, out: Array, values: Array, layer: int, start: int) -> None:
         """`out` (n, B, H), which may be `values`, becomes those states of `layer` that are kept."""
-        mail, threads = hands(out.size * 4, get_num_threads())
-        build_dropout()(
-            mail, threads, out, values, key_of(self.seed, layer), np.uint64(self.threshold),
-            self.scale, self.t0 + start,
-        )  # fmt: skip
+        key, start = key_of(self.seed, layer), self.t0 + start
+        device.drop(out, values, key, self.threshold, self.scale, start)
 
 
 def of(layer: Model | Recurrent, seed: int | None, t0: int) -> Dropout | None:

@@ -12,11 +12,8 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any
 
-import numpy as np
-
 from .along import Along
 from .chain import Chain, Leaf
-from .kernels.cpu.recurrence import no_head
 from .losses import GivenDerivative, LossSum
 from .memory import Plan, Truncated
 from .sources import Floats, Ids
@@ -106,7 +103,8 @@ class _Run:
         self.leaf: Any = leaf
         self.quiet: Any = None  # zeros for dh, where no loss counts
         self.final: list[Array] | None = None
-        self.grad_state = [np.zeros(state.shape, chain.dtype) for state in initial]
+        xp = chain.device.xp
+        self.grad_state = [xp.zeros(state.shape, chain.dtype) for state in initial]
         self.continues = False  # whether the carry comes from a later leaf
 
     def run(self) -> list[Array]:
@@ -129,7 +127,7 @@ class _Run:
     def _advance(self, start: int, stop: int) -> None:
         for a, b in stretches(start, stop, self.chain.segment):
             self.chain.advance(self.source, a, b)
-            self.progress.add(b - a)
+            self._did(b - a)
         self._note_final(stop)
 
     def _cache(self, start: int, stop: int) -> None:
@@ -139,14 +137,19 @@ class _Run:
             chain.begin(self.leaf, start)
         for a, b in stretches(start, stop, chain.segment):
             chain.fill(self.leaf, self.source, a, b)
-            self.progress.add(b - a)
+            self._did(b - a)
         chain.end(self.leaf)
         self._note_final(stop)
 
     def _new_leaf(self, steps: int) -> Leaf:
         if isinstance(self.plan.memory, Truncated):
             steps = min(self.plan.steps, self.plan.memory.k2)
-        return Leaf(self.arena[len(self.stored) * self.checkpoint :], self.chain.recurrences, steps)
+        room = self.arena[len(self.stored) * self.checkpoint :]
+        return Leaf(self.chain.device, room, self.chain.recurrences, steps)
+
+    def _did(self, steps: int) -> None:
+        self.chain.device.wait()
+        self.progress.add(steps)
 
     def _note_final(self, stop: int) -> None:
         if stop == self.plan.steps and self.final is None:
@@ -196,18 +199,18 @@ class _Run:
     def _back(self, start: int, stop: int, loss: bool = True) -> None:
         chain = self.chain
         if not loss and self.quiet is None:
-            self.quiet = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
+            self.quiet = chain.device.xp.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
         for a, b in backward_stretches(start, stop, chain.segment):
             if loss:
                 dh, head = self.loss.derivative(chain.top(self.leaf, a, b), a)
             else:
-                dh, head = self.quiet, no_head(chain.dtype)
+                dh, head = self.quiet, chain.device.no_head(chain.dtype)
             if self.grad_x is None:
                 chain.reverse(self.leaf, self.source, a, b, dh, head)
             else:
                 chain.reverse(self.leaf, self.source, a, b, dh, head, self.grad_x.room(a, b))
                 self.grad_x.done(a, b)
-            self.progress.add(b - a)
+            self._did(b - a)
             self.since_flush += b - a
 
     def _flush(self) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from .along import Along
 from .chain import Leaf
 from .engine import Progress, backward_stretches, propagate
-from .kernels.cpu.memory import Workspace
 from .losses import GivenDerivative, LossSum
 from .memory import Checkpointed, Full, Plan, make_plan
 from .passage import Passage
@@ -31,7 +30,7 @@ def gradients(
         strand, chain = passage.strands[0]
         dx = None
         if grad_x is not None:
-            dx = Along(grad_x, chain.segment, adds=not plan.exact)
+            dx = Along(call.device, grad_x, chain.segment, adds=not plan.exact)
         progress = Progress(report, plan.forward_steps + plan.backward_steps)
         grad_state = propagate(
             chain, passage.source(0, strand), loss_sum, plan, call.initial, grad_x=dx,
@@ -60,7 +59,7 @@ class _Held:
             cached = self.full and number < self.run_first
             work += own.backward_steps + (0 if cached else own.forward_steps)
         self.progress = Progress(report, plan.forward_steps + plan.backward_steps, max(1, work))
-        self.workspace = Workspace()
+        self.workspace = passage.device.workspace()
 
     def _plan_of(self, number: int) -> Plan:
         plan, chain = self.plan, self.passage.strands[number][1]

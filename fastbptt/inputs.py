@@ -9,9 +9,9 @@ import numpy as np
 
 from . import arguments, devices, dropout, states
 from .along import Reversal, Turned
+from .arrays import stream_of
 from .chain import Chain
-from .compound import Bidirectional, Stack, Strand, leaves, stages
-from .kernels.cpu import team
+from .compound import Bidirectional, Stack, Strand, leaves, rebuilt, stages
 from .layers import Network, Readout, Recurrent
 from .sizes import Sizes, Spans, panel_steps, sizes
 from .sources import Floats, Ids, Lengths
@@ -61,8 +61,11 @@ class Call:
         self.stages = stages(layer)
         check_dropout(seed, t0)
         self.dropout = dropout.of(layer, seed, t0) if drops else None
-        devices.require(device)
+        stream = stream_of(x)
         x = arguments.array("x", x)
+        self.from_gpu = not isinstance(x, np.ndarray)  # and so all arrays, given and returned
+        for number, own in enumerate(layer.arrays()):
+            self._check_place(f"layer.arrays()[{number}]", own)
         self.tokens = x.dtype.kind in "iu"
         if self.tokens:
             if x.ndim not in (1, 2):
@@ -78,11 +81,41 @@ class Call:
         self.x = x[:, None] if self.squeeze else x
         self.T, self.B = self.x.shape[:2]
         self.lengths = self._check_lengths(lengths)
-        self.initial = (
-            states.zeros(self.leaves, self.B)
-            if state is None
-            else states.unpack("state", layer, state, self.B, self.squeeze)
-        )
+        given = [] if state is None else self.unpack("state", state)
+        self.device = devices.of_call(device, layer, self.x, self.T, self.B, stream)
+        with self.device:
+            self.initial = (
+                states.zeros(self.device, self.leaves, self.B)
+                if state is None
+                else states.copied(self.device, self.leaves, given, self.B)
+            )
+
+    def _check_place(self, name: str, value: Any) -> None:
+        if isinstance(value, np.ndarray) == self.from_gpu:
+            where = "on the GPU" if self.from_gpu else "a NumPy array"
+            raise TypeError(f"{name} must be {where} like x, not {arguments.describe(value)}")
+        if self.from_gpu and value.device != self.x.device:
+            raise TypeError(f"{name} must be on {self.x.device} like x, not on {value.device}")
+
+    def given(self, name: str, value: Any) -> Array:
+        """`value`, which must be an array that lies where x does."""
+        value = arguments.array(name, value)
+        if hasattr(self, "x"):
+            self._check_place(name, value)
+        return value
+
+    def unpack(self, name: str, state: State) -> list[tuple[Array, ...]]:
+        """The arrays of a state of the layer, checked, a tuple for each recurrent layer."""
+        return states.unpack(self, name, self.layer, state)
+
+    def result(self, array: Array) -> Array:
+        """An array on the device as the caller gets it: where x was."""
+        return array if self.from_gpu else self.device.home(array)
+
+    def handed_out(self, array: Array) -> Array:
+        """A copy of an array on the device that the caller may keep."""
+        copy = self.result(array)
+        return copy.copy() if copy is array else copy
 
     def _check_lengths(self, lengths: Any) -> Lengths:
         if lengths is None:
@@ -91,6 +124,7 @@ class Call:
             values = np.array([arguments.integer("lengths", lengths, 0)])
         else:
             values = arguments.array("lengths", lengths)
+            values = values if isinstance(values, np.ndarray) else values.get()
             if values.dtype.kind not in "iu":
                 raise TypeError(f"lengths must be integers, not {values.dtype}")
             arguments.check_shape("lengths", values, (self.B,))
@@ -102,7 +136,7 @@ class Call:
     @property
     def direct(self) -> bool:
         """Whether the kernels can read x where it lies, or as tokens, for a whole segment."""
-        return self.tokens or (self.x.flags.c_contiguous and self.x.flags.aligned)
+        return self.tokens or self.device.direct(self.x)
 
     @property
     def held(self) -> bool:
@@ -114,8 +148,8 @@ class Call:
         x: Any = self.x if reversal is None else Turned(self.x, reversal)
         if self.tokens:
             layer = self.layer
-            return Ids("x", x, layer.inputs, layer.dtype, self.lengths.live, steps)
-        return Floats(x, steps)
+            return Ids(self.device, "x", x, layer.inputs, layer.dtype, self.lengths.live, steps)
+        return Floats(self.device, x, steps)
 
     def chain(self, spans: Spans, several: bool = True, strand: Strand | None = None) -> Chain:
         """The layers of a strand, by default the only one.
@@ -123,10 +157,9 @@ class Call:
         `several`: whether gradients may add up over more than a panel of time.
         """
         strand = self.stages[0][0] if strand is None else strand
-        threads = team.get_num_threads()
         panel = panel_steps(self.B)
         return Chain(
-            strand.layers, self.B, self.lengths, spans, panel, threads, several, self.dropout,
+            self.device, strand.layers, self.B, self.lengths, spans, panel, several, self.dropout,
             strand.below + 1,
         )  # fmt: skip
 
@@ -136,6 +169,8 @@ class Call:
 
     def cut(self, spans: Spans, listed: bool, direct: bool) -> Spans:
         """The spans that fit how the arrays lie and what the layer is."""
+        if self.device.on_gpu:  # there is room for all that
+            return spans
         if self.held or not direct:
             return spans.short()
         if len(self.leaves) > 1:
@@ -144,16 +179,32 @@ class Call:
 
     def sizes(self, readout: Readout | None = None) -> Sizes:
         """The bytes that this call needs."""
-        return sizes(self.layer, readout, self.T, self.B)
+        return sizes(self.layer, readout, self.T, self.B, self.device)
+
+    def array(self, width: int, zeros: bool = False) -> Array:
+        """An array (T, B, width) of all steps to return, where x lies."""
+        xp = self.device.xp if self.from_gpu else np
+        make = xp.zeros if zeros else xp.empty
+        return make((self.T, self.B, width), self.layer.dtype)
 
     def outputs(self) -> Array:
         """An array for the states that the layer hands on, 0 past each sequence's end."""
-        make = np.zeros if self.held else np.empty
-        return make((self.T, self.B, self.layer.outputs), self.layer.dtype)
+        return self.array(self.layer.outputs, zeros=self.held)
 
     def out(self, array: Array) -> Array:
         """Drop the batch axis of a result (T, B, ...) where x had none."""
         return array[:, 0] if self.squeeze else array
 
+    def grad_of(self, layer: Layer, parts: Sequence[Recurrent]) -> Any:
+        """The gradient of the layer, where x lies, from those of its recurrent layers."""
+        found = rebuilt(layer, iter(parts))
+        return self.moved(found)
+
+    def moved(self, model: Any) -> Any:
+        """A model of arrays on the device, its arrays where x lies."""
+        if self.from_gpu or not self.device.on_gpu or model is None:
+            return model
+        return model._moved(self.device.home)
+
     def pack(self, values: Sequence[Array]) -> State:
-        return states.pack(self.layer, values, self.squeeze)
+        return states.pack(self, values)

@@ -9,7 +9,8 @@ import numpy as np
 
 from . import arguments
 from .along import Along
-from .kernels.cpu.recurrence import LOSSES, Head, no_head
+from .arrays import module_of
+from .backends import Backend
 from .layers import Network, Readout
 from .sizes import Spans, panel_steps
 from .sources import Floats, Ids, Lengths, Weights, counts
@@ -46,7 +47,7 @@ def direct(y: Any) -> bool:
     """Whether the kernels can read floats where they lie, or take classes, for a whole segment."""
     if not isinstance(y, np.ndarray) or y.dtype.kind in "iu":
         return True
-    return y.flags.c_contiguous and y.flags.aligned
+    return bool(y.flags.c_contiguous and y.flags.aligned)
 
 
 class NamedLoss:
@@ -54,29 +55,27 @@ class NamedLoss:
 
     def __init__(
         self,
+        device: Backend,
+        workspace: Any,
         name: str,
-        head: Head,
+        head: Any,
         source: Floats | Ids,
         weights: Weights,
         lengths: Lengths,
         factor: float,
         chunk: int,
     ):
-        self.kind = LOSSES[name]
+        self.device = device
+        self.kind = name
         self.head = head
         self.source = source
         self.weights = weights
-        self.lengths = lengths.values
+        self.lengths = device.here(lengths.values)
         self.factor = factor
-        readout, batch = head.readout, head.batch
-        rows = 2 * chunk * batch
-        self.scratch = (
-            head.linear.workspace.empty((2 * chunk, batch, readout.outputs), readout.dtype),
-            np.empty(rows),
-            np.empty(rows, np.int64),
-        )
+        self.scratch = head.scratch(chunk)
+        self.workspace = workspace
         self.dh: Array | None = None
-        self.total = np.zeros(2)
+        self.total = device.xp.zeros(2)  # the sum, and its rounding error
 
     def _given(self, start: int, stop: int) -> tuple[Array, Array, Array]:
         y, targets = self.source.stretch(start, stop)
@@ -99,9 +98,8 @@ class NamedLoss:
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
         if self.dh is None:
-            steps = self.scratch[0].shape[0]
-            workspace = self.head.linear.workspace
-            self.dh = workspace.empty((steps, self.head.batch, h.shape[2]), h.dtype)
+            shape = self.scratch[0].shape[0], self.head.batch, h.shape[2]
+            self.dh = self.workspace.empty(shape, h.dtype)
         given = self._given(start, start + len(h))
         return self.dh, self.head.with_loss(
             self.kind, self.factor, self.scratch, *given, self.total
@@ -109,11 +107,11 @@ class NamedLoss:
 
     def flush(self) -> None:
         """End a panel of the readout's gradients."""
-        self.head.linear.flush()
+        self.head.flush()
 
     def value(self) -> float:
         """The loss so far."""
-        total, error = self.total
+        total, error = self.device.home(self.total)
         return float((total + error if np.isfinite(error) else total) * self.factor)
 
     def gradient(self) -> Readout | None:
@@ -126,17 +124,17 @@ class CallableLoss:
 
     def __init__(
         self,
+        call: Call,
         function: LossFunction,
         readout: Readout | None,
         y: Any,
-        lengths: Lengths,
-        squeeze: bool,
     ):
+        self.call, self.device = call, call.device
         self.function = function
         self.readout = readout
         self.y = y
-        self.lengths = lengths
-        self.squeeze = squeeze
+        self.lengths = call.lengths
+        self.squeeze = call.squeeze
         self.total = 0.0
 
     def add(self, h: Array, start: int) -> None:
@@ -145,19 +143,22 @@ class CallableLoss:
 
     def fill(self, h: Array, start: int, dh: Array) -> None:
         """Add the loss of a stretch; `dh` becomes its derivative by h."""
-        dh[...] = self.derivative(h, start)[0]
+        self.device.fill(dh, self.derivative(h, start)[0])
 
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Add the loss of a stretch; return its derivative by h, and no head."""
         shape, dh = self._ask(h, start)
+        dh = self.call.given("dh returned by loss", dh)
         dh = arguments.floats("dh returned by loss", dh, shape, h.dtype)
         dh = dh[:, None] if self.squeeze else dh
-        return Floats(dh, len(h)).stretch(0, len(h))[0], no_head(h.dtype)
+        panel, _ = Floats(self.device, dh, len(h)).stretch(0, len(h))
+        return panel, self.device.no_head(h.dtype)
 
     def _ask(self, h: Array, start: int) -> tuple[tuple[int, ...], Any]:
-        given = h.copy()
+        given = self.call.handed_out(h)
         if self.lengths.given:
-            given[~self.lengths.live(start, start + len(h))] = 0
+            past = ~self.lengths.live(start, start + len(h))
+            given[module_of(given).asarray(past)] = 0
         given = given[:, 0] if self.squeeze else given
         y = None if self.y is None else self.y[start : start + len(h)]
         result = self.function(given, y, start)
@@ -185,7 +186,7 @@ class CallableLoss:
         """Return the readout's gradient, which is zero, or None."""
         if self.readout is None:
             return None
-        zeros = [np.zeros(a.shape, a.dtype) for a in self.readout.arrays()]
+        zeros = [module_of(a).zeros(a.shape, a.dtype) for a in self.readout.arrays()]
         return self.readout.replace_arrays(zeros)
 
 
@@ -197,10 +198,11 @@ class GivenDerivative:
 
     def __init__(self, dh: Along, dtype: DType):
         self.dh, self.dtype = dh, dtype
+        self.device = dh.device
 
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Return the derivative by the states of a stretch, and no head."""
-        return self.dh.take(start, start + len(h)), no_head(self.dtype)
+        return self.dh.take(start, start + len(h)), self.device.no_head(self.dtype)
 
     def flush(self) -> None:
         """Nothing: the readout is not seen from here."""
@@ -223,12 +225,13 @@ def loss_sum(
     if callable(loss):
         return _callable(network, call, y, loss, weights, reduction)
     weights = _check_weights(weights, call)
+    device = call.device
 
     def counted(start: int, stop: int) -> Array:
         live = call.lengths.live(start, stop)
         if weights is None:
             return live
-        part = weights[start:stop]
+        part = device.home(weights[start:stop])
         return live & counts(part[:, None] if part.ndim == 1 else part)
 
     readout = network.readout
@@ -240,9 +243,9 @@ def loss_sum(
         count = sum(int(np.count_nonzero(counted(a, min(a + steps, call.T)))) for a in starts)
         factor = 1.0 / count if count else 0.0
     source = _targets(y, loss, call, readout, counted, spans.segment)
-    head = Head(readout, call.B, chain.workspace, chain.threads, several)
-    scales = Weights(weights, call.B, spans.segment)
-    return NamedLoss(loss, head, source, scales, call.lengths, factor, spans.chunk)
+    head = device.head(readout, call.B, chain.workspace, several, call.lengths.given)
+    scales = Weights(device, weights, call.B, spans.segment)
+    return NamedLoss(device, chain.workspace, loss, head, source, scales, call.lengths, factor, spans.chunk)
 
 
 def _targets(
@@ -253,16 +256,16 @@ def _targets(
     counted: Callable[[int, int], Array],
     steps: int,
 ) -> Floats | Ids:
-    y = arguments.array("y", y)
+    y = call.given("y", y)
     times = (call.T,) if call.squeeze else (call.T, call.B)
     if loss == "cross_entropy":
         if y.dtype.kind not in "iu":
             raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
         arguments.check_shape("y", y, times)
         y = y[:, None] if call.squeeze else y
-        return Ids("y", y, readout.outputs, readout.dtype, counted, steps)
+        return Ids(call.device, "y", y, readout.outputs, readout.dtype, counted, steps)
     arguments.floats("y", y, (*times, readout.outputs), readout.dtype)
-    return Floats(y[:, None] if call.squeeze else y, steps)
+    return Floats(call.device, y[:, None] if call.squeeze else y, steps)
 
 
 def _callable(
@@ -279,7 +282,7 @@ def _callable(
         raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
     if y is not None:
         _check_sequence(y, call.T)
-    return CallableLoss(loss, network.readout, y, call.lengths, call.squeeze)
+    return CallableLoss(call, loss, network.readout, y)
 
 
 def _check_sequence(y: Any, steps: int) -> None:
@@ -297,7 +300,7 @@ def _check_sequence(y: Any, steps: int) -> None:
 def _check_weights(weights: Any, call: Call) -> Array | None:
     if weights is None:
         return None
-    weights = arguments.array("weights", weights)
+    weights = call.given("weights", weights)
     if weights.dtype.kind not in "fiub":
         raise TypeError(f"weights must be real numbers, not {weights.dtype}")
     one_each = call.squeeze or weights.ndim == 1

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, devices, typing
+from . import arguments, typing
+from .arrays import home, on_gpu
 from .typing import Array
 
 if TYPE_CHECKING:
@@ -96,8 +97,21 @@ class Model:
 
     def to(self, device: str) -> Self:
         """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
-        devices.require(device)
-        return self
+        from . import devices  # which knows the layers
+
+        name, _ = devices.named(device)
+        if name is None:
+            raise TypeError(f'device must be "cpu", "cuda" or "cuda:N", not {device!r}')
+        if name == "cpu":
+            there = all(isinstance(array, np.ndarray) for array in self.arrays())
+            return self if there else self._moved(home)
+        backend = devices.gpu(name)
+        with backend:
+            return self._moved(backend.here)
+
+    def _moved(self, move: Callable[[Array], Array]) -> Self:
+        """Return the same model with each of its arrays replaced by `move` of it."""
+        return self._rebuilt(iter([move(array) for array in self.arrays()]))
 
     def save(self, path: typing.Path) -> None:
         """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it.
@@ -113,7 +127,10 @@ class Model:
         """Check the arrays named in `shapes` and that they share one dtype."""
         dtype = None
         for name, shape in shapes.items():
-            value = arguments.floats(f"{type(self).__name__}.{name}", getattr(self, name), shape)
+            given = getattr(self, name)
+            value = arguments.floats(f"{type(self).__name__}.{name}", given, shape)
+            if on_gpu(given):  # of whatever package: from here on CuPy's, over the same memory
+                object.__setattr__(self, name, value)
             dtype = dtype or value.dtype
             if value.dtype != dtype:
                 raise TypeError(
@@ -159,5 +176,5 @@ def _describe(value: Any, arrays: dict[str, Array]) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return {"value": value}
     name = f"array{len(arrays)}"
-    arrays[name] = value
+    arrays[name] = home(value)
     return {"array": name}

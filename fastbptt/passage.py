@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .along import Along, Reversal, Turned, direct
+from .along import Along, Reversal, Turned
 from .chain import Chain, Leaf
 from .compound import Strand
 from .engine import backward_stretches, stretches
 from .inputs import Call
-from .kernels.cpu.memory import Workspace
-from .kernels.cpu.recurrence import no_head
 from .sizes import Spans
 from .sources import Floats, Ids
 from .typing import Array
@@ -27,7 +25,8 @@ class Passage:
 
     def __init__(self, call: Call, spans: Spans, several: bool = True):
         self.call, self.spans = call, spans
-        self.workspace = Workspace()
+        self.device = call.device
+        self.workspace = call.device.workspace()
         self.stages = [
             [(strand, call.chain(spans, several, strand)) for strand in stage]
             for stage in call.stages
@@ -49,23 +48,23 @@ class Passage:
             return self.call.source(self.spans.segment, self._turn(strand))
         held = self.held[level - 1]
         turned: Any = Turned(held, self.reversal) if strand.against_time else held
-        return Floats(turned, self.spans.segment)
+        return Floats(self.device, turned, self.spans.segment)
 
     def columns(self, array: Array, level: int, which: int, steps: int | None = None) -> Along:
         """The columns of a stage's output that are a strand's, in its own time."""
         steps = self.spans.segment if steps is None else steps
         if len(self.stages[level]) == 1:
-            return Along(array, steps)
+            return Along(self.device, array, steps)
         widths = [strand.layers[-1].hidden for strand, _ in self.stages[level]]
         strand = self.stages[level][which][0]
         first = sum(widths[:which])
-        return Along(array, steps, self._turn(strand), first, widths[which])
+        return Along(self.device, array, steps, self._turn(strand), first, widths[which])
 
     def below(self, array: Array, level: int, which: int) -> Along:
         """The gradient of what a stage reads, in the time of one of its strands, to add to."""
         stage = self.stages[level]
         steps = self.spans.segment
-        return Along(array, steps, self._turn(stage[which][0]), adds=len(stage) > 1)
+        return Along(self.device, array, steps, self._turn(stage[which][0]), adds=len(stage) > 1)
 
     def outputs(self) -> Iterator[tuple[int, int, Array]]:
         """Run, caching nothing: (start, stop, states) a stretch of one chunk at a time."""
@@ -129,6 +128,7 @@ class Passage:
                 chain.fill(leaf, source, a, b, h)
             if target is not None:
                 target.done(a, b)
+            self.device.wait()
             if progress is not None:
                 progress.add(b - a)
         if leaf is not None:
@@ -140,7 +140,7 @@ class Passage:
             return
         layer = self.stages[level + 1][0][0].below
         for a, b in stretches(0, self.call.T, self.spans.segment):
-            self.call.dropout.apply(values[a:b], values[a:b], layer, a)
+            self.call.dropout.apply(self.device, values[a:b], values[a:b], layer, a)
 
     def backward(
         self, leaves: Sequence[Leaf], dh: Array, carry: Sequence[Array] | None,
@@ -166,27 +166,28 @@ class Passage:
         number = sum(len(stage) for stage in self.stages[:level]) + which
         source = self.source(level, strand)
         steps = chain.segment
-        if not direct(dh) or (deltas is not None and not chain.plain):
+        if not self.device.direct(dh) or (deltas is not None and not chain.plain):
             steps = chain.chunk
         given = self.columns(dh, level, which, steps)
         into = None if below is None else self.below(below, level, which)
         rooms = None
         if deltas is not None:
-            rooms = [Along(array, steps, self._turn(strand)) for array in deltas]
+            rooms = [Along(self.device, array, steps, self._turn(strand)) for array in deltas]
         for a, b in backward_stretches(0, self.call.T, steps):
             chain.reverse(
-                leaves[number], source, a, b, given.take(a, b), no_head(chain.dtype),
+                leaves[number], source, a, b, given.take(a, b), self.device.no_head(chain.dtype),
                 None if into is None else into.room(a, b),
                 None if rooms is None else [room.room(a, b) for room in rooms],
             )  # fmt: skip
             for room in (*(rooms or ()), *((into,) if into is not None else ())):
                 room.done(a, b)
+            self.device.wait()
 
     def leaves(self, arena: Array) -> list[Leaf]:
         """Leaves for all T, one a strand, carved out of a flat array."""
         found, used = [], 0
         for _, chain in self.strands:
-            leaf = Leaf(arena[used:], chain.recurrences, self.call.T)
+            leaf = Leaf(self.device, arena[used:], chain.recurrences, self.call.T)
             used += leaf.size
             found.append(leaf)
         return found

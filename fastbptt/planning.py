@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from . import arguments, devices, inputs, losses, memory
+from .backends import Backend
 from .compound import leaves
 from .layers import Network
 from .memory import Frontier, Plan
@@ -12,11 +11,13 @@ from .sizes import Spans, sizes
 from .typing import Array, DTypeLike, Layer, Loss, Memory, Progress, Reduction, State
 
 
-def choose(network: Network, T: int, B: int, policy: Memory) -> tuple[Plan, Spans]:
+def choose(
+    network: Network, T: int, B: int, policy: Memory, device: Backend
+) -> tuple[Plan, Spans]:
     """Return the plan, and the spans that go with it."""
     policy = memory.as_policy(policy)
     longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
-    size = sizes(inputs.network(network).layer, network.readout, longest, B)
+    size = sizes(inputs.network(network).layer, network.readout, longest, B, device)
     budget = getattr(policy, "budget", None)
     if budget is None:
         spans, fixed = size.free_spans, size.base + size.scratch()
@@ -66,8 +67,13 @@ def plan(
     arguments.choice("reduction", reduction, ("sum", "mean"))
     arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0)
-    devices.require(device)
-    return choose(network, T, B, memory)[0]
+    backend = devices.of_plan(device, inputs.network(network).layer, T, B)
+    return choose(network, T, B, memory, backend)[0]
+
+
+def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
+    """The least budget in which the exact gradient can be had."""
+    return sizes(network.layer, network.readout, T, B, device).budget(0)
 
 
 def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None) -> Frontier:
@@ -78,11 +84,11 @@ def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None)
     Frontier, a tuple of Plans; str() is a table of memory against time
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
-    devices.require(device)
-    size = sizes(inputs.network(network).layer, network.readout, T, B)
+    backend = devices.of_plan(device, inputs.network(network).layer, T, B)
+    size = sizes(network.layer, network.readout, T, B, backend)
     return memory.frontier(
         T, size.state, size.step,
-        lambda policy: choose(network, T, B, policy)[0],
+        lambda policy: choose(network, T, B, policy, backend)[0],
         lambda cache_bytes: size.budget(cache_bytes), size.held,
     )  # fmt: skip
 
@@ -106,25 +112,30 @@ def explain(
     -------
     str, a few lines
     """
-    from .kernels.cpu import describe
-
-    device = devices.require(device)
     readout = layer.readout if isinstance(layer, Network) else None
     layer = inputs.recurrent(layer.layer if isinstance(layer, Network) else layer)
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     if dtype is not None:
-        layer = layer.replace_arrays(
-            [np.asarray(a, arguments.dtype(dtype)) for a in layer.arrays()]
-        )
+        wanted = arguments.dtype(dtype)
+        layer = layer._moved(lambda a: a.astype(wanted, copy=False))
         if readout is not None:
-            readout = readout.replace_arrays([np.asarray(a, layer.dtype) for a in readout.arrays()])
-    size = sizes(layer, readout, T, B)
-    spans = size.free_spans
-    lines = [
-        f"device     {device}: this version has no other",
+            readout = readout._moved(lambda a: a.astype(wanted, copy=False))
+    backend = devices.of_plan(device, layer, T, B)
+    spans = sizes(layer, readout, T, B, backend).free_spans
+    lines = [f"device     {backend.name}: {devices.reason(device, layer, T, B)}"]
+    if backend.on_gpu:
+        from .kernels.cuda import describe as gpu
+
+        lines.append(f"stretch    {spans.segment:,} steps a launch, to hear Ctrl-C between two")
+        for part in leaves(layer):
+            lines += gpu.lines(part.cell, part.hidden, B, part.dtype, backend.ordinal)
+        return "\n".join(lines)
+    from .kernels.cpu import describe
+
+    lines.append(
         f"stretch    {spans.segment:,} steps a kernel call, to hear Ctrl-C between two; in chunks "
-        f"of {spans.chunk:,}, whose scratch stays in a core's cache",
-    ]
+        f"of {spans.chunk:,}, whose scratch stays in a core's cache"
+    )
     for part in leaves(layer):
         lines += describe.lines(part.cell, part.hidden, B, part.dtype)
     return "\n".join(lines)

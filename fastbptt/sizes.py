@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
+from .backends import Backend
 from .checkpointing import least_feasible
 from .compound import stages
 from .kernels.cells import CELLS
@@ -70,7 +71,8 @@ class Sizes:
     total : T; base : whatever the spans; per_step : scratch for each step of a chunk and of a short
     one; state, step : S and C; fitting : steps whose scratch stays in cache; longest : the steps
     of a kernel call that keeps within its time; held : whether outputs are held for all T;
-    whole_step, whole_state : then, C and S of all strands together
+    whole_step, whole_state : then, C and S of all strands together; panel : steps of a chunk at
+    most; whole : whether a kernel call is one chunk, which has room for all it reads
     """
 
     total: int
@@ -84,6 +86,8 @@ class Sizes:
     held: bool = False
     whole_step: int = 0
     whole_state: int = 0
+    panel: int = 0
+    whole: bool = False
 
     @cached_property
     def free_spans(self) -> Spans:
@@ -96,8 +100,10 @@ class Sizes:
 
     def _spans(self, chunk: int, listed: int, reserve: int | None = None) -> Spans:
         # Powers of two, if not all of T.
-        chunk = max(1, min(chunk, self.fitting, panel_steps(self.batch), self.longest, self.total))
+        chunk = max(1, min(chunk, self.fitting, self.panel, self.longest, self.total))
         chunk = chunk if chunk == self.total else _power_of_two_below(chunk)
+        if self.whole:
+            return Spans(chunk, chunk, chunk)
         if reserve is not None:
             listed = min(listed, (reserve - chunk * self.per_step) // self._listing)
         segment = _power_of_two_below(self.longest)
@@ -106,7 +112,7 @@ class Sizes:
 
     @property
     def _listing(self) -> int:
-        return max(1, _LISTED_BYTES * self.batch)
+        return 0 if self.whole else max(1, _LISTED_BYTES * self.batch)
 
     def _each(self, listed: int) -> int:
         return self.per_step + listed * self._listing
@@ -141,13 +147,20 @@ class Sizes:
         return self.base + least + more + scratch
 
 
-def sizes(layer: Layer, readout: Readout | None, total: int, batch: int) -> Sizes:
+def sizes(
+    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend
+) -> Sizes:
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
+    of_strand = _sizes
+    if device.on_gpu:
+        from .gpu_sizes import strand
+
+        of_strand = partial(strand, device.ordinal)
     if isinstance(layer, Recurrent):
         own = ((layer.cell, layer.hidden, layer.inputs),)
-        return _sizes(own, outputs, layer.hidden, item, total, batch)
+        return of_strand(own, outputs, layer.hidden, item, total, batch)
     found = stages(layer)
     parts, held = [], 0  # held: the width of all that is held for all T
     for level, stage in enumerate(found):
@@ -157,7 +170,8 @@ def sizes(layer: Layer, readout: Readout | None, total: int, batch: int) -> Size
         for strand in stage:
             shapes = tuple((part.cell, part.hidden, part.inputs) for part in strand.layers)
             last = top and strand is stage[-1]
-            parts.append(_sizes(shapes, outputs if last else 0, layer.outputs, item, total, batch))
+            last_outputs = outputs if last else 0
+            parts.append(of_strand(shapes, last_outputs, layer.outputs, item, total, batch))
     if len(parts) == 1:
         return parts[0]
     # What is held, and its gradient. One strand after the other has the room for its schedule.
@@ -172,6 +186,8 @@ def sizes(layer: Layer, readout: Readout | None, total: int, batch: int) -> Size
         longest=min(part.longest for part in parts),
         whole_step=sum(part.step for part in parts),
         whole_state=sum(part.state for part in parts),
+        panel=parts[0].panel,
+        whole=parts[0].whole,
         held=True,
     )
 
@@ -224,4 +240,5 @@ def _sizes(
         step=state + kept,
         fitting=fitting,
         longest=max(1, min(_SEGMENT, _WORK * lanes // max(1, work))),
+        panel=panel_steps(batch),
     )

@@ -6,33 +6,52 @@ A stretch of a C-contiguous array is passed on as a view; of any other it is cop
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from . import arguments
-from .kernels.cpu.memory import writable
-from .kernels.cpu.recurrence import NO_IDS, NO_WEIGHTS
-from .typing import Array, DTypeLike
+from .arrays import module_of
+from .backends import Backend
+from .typing import Array, DType, DTypeLike
 
-NO_FLOATS = {dtype: np.empty((0, 0, 0), dtype) for dtype in arguments.FLOATS}
+
+@cache
+def no_floats(xp: Any, dtype: DType) -> Array:
+    """What kernels take for floats where there are none."""
+    return xp.empty((0, 0, 0), dtype)
+
+
+@cache
+def no_ids(xp: Any) -> Array:
+    """What kernels take for ids where there are none."""
+    return xp.empty((0, 0), np.int64)
+
+
+@cache
+def no_weights(xp: Any) -> Array:
+    """What kernels take for loss weights where there are none."""
+    return xp.empty((0, 0))
 
 
 class Floats:
     """A float array of shape (T, B, features)."""
 
-    def __init__(self, values: Array, panel_steps: int):
-        self.direct = values.flags.c_contiguous and values.flags.aligned
-        self.values = writable(values) if self.direct else values
+    def __init__(self, device: Backend, values: Array, panel_steps: int):
+        self.device = device
+        self.direct = device.direct(values)
+        self.values = device.writable(values) if self.direct else values
         shape = (panel_steps, *values.shape[1:])
-        self._panel = None if self.direct else np.empty(shape, values.dtype)
+        self._panel = None if self.direct else device.xp.empty(shape, values.dtype)
+        self._no_ids = no_ids(device.xp)
 
     def stretch(self, start: int, stop: int) -> tuple[Array, Array]:
         """Rows start..stop and, since they are no tokens, no ids."""
         if self._panel is None:
-            return self.values[start:stop], NO_IDS
+            return self.values[start:stop], self._no_ids
         panel = self._panel[: stop - start]
-        np.copyto(panel, self.values[start:stop])
-        return panel, NO_IDS
+        self.device.fill(panel, self.values[start:stop])
+        return panel, self._no_ids
 
 
 class Ids:
@@ -40,6 +59,7 @@ class Ids:
 
     def __init__(
         self,
+        device: Backend,
         name: str,
         values: Array,
         classes: int,
@@ -47,12 +67,14 @@ class Ids:
         counts: Callable[[int, int], Array],
         panel_steps: int,
     ):
+        self.device = device
         self.name = name
         self.values = values
         self.classes = classes
         self._counts = counts
-        self._nothing = NO_FLOATS[np.dtype(dtype)]
-        self._panel = np.empty((panel_steps, values.shape[1]), np.int64)
+        self._nothing = no_floats(device.xp, np.dtype(dtype))
+        self._xp = module_of(getattr(values, "array", values))  # Turned, or an array
+        self._panel = self._xp.empty((panel_steps, values.shape[1]), np.int64)
 
     def stretch(self, start: int, stop: int) -> tuple[Array, Array]:
         """No floats, and the ids of rows start..stop; those that do not count are 0.
@@ -61,18 +83,18 @@ class Ids:
         """
         given = self.values[start:stop]
         panel = self._panel[: stop - start]
-        np.copyto(panel, given, casting="unsafe")  # uint64 beyond int64 turns negative: caught
+        self._xp.copyto(panel, given, casting="unsafe")  # uint64 beyond int64 turns negative: caught
         if panel.size and (panel.min() < 0 or panel.max() >= self.classes):
             wrong = (panel < 0) | (panel >= self.classes)
             panel[wrong] = 0
-            wrong &= self._counts(start, stop)
-            if wrong.any():
-                t, b = np.argwhere(wrong)[0]
+            bad = self.device.home(wrong) & self._counts(start, stop)
+            if bad.any():
+                t, b = np.argwhere(bad)[0].tolist()
                 raise ValueError(
                     f"{self.name} must hold classes 0..{self.classes - 1}, "
                     f"but at t={start + t}, b={b} it is {given[t, b]}"
                 )
-        return self._nothing, panel
+        return self._nothing, self.device.here(panel)
 
 
 _TINY = np.finfo(np.float64).tiny
@@ -80,23 +102,27 @@ _TINY = np.finfo(np.float64).tiny
 
 def counts(weights: Array) -> Array:
     """Whether each loss weight is more than 0 for the kernels, which flush subnormal numbers."""
-    return ~(np.abs(weights) < _TINY)
+    return ~(abs(weights) < _TINY)
 
 
 class Weights:
     """Loss weights (T,) or (T, B), or None; float64 in the kernels."""
 
-    def __init__(self, values: Array | None, batch: int, panel_steps: int):
+    def __init__(self, device: Backend, values: Array | None, batch: int, panel_steps: int):
+        self.device = device
         self.values = values
-        self._panel = NO_WEIGHTS if values is None else np.empty((panel_steps, batch))
+        xp = device.xp
+        self._panel = no_weights(xp) if values is None else xp.empty((panel_steps, batch))
 
     def stretch(self, start: int, stop: int) -> Array:
         """Rows start..stop, (n, B), or an empty array for no weights."""
         if self.values is None:
-            return NO_WEIGHTS
+            return self._panel
         panel = self._panel[: stop - start]
         part = self.values[start:stop]
-        np.copyto(panel, part[:, None] if part.ndim == 1 else part)
+        if part.ndim == 1:
+            part = module_of(part).broadcast_to(part[:, None], panel.shape)
+        self.device.fill(panel, part)
         panel *= counts(panel)
         return panel
 

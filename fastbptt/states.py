@@ -8,29 +8,43 @@ leaves it out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from . import arguments
+from .backends import Backend
 from .compound import Bidirectional, Stack, shaped
 from .layers import Recurrent
 from .typing import Array, Layer, State
 
-
-def zeros(layers: Sequence[Recurrent], batch: int) -> list[Array]:
-    """The zero state of each layer."""
-    return [np.zeros((layer.planes, batch, layer.hidden), layer.dtype) for layer in layers]
+if TYPE_CHECKING:
+    from .inputs import Call
 
 
-def unpack(name: str, layer: Layer, state: State, batch: int, squeeze: bool) -> list[Array]:
-    """Return the user's `state` of `layer` as new arrays (planes, B, H), one a recurrent layer."""
+def zeros(device: Backend, layers: Sequence[Recurrent], batch: int) -> list[Array]:
+    """The zero state of each layer, on a device."""
+    return [device.xp.zeros((layer.planes, batch, layer.hidden), layer.dtype) for layer in layers]
+
+
+def copied(
+    device: Backend, layers: Sequence[Recurrent], given: Sequence[tuple[Array, ...]], batch: int
+) -> list[Array]:
+    """The state that `unpack` has checked, as new arrays on a device."""
+    found = zeros(device, layers, batch)
+    for values, planes in zip(found, given, strict=True):
+        for plane, part in enumerate(planes):
+            device.fill(values[plane], part)
+    return found
+
+
+def unpack(call: Call, name: str, layer: Layer, state: State) -> list[tuple[Array, ...]]:
+    """Check the user's `state` of `layer`; returns its arrays (B, H), a tuple a recurrent layer."""
     if not isinstance(layer, Recurrent):
         parts = _parts(layer)
         kind = type(layer).__name__
         given = _tuple(name, state, len(parts), f"{len(parts)} states for {kind}")
         found = []
         for index, (own, one) in enumerate(zip(parts, given, strict=True)):
-            found += unpack(f"{name}[{index}]", own, one, batch, squeeze)
+            found += unpack(call, f"{name}[{index}]", own, one)
         return found
     planes: Sequence[State] = (state,)
     names: Sequence[str] = (name,)
@@ -38,11 +52,12 @@ def unpack(name: str, layer: Layer, state: State, batch: int, squeeze: bool) -> 
         what = f"{layer.planes} arrays for {type(layer).__name__}"
         planes = _tuple(name, state, layer.planes, what)
         names = [f"{name}[{plane}]" for plane in range(layer.planes)]
-    shape = (layer.hidden,) if squeeze else (batch, layer.hidden)
-    values = np.empty((layer.planes, batch, layer.hidden), layer.dtype)
-    for plane, (part, part_name) in enumerate(zip(planes, names, strict=True)):
-        values[plane] = arguments.floats(part_name, part, shape, layer.dtype)
-    return [values]
+    shape = (layer.hidden,) if call.squeeze else (call.B, layer.hidden)
+    checked = []
+    for part, part_name in zip(planes, names, strict=True):
+        array = arguments.floats(part_name, call.given(part_name, part), shape, layer.dtype)
+        checked.append(array.reshape(call.B, layer.hidden))
+    return [tuple(checked)]
 
 
 def _parts(layer: Bidirectional | Stack) -> Sequence[Layer]:
@@ -57,11 +72,11 @@ def _tuple(name: str, state: State, count: int, what: str) -> Sequence[State]:
     return state
 
 
-def pack(layer: Layer, values: Sequence[Array], squeeze: bool) -> State:
+def pack(call: Call, values: Sequence[Array]) -> State:
     """Return new arrays in the user's form from arrays (planes, B, H), one a recurrent layer."""
 
     def one(planes: Array) -> State:
-        parts = tuple(plane[0].copy() if squeeze else plane.copy() for plane in planes)
+        parts = tuple(call.handed_out(plane[0] if call.squeeze else plane) for plane in planes)
         return parts if len(parts) > 1 else parts[0]
 
-    return shaped(layer, map(one, values))
+    return shaped(call.layer, map(one, values))

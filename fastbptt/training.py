@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic
 
-import numpy as np
-
 from . import arguments, inputs, losses, planning
-from .compound import rebuilt
 from .held import gradients
 from .inputs import Call
 from .layers import Network
 from .memory import Plan
 from .passage import Passage
+from .room import room_for
 from .sizes import panel_steps
 from .typing import AnyLayer, Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
 
@@ -56,15 +54,16 @@ def evaluate(
     Parameters are those of `bptt`. No state is kept over time.
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
-    passage = Passage(call, call.spans(network.readout).short())
-    top = passage.strands[-1][1]
-    loss_sum = losses.loss_sum(
-        network, call, y, loss, weights, reduction, passage.spans, top, several=False
-    )
-    for a, _, h in passage.outputs():
-        loss_sum.add(h, a)
-    passage.release()
-    return loss_sum.value()
+    with call.device, room_for(call.device):
+        passage = Passage(call, call.spans(network.readout).short())
+        top = passage.strands[-1][1]
+        loss_sum = losses.loss_sum(
+            network, call, y, loss, weights, reduction, passage.spans, top, several=False
+        )
+        for a, _, h in passage.outputs():
+            loss_sum.add(h, a)
+        passage.release()
+        return loss_sum.value()
 
 
 def bptt(
@@ -101,7 +100,7 @@ def bptt(
     reduction : "sum", or "mean" over the positions that count
     input_grad : whether to compute dL/dx
     seed, t0 : for dropout: its seed and the time of x[0]
-    device : None, "cpu"
+    device : None, "cpu", "cuda" or "cuda:1": see `forward`
     progress : True for a bar, or a callable `(done_steps, total_steps)`
 
     Returns
@@ -118,34 +117,37 @@ def bptt(
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and call.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
-    plan, spans = planning.choose(network, call.T, call.B, memory)
+    plan, spans = planning.choose(network, call.T, call.B, memory, call.device)
     windows = input_grad and not plan.exact
     listed = call.tokens or loss == "cross_entropy" or weights is not None
     copied = windows or callable(loss) or not (call.direct and losses.direct(y))
     spans = call.cut(spans, listed, not copied)
     several = plan.backward_steps > panel_steps(call.B)
-    passage = Passage(call, spans, several)
-    top = passage.strands[-1][1]
-    loss_sum = losses.loss_sum(network, call, y, loss, weights, reduction, spans, top, several)
-    report, finish = _progress(progress)
-    grad_x = None
-    if input_grad:
-        make = np.empty if plan.exact and not call.held else np.zeros
-        grad_x = make((call.T, call.B, layer.inputs), layer.dtype)
-    try:
-        final, grad_state = gradients(passage, loss_sum, plan, grad_x, report)
-    finally:
-        finish()
-    result = Result(
-        loss=loss_sum.value(),
-        grad=Network(rebuilt(layer, iter(passage.gradients())), loss_sum.gradient()),
-        state=call.pack(final),
-        grad_state=call.pack(grad_state),
-        grad_x=None if grad_x is None else call.out(grad_x),
-        plan=plan,
-    )
-    passage.release()
-    return result
+    least = planning.least_bytes(network, call.T, call.B, call.device)
+    with call.device, room_for(call.device, plan.peak_bytes, least):
+        passage = Passage(call, spans, several)
+        top = passage.strands[-1][1]
+        loss_sum = losses.loss_sum(network, call, y, loss, weights, reduction, spans, top, several)
+        grad_x = None
+        if input_grad:
+            grad_x = call.array(layer.inputs, zeros=call.held or not plan.exact)
+        report, finish = _progress(progress)
+        try:
+            final, grad_state = gradients(passage, loss_sum, plan, grad_x, report)
+        finally:
+            finish()
+        result = Result(
+            loss=loss_sum.value(),
+            grad=Network(
+                call.grad_of(layer, passage.gradients()), call.moved(loss_sum.gradient())
+            ),
+            state=call.pack(final),
+            grad_state=call.pack(grad_state),
+            grad_x=None if grad_x is None else call.out(grad_x),
+            plan=plan,
+        )
+        passage.release()
+        return result
 
 
 def _progress(progress: Progress) -> tuple[ProgressCallback | None, Callable[[], object]]:

@@ -136,6 +136,13 @@ class Head:
         self.batch = batch
         self.threads = threads
 
+    def scratch(self, chunk):
+        """Room for the outputs, losses and row numbers of two chunks."""
+        rows = 2 * chunk * self.batch
+        shape = 2 * chunk, self.batch, self.readout.outputs
+        room = self.linear.workspace.empty(shape, self.readout.dtype)
+        return room, np.empty(rows), np.empty(rows, np.int64)
+
     def outputs(self, h, o, lengths, start):
         """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
         own = self.linear
@@ -145,12 +152,12 @@ class Head:
         )
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
-        """Add the loss at a stretch of states to `total`; scratch: see `begin`."""
+        """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
         own, (o, values, rows) = self.linear, scratch
         mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss()(
-            mail, threads, self.kind, kind, factor, own.forth, self.bias, h, o, y, targets, weights,
-            values, rows, total, o[:0], lengths, start,
+            mail, threads, self.kind, LOSSES[kind], factor, own.forth, self.bias, h, o, y, targets,
+            weights, values, rows, total, o[:0], lengths, start,
         )  # fmt: skip
 
     def loss_and_derivative(
@@ -163,8 +170,8 @@ class Head:
             self.bias_total = np.zeros(own.outputs)
         mail, threads = hands(3 * h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss_and_derivative()(
-            mail, threads, self.kind, kind, factor, own.forth, own.back, self.bias, h, o, y,
-            targets, weights, values, rows, total, dh, lengths, start, panel_steps, own.grad,
+            mail, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
+            y, targets, weights, values, rows, total, dh, lengths, start, panel_steps, own.grad,
             own.total, self.bias_total,
         )  # fmt: skip
 
@@ -175,9 +182,13 @@ class Head:
         if self.bias_total is None:
             self.bias_total = np.zeros(own.outputs)
         return (
-            self.kind, kind, factor, own.forth, own.back, self.bias, o, y, targets, weights, values,
-            total, own.grad, own.total, self.bias_total,
+            self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, o, y, targets, weights,
+            values, total, own.grad, own.total, self.bias_total,
         )  # fmt: skip
+
+    def flush(self):
+        """End a panel of time."""
+        self.linear.flush()
 
     def gradient(self):
         """Return the gradient of the readout."""

@@ -1,0 +1,47 @@
+"""Arrays of NumPy or, on a GPU, of CuPy: which of the two, and others' arrays as CuPy's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .typing import Array
+
+
+def on_gpu(value: Any) -> bool:
+    """Whether it is an array on a GPU, of whatever package."""
+    return hasattr(value, "__cuda_array_interface__")
+
+
+def module_of(array: Any) -> Any:
+    """NumPy for its arrays, CuPy for others."""
+    if isinstance(array, np.ndarray):
+        return np
+    from .kernels.cuda import seam
+
+    return seam.arrays()
+
+
+def wrapped(value: Any) -> Array:
+    """An array on a GPU as CuPy's, over the same memory."""
+    from .kernels.cuda import seam
+
+    return seam.arrays().asarray(value)
+
+
+def stream_of(value: Any) -> int | None:
+    """The address of the stream on which an array's package works now; None for CuPy's own."""
+    if type(value).__module__.partition(".")[0] == "torch":
+        import torch
+
+        return int(torch.cuda.current_stream(value.device).cuda_stream)
+    if type(value).__module__.partition(".")[0] == "cupy" or not on_gpu(value):
+        return None
+    stream = value.__cuda_array_interface__.get("stream")
+    return None if stream is None else int(stream)
+
+
+def home(array: Any) -> Array:
+    """The array as NumPy's, not copied if it is one."""
+    return array if isinstance(array, np.ndarray) else array.get()

@@ -1,0 +1,157 @@
+"""The CPU or the GPU for NumPy arrays: whichever this machine was measured to be faster on.
+
+A call of T steps is taken to last `call + T * (step + add * A)` seconds, A being the multiply-adds
+of a step of all sequences. The three numbers are measured once for each device, by three calls of
+an LSTM, and kept on disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import lru_cache
+from importlib import util
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .compound import leaves
+from .kernels import SOURCE_KEY
+from .layers import LSTM
+from .typing import Layer
+
+_STEPS = 2000, 100  # of the narrow and the wide sequence
+_NARROW, _WIDE = (32, 1), (256, 64)  # hidden units, sequences
+
+
+class Rates(NamedTuple):
+    """Seconds of a call, of a step, and of a multiply-add."""
+
+    call: float
+    step: float
+    add: float
+
+    def seconds(self, T: int, adds: int) -> float:
+        """The time that forward and backward over T steps should take."""
+        return self.call + T * (self.step + self.add * adds)
+
+
+@lru_cache(maxsize=1)
+def missing_gpu() -> str | None:
+    """What there is not that a GPU needs, or None."""
+    try:
+        from .kernels.cuda import seam
+    except ImportError as error:
+        return str(error)
+    return seam.missing()
+
+
+def gpus() -> int:
+    """How many GPUs there are."""
+    from .kernels.cuda import seam
+
+    return 1 if seam.SIMULATED else seam.arrays().cuda.runtime.getDeviceCount()
+
+
+def faster(layer: Layer, T: int, B: int) -> str:
+    """The name of the device on which a call should take less time."""
+    if _why_not_gpu() is not None:
+        return "cpu"
+    adds = B * step_adds(layer)
+    cpu, gpu = rates("cpu"), rates("cuda:0")
+    return "cuda" if gpu.seconds(T, adds) < cpu.seconds(T, adds) else "cpu"
+
+
+def reason(layer: Layer, T: int, B: int) -> str:
+    """Why `faster` says what it says."""
+    why_not = _why_not_gpu()
+    if why_not is not None:
+        return why_not
+    adds = B * step_adds(layer)
+    seconds = (f"{rates(name).seconds(T, adds):.3g} s on {name}" for name in ("cpu", "cuda:0"))
+    return f"measured here, forward and back should take {' and '.join(seconds)}"
+
+
+@lru_cache(maxsize=1)
+def _why_not_gpu() -> str | None:
+    # Looking for packages is cheap; importing them is not.
+    for package in ("cupy", "numba_cuda"):
+        if util.find_spec(package) is None:
+            return f"a GPU would need the package {package}, which is not installed"
+    missing = missing_gpu()
+    if missing is not None:
+        return missing
+    from .kernels.cuda import seam
+
+    return "the simulator of CUDA serves only if asked for" if seam.SIMULATED else None
+
+
+def step_adds(layer: Layer) -> int:
+    """Multiply-adds of a step of one sequence, forward and back."""
+    return 3 * sum(part.U.size + part.W.size for part in leaves(layer))
+
+
+@lru_cache(maxsize=8)
+def rates(device: str) -> Rates:
+    """The rates of a device on this machine, from the disk or measured now."""
+    name = f"{_identity(device)} {SOURCE_KEY}"
+    file = _file()
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return Rates(*json.loads(file.read_text(encoding="utf-8"))[name])
+    found = measure(device)
+    with suppress(OSError, ValueError):
+        known: dict[str, Any] = {}
+        with suppress(OSError, ValueError):
+            known = json.loads(file.read_text(encoding="utf-8"))
+        known = {key: value for key, value in known.items() if key.endswith(SOURCE_KEY)}
+        known[name] = found
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
+        partial.write_text(json.dumps(known), encoding="utf-8")
+        os.replace(partial, file)
+    return found
+
+
+def _file() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "fastbptt" / "crossover.json"
+
+
+def _identity(device: str) -> str:
+    if device == "cpu":
+        from .kernels.cpu import team
+
+        return f"cpu, {team.get_num_threads()} threads"
+    from .kernels.cuda import cards
+
+    return f"{device}, {cards.name(int(device.partition(':')[2]))}"
+
+
+def measure(device: str, clock: Callable[[], float] = perf_counter) -> Rates:
+    """Measure a device by calls of three sizes, each of them run once before it is timed."""
+    from .calls import backward, forward
+
+    def seconds(hidden: int, batch: int, T: int) -> tuple[float, int]:
+        rng = np.random.default_rng(0)
+        layer = LSTM.init(hidden, hidden, rng=rng)
+        x = rng.standard_normal((T, batch, hidden)).astype("float32")
+        taken = []
+        for _ in range(3):
+            start = clock()
+            h, _, cache = forward(layer, x, device=device)
+            backward(cache, h, input_grad=False)
+            taken.append(clock() - start)
+        return min(taken[1:]), batch * step_adds(layer)
+
+    call, few = seconds(*_NARROW, 1)
+    narrow, _ = seconds(*_NARROW, _STEPS[0])
+    wide, many = seconds(*_WIDE, _STEPS[1])
+    # Two equations: each step's time is step + add * its multiply-adds.
+    short = max(0.0, narrow - call) / _STEPS[0]
+    long = max(0.0, wide - call) / _STEPS[1]
+    add = max(0.0, (long - short) / (many - few))
+    return Rates(call, max(0.0, short - add * few), add)

@@ -1,0 +1,59 @@
+"""What the current GPU is and has free."""
+
+from functools import lru_cache
+
+from . import seam
+from .shapes import Card
+
+# In place of a card for the simulator: blocks of a few threads, since each is a thread of Python.
+SIMULATED = Card((0, 0), 2, 1 << 16, threads=64, warp=1)
+_SIMULATED_BYTES = 1 << 33
+_SIMULATED_CLOCK = 3e5  # cycles a second
+
+
+def current():
+    """The ordinal of the current device."""
+    return 0 if seam.SIMULATED else seam.arrays().cuda.runtime.getDevice()
+
+
+@lru_cache(maxsize=16)
+def card(ordinal):
+    """The Card of a device."""
+    if seam.SIMULATED:
+        return SIMULATED
+    found = seam.arrays().cuda.Device(ordinal)
+    capability, facts = found.compute_capability, found.attributes
+    capability = int(capability[:-1]), int(capability[-1])
+    return Card(
+        capability,
+        facts["MultiProcessorCount"],
+        facts["MaxSharedMemoryPerBlockOptin"],
+        registers=facts["MaxRegistersPerMultiprocessor"],
+        halves=2 if capability in ((7, 0), (8, 0), (9, 0), (10, 0)) else 64,
+    )
+
+
+@lru_cache(maxsize=16)
+def clock(ordinal):
+    """Cycles a second."""
+    if seam.SIMULATED:
+        return _SIMULATED_CLOCK
+    return seam.arrays().cuda.Device(ordinal).attributes["ClockRate"] * 1e3
+
+
+@lru_cache(maxsize=16)
+def name(ordinal):
+    """The name that the card gives itself."""
+    if seam.SIMULATED:
+        return "Numba's simulator"
+    text = seam.arrays().cuda.runtime.getDeviceProperties(ordinal)["name"]
+    return text.decode() if isinstance(text, bytes) else text
+
+
+def free_bytes(ordinal):
+    """Bytes that can be allocated."""
+    if seam.SIMULATED:
+        return _SIMULATED_BYTES
+    cupy = seam.arrays()
+    with cupy.cuda.Device(ordinal):
+        return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()

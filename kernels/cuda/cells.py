@@ -1,0 +1,114 @@
+"""The cells' own functions, the same source as on the CPU, as functions that CUDA kernels call."""
+
+import math
+import types
+from functools import cache, lru_cache
+
+import numpy as np
+
+from .. import maths
+from ..cells import CELLS
+from .seam import device
+
+
+@cache
+def _mathematics(dtype):
+    """Stand-ins for our functions of numbers: {function: the same on the GPU}, for one dtype.
+
+    The GPU's own tanh and exp are within 2 units in the last place.
+    """
+    zero, one, infinity = dtype(0), dtype(1), dtype(np.inf)
+    largest = dtype(np.log(np.finfo(dtype).max))
+    least = dtype(np.log(np.finfo(dtype).tiny))
+
+    @device
+    def exp(x):
+        if x > largest:
+            return infinity
+        if x < least:
+            return zero
+        return dtype(math.exp(x))
+
+    @device
+    def tanh(x):
+        return dtype(math.tanh(x))
+
+    @device
+    def sigmoid(x):
+        e = dtype(math.exp(-abs(x)))  # does not overflow
+        y = one / (one + e)
+        return y if x >= zero else e * y
+
+    @device
+    def like(value, x):
+        return dtype(value)
+
+    return {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.like: like}
+
+
+def maths_of(dtype):
+    """Our (exp, tanh, sigmoid) on the GPU."""
+    found = _mathematics(dtype)
+    return found[maths.exp], found[maths.tanh], found[maths.sigmoid]
+
+
+def on_device(compiled, dtype):
+    """A function that is compiled for the CPU, for the GPU."""
+    return _device_function(compiled.py_func, dtype)
+
+
+def _module(module, dtype):
+    """A copy of `math` or `numpy` that has our exponential functions."""
+    copy = types.ModuleType(module.__name__)
+    ours = _mathematics(dtype)
+    for name, value in vars(module).items():
+        try:
+            value = ours.get(value, value)
+        except TypeError:  # not hashable
+            pass
+        copy.__dict__[name] = value
+    return copy
+
+
+def _translated(value, dtype):
+    """What stands on the GPU for a global or enclosed variable."""
+    if hasattr(value, "py_func"):  # compiled for the CPU
+        return _device_function(value.py_func, dtype)
+    if isinstance(value, types.ModuleType) and any(
+        getattr(value, f.__name__, None) is f for f in (maths.exp, maths.tanh)
+    ):
+        return _module(value, dtype)
+    try:
+        return _mathematics(dtype).get(value, value)
+    except TypeError:
+        return value
+
+
+@lru_cache(maxsize=512)
+def _device_function(function, dtype):
+    known = function.__globals__
+    names = function.__code__.co_names
+    found = {name: _translated(known[name], dtype) for name in names if name in known}
+    found["__name__"] = __name__
+    found["__builtins__"] = known.get("__builtins__", __builtins__)
+    closed = tuple(
+        types.CellType(_translated(cell.cell_contents, dtype)) for cell in function.__closure__ or ()
+    )
+    copy = types.FunctionType(
+        function.__code__, found, function.__name__, function.__defaults__, closed
+    )
+    return device(copy)
+
+
+@lru_cache(maxsize=256)
+def functions(cell, dtype):
+    """The functions (forward, reverse, gate, ungate) of the cell of that name; None for none."""
+    found = CELLS[cell]
+
+    def of(function):
+        if function is None:
+            return None
+        made = getattr(function, "of_dtype", None)
+        return _device_function(function if made is None else made(dtype), dtype)
+
+    return tuple(of(f) for f in (found.forward, found.reverse, found.gate, found.ungate))

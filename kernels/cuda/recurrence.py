@@ -1,0 +1,360 @@
+"""One recurrent layer on the GPU, and its readout, for the length of one call.
+
+The interface is that of `kernels.cpu.recurrence`. A stretch is cut into chunks for which there is
+scratch. Forward: one product for the inputs of a chunk, then one launch of the sweep. Back: the
+loss, one launch of the sweep, and one product for each weight's gradient. All is queued on the
+current stream; nothing waits for the GPU.
+"""
+
+import numpy as np
+
+from ..cells import CELLS
+from . import cards, heads, seam, sweeps
+from .shapes import choose, pack
+
+_SLICES = 32768  # blocks of a launch along the batch
+
+
+def _chunks(start, stop, chunk):
+    """[start, stop) cut at the multiples of `chunk`."""
+    while start < stop:
+        end = min(stop, (start // chunk + 1) * chunk)
+        yield start, end
+        start = end
+
+
+class Linear:
+    """A weight on the GPU and the running sum of its gradient, in float64.
+
+    The last `front` outputs come before the others in what is read, and in the running sum.
+    """
+
+    def __init__(self, weight, front=0):
+        xp = seam.arrays()
+        weight = xp.asarray(weight)
+        self.outputs, self.inputs = weight.shape
+        self.dtype = weight.dtype
+        self.front = front
+        self.value = xp.concatenate([weight[-front:], weight[:-front]]) if front else weight
+        self.value = xp.ascontiguousarray(self.value)
+        self.total = self._table = None
+        self.tokens = False
+
+    @property
+    def table(self):
+        """The weight transposed, a row for each token."""
+        if self._table is None:
+            self._table = seam.arrays().ascontiguousarray(self.value.T)
+        return self._table
+
+    def start(self, tokens=False):
+        """Set the gradient to zero, if it is not there yet."""
+        if self.total is None:
+            self.tokens = tokens
+            shape = self.value.shape[::-1] if tokens else self.value.shape
+            self.total = seam.arrays().zeros(shape, np.float64)
+
+    def add(self, d, a, at=0):
+        """Add d^T a to the rows of the gradient from `at` on: d (rows, outputs), a (rows, inputs)."""
+        self.start()
+        self.total[at : at + d.shape[1]] += seam.matmul(d.T, a)
+
+    def gradient(self):
+        """The gradient, handed over: the next one starts at zero."""
+        self.start(self.tokens)
+        total, self.total = (self.total.T if self.tokens else self.total), None
+        if self.front:
+            xp = seam.arrays()
+            total = xp.concatenate([total[self.front :], total[: self.front]])
+        return seam.arrays().ascontiguousarray(total.astype(self.dtype))
+
+
+class Head:
+    """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
+
+    def __init__(self, readout, batch, ragged):
+        self.readout = readout
+        self.batch, self.ragged = batch, ragged
+        self.linear = Linear(readout.V)
+        xp = seam.arrays()
+        self.bias = xp.ascontiguousarray(xp.asarray(readout.c))
+        self.bias_total = None
+        self.dtype = self.linear.dtype.type
+
+    def _product(self, h, o):
+        seam.matmul(_rows(h), self.linear.value.T, out=_rows(o))
+
+    def outputs(self, h, o, lengths, start):
+        """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
+        n, B, O = o.shape
+        self._product(h, o)
+        kernel = heads.outputs_kernel(self.readout.activation, self.dtype)
+        heads.elements(kernel, n * B, (o, self.bias, lengths, start, n * B, B, O))
+
+    def scratch(self, chunk):
+        """Room for the outputs of a chunk and their losses."""
+        xp = seam.arrays()
+        o = xp.empty((chunk, self.batch, self.linear.outputs), self.linear.dtype)
+        return o, xp.empty(chunk * self.batch)
+
+    def _loss(self, loss, factor, h, scratch, y, targets, weights, total, lengths, start):
+        """Add the losses of a chunk to `total`; returns factor * dE/d(V h + c)."""
+        n, B, _ = h.shape
+        o, values = scratch[0][:n], scratch[1][: n * B]
+        self._product(h, o)
+        kernel = heads.loss_kernel(loss, self.readout.activation, self.dtype)
+        heads.elements(
+            kernel, n * B,
+            (o, self.bias, y, targets, weights, int(weights.size > 0), lengths, values,
+             float(factor), start, n * B, B, o.shape[2]),
+        )  # fmt: skip
+        total[:1] += values.sum()
+        return o
+
+    def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
+        """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
+        for a, b, given in self._cut(h, scratch, y, targets, weights):
+            self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
+
+    def loss_and_derivative(
+        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, panel_steps
+    ):  # fmt: skip
+        """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
+        for a, b, given in self._cut(h, scratch, y, targets, weights):
+            do = self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
+            self._back(do, h[a:b], dh[a:b], given[2], lengths, start + a)
+
+    def _back(self, do, h, dh, weights, lengths, start):
+        xp = seam.arrays()
+        seam.matmul(_rows(do), self.linear.value, out=_rows(dh))
+        if self.bias_total is None:
+            self.bias_total = xp.zeros(self.linear.outputs)
+        if self.ragged or weights.size:  # 0 times a state that is NaN would count
+            h = _counted(h, weights, lengths, start)
+        self.linear.add(_rows(do), _rows(h))
+        self.bias_total += _rows(do).sum(axis=0, dtype=np.float64)
+
+    def _cut(self, h, scratch, y, targets, weights):
+        chunk = len(scratch[0])
+        for a, b in _chunks(0, len(h), chunk):
+            yield a, b, tuple(part[a:b] if part.size else part for part in (y, targets, weights))
+
+    def with_loss(self, kind, factor, scratch, y, targets, weights, total):
+        """The head of a stretch on the way back: what `Recurrence.reverse` takes for `head`."""
+        return self, kind, factor, scratch, y, targets, weights, total
+
+    def flush(self):
+        """Nothing: every chunk adds up in float64."""
+
+    def gradient(self):
+        """Return the gradient of the readout."""
+        xp = seam.arrays()
+        dc = xp.zeros(self.linear.outputs) if self.bias_total is None else self.bias_total
+        self.bias_total = None
+        return self.readout._with(V=self.linear.gradient(), c=dc.astype(self.bias.dtype))
+
+
+def _rows(array):
+    """(n, B, width) as (n * B, width)."""
+    return array.reshape(-1, array.shape[-1])
+
+
+def _counted(array, weights, lengths, start):
+    """The rows of a stretch that count, the others as 0."""
+    out = seam.arrays().empty(array.shape, array.dtype)
+    _, B, width = array.shape
+    heads.elements(
+        heads.counted_kernel(array.dtype.type), array.size,
+        (out, array, weights, int(weights.size > 0), lengths, start, array.size, B, width),
+    )  # fmt: skip
+    return out
+
+
+class Recurrence:
+    """A layer's weights as the sweeps read them, its passes over time, and its running gradients.
+
+    Arrays: `scratch` (chunk, B, blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
+    """
+
+    def __init__(self, layer, batch, chunk, ragged):
+        self.cell = cell = CELLS[layer.cell]
+        self.layer = layer
+        self.hidden = H = layer.hidden
+        self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
+        self.batch, self.chunk, self.ragged = batch, chunk, ragged
+        self.dtype = dtype = layer.dtype
+        self.input = Linear(layer.U, H if cell.split else 0)
+        self.recurrent = Linear(layer.W)
+        xp = seam.arrays()
+        bias = xp.asarray(layer.b)
+        if cell.split:  # no bias where W s stands alone
+            bias = xp.concatenate([xp.roll(bias, H), xp.zeros(H, dtype)])
+        self.bias = xp.ascontiguousarray(bias)
+        own = layer.own
+        own = xp.empty(0, dtype) if own is None else xp.asarray(own).reshape(-1)
+        self.own = xp.ascontiguousarray(own)
+        self.sums = None
+        self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
+        self._forth = self._back = None
+
+    def _sweep(self, reverse):
+        """The kernel of a direction, its shape, the weights as it reads them, and its exchange."""
+        kept = self._back if reverse else self._forth
+        if kept is None:
+            kept = self._make_sweep(reverse)
+            if reverse:
+                self._back = kept
+            else:
+                self._forth = kept
+        return kept
+
+    def _make_sweep(self, reverse):
+        xp, cell, H = seam.arrays(), self.cell, self.hidden
+        shape, _ = choose(
+            cards.card(cards.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
+            reverse,
+        )  # fmt: skip
+        make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
+        W = self.recurrent.value.reshape(cell.gates, H, H)
+        first = cell.gates - cell.second
+        parts = W[:first], W[first:]
+        if reverse:  # one product over all gates
+            parts = [part.reshape(1, -1, H).transpose(0, 2, 1) for part in parts]
+        packed = [
+            pack(xp, part, tile, shape.parts, shape.units, shape.threads)
+            for part, tile in zip(parts, (shape.first, shape.second), strict=True)
+            if tile.inner
+        ]
+        if not cell.second:
+            packed.append(packed[0][:0])
+        size = 2 * (first + 1) if reverse else 4
+        exchange = xp.empty(size * self.batch * H if shape.parts > 1 else 0, self.dtype)
+        return make(self.layer.cell, self.dtype.type, shape), shape, packed, exchange
+
+    def _launch(self, kernel, shape, exchange, args):
+        """Launch a sweep, as many sequences at a time as there is room for."""
+        xp, B = seam.arrays(), self.batch
+        at_once = _SLICES
+        if shape.parts > 1:
+            at_once = max(1, cards.card(cards.current()).processors // shape.parts)
+        for low in range(0, B, at_once * shape.rows):
+            slices = -(-(min(B, low + at_once * shape.rows) - low) // shape.rows)
+            arrivals = xp.zeros(slices if shape.parts > 1 else 0, np.int32)
+            seam.launch(
+                kernel, (shape.parts, slices), shape.threads, (*args[:-1], exchange, arrivals,
+                *args[-1], B, low), shape.shared_bytes(self.dtype.itemsize), shape.parts > 1,
+            )  # fmt: skip
+
+    def forward(self, x, ids, scratch, states, kept, lengths, h, start, stop, first, cached):
+        """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
+        if not self.batch:
+            return
+        kernel, shape, (W, W_second), exchange = self._sweep(reverse=False)
+        H, own = self.hidden, self.input
+        flat = scratch.reshape(-1)
+        for a, b in _chunks(start, stop, self.chunk):
+            n, at = b - a, a - start
+            here = ids[at : at + n]
+            if ids.size:
+                z = own.table
+            else:
+                z = flat[: n * self.batch * own.outputs].reshape(-1, own.outputs)
+                seam.matmul(_rows(x[at : at + n]), own.value.T, out=z)
+            row = first + at
+            if not cached:
+                row &= 1
+            self._launch(
+                kernel, shape, exchange,
+                (z, here, int(ids.size > 0), self.bias, W, W_second, self.own, states, kept,
+                 h[at : at + n], lengths,
+                 (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
+            )  # fmt: skip
+
+    def reverse(
+        self, x, ids, dx, delta, states, kept, lengths, dh, carry, current, start, stop, first,
+        whole, head, lists, panel_steps,
+    ):  # fmt: skip
+        """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
+
+        Returns which half of `carry` is now current. `dh` (n, B, H), or for a chunk: scratch where
+        there is a loss, zeros where there is none.
+        """
+        if not self.batch:
+            return current
+        xp, B, H = seam.arrays(), self.batch, self.hidden
+        kernel, shape, (W, W_second), exchange = self._sweep(reverse=True)
+        self.input.start(tokens=ids.size > 0)
+        self.recurrent.start()
+        listed = len(dh) >= stop - start and head is None
+        multiplied = xp.empty((self.chunk if self.cell.second else 0, B, H), self.dtype)
+        for a, b in reversed(list(_chunks(start, stop, self.chunk))):
+            n, at = b - a, a - start
+            here = slice(at, at + n)
+            given = dh[here] if listed else dh[:n]
+            row = first + at
+            if head is not None:
+                own, kind, factor, room, y, targets, weights, total = head
+                parts = (part[here] if part.size else part for part in (y, targets, weights))
+                own.loss_and_derivative(
+                    kind, factor, states[0, row + 1 : row + 1 + n], room, *parts, total, lengths, a,
+                    given, panel_steps,
+                )  # fmt: skip
+            d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
+            self._launch(
+                kernel, shape, exchange,
+                (states, kept, given, carry, d, multiplied, lengths, W, W_second, self.own,
+                 (a, n, row, states.shape[1], current)),
+            )  # fmt: skip
+            current ^= n & 1
+            d = d.reshape(n * B, self.blocks * H)
+            self._add(d, x[here], ids[here], states[0, row : row + n], multiplied[:n], lengths, a)
+            if dx.size:
+                width = self.cell.gates * H
+                seam.matmul(d[:, :width], self.input.value, out=_rows(dx[here]))
+        return current
+
+    def _add(self, d, x, ids, before, multiplied, lengths, start):
+        """Add the gradients of a chunk, d (rows, blocks*H)."""
+        xp, H, cell = seam.arrays(), self.hidden, self.cell
+        width, last = cell.gates * H, (cell.gates - cell.second) * H
+        if ids.size:
+            heads.scatter(xp, self.input.total, d, ids.reshape(-1), d.shape[1], width)
+        else:
+            if self.ragged:  # 0 times what is NaN past a sequence's end would count
+                x = _counted(x, self.bias[:0].astype(np.float64), lengths, start)
+            self.input.add(d[:, :width], _rows(x))
+        skip = cell.split * H
+        self.recurrent.add(d[:, skip : skip + last], _rows(before))
+        if cell.second:
+            self.recurrent.add(d[:, last:width], _rows(multiplied), last)
+        sums = d.sum(axis=0, dtype=np.float64)
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def flush(self):
+        """Nothing: every chunk adds up in float64."""
+
+    def gradient(self):
+        """Return the gradient of the layer, handed over."""
+        xp, H, cell = seam.arrays(), self.hidden, self.cell
+        sums = xp.zeros(self.blocks * H) if self.sums is None else self.sums
+        self.sums = None
+        blocks = sums.astype(self.dtype).reshape(-1, H)
+        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
+        own = blocks[list(cell.sums)] if cell.sums else None
+        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
+
+    def deltas(self, blocks):
+        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
+        n, B = blocks.shape[:2]
+        blocks = blocks.reshape(n, B, -1, self.hidden)
+        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
+        return blocks[:, :, order].reshape(n, B, -1)
+
+
+def drop(out, values, key, threshold, scale, start):
+    """Dropout of a stretch (n, B, H): see `kernels.masks`."""
+    _, B, H = out.shape
+    heads.elements(
+        heads.dropout_kernel(out.dtype.type), out.size,
+        (out, values, key, np.uint64(threshold), float(scale), start, out.size, B, H),
+    )  # fmt: skip

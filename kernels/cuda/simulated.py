@@ -1,0 +1,107 @@
+"""The functions of `intrinsics` in plain Python, for Numba's simulator of CUDA.
+
+A shuffle between lanes becomes an exchange through memory, which gives the same sums in the same
+order.
+"""
+
+import threading
+import time
+
+VECTOR_BYTES = 16
+
+
+def _width(array):
+    return VECTOR_BYTES // array.dtype.itemsize
+
+
+def take(array, index, stride, count):
+    return tuple(array[index + k * stride] for k in range(count))
+
+
+def give(array, index, stride, values):
+    for k, value in enumerate(values):
+        array[index + k * stride] = value
+
+
+def part(values, start, count):
+    return values[start : start + count]
+
+
+def plus(values, more, start):
+    found = list(values)
+    for k, value in enumerate(more):
+        found[start + k] = found[start + k] + value
+    return tuple(found)
+
+
+def replaced(values, first):
+    return tuple(first) + tuple(values[len(first) :])
+
+
+def chosen(condition, values, others):
+    return values if condition else others
+
+
+def only(condition, values):
+    return values if condition else tuple(type(value)(0) for value in values)
+
+
+def fetch(held, memory, start, stride, count):
+    width = _width(memory)
+    for i in range(count):
+        for c in range(width):
+            held[i * width + c] = memory[start + i * stride + c]
+
+
+def clear(sums, count):
+    sums[:count] = 0
+
+
+def multiply_held(sums, held, memory, start, row_step, step, rows, wide, count):
+    width = _width(memory)
+    for i in range(count):
+        for r in range(rows):
+            at = start + r * row_step + i * step
+            for m in range(wide):
+                for c in range(width):
+                    sums[r * wide + m] += held[(i * wide + m) * width + c] * memory[at + c]
+
+
+def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
+    for r in range(rows):
+        for m in range(wide):
+            for c in range(_width(memory)):
+                weight = weights[w_start + m * w_step + c]
+                sums[r * wide + m] += weight * memory[start + r * row_step + c]
+
+
+def combine(sums, lane, active, totals, start, row_step, rows, wide, lanes):
+    thread = threading.current_thread()
+    exchange = thread.block.lanes
+    values, base, mask = [sums[k] for k in range(rows * wide)], 0, lanes // 2
+    while mask:
+        exchange[thread.thread_id] = values
+        thread.syncthreads()
+        theirs = exchange[thread.thread_id ^ mask]
+        half = len(values) // 2
+        if len(values) % 2:
+            mixed = [a + b for a, b in zip(values, theirs, strict=True)]
+        elif lane & mask:
+            mixed = [a + b for a, b in zip(values[half:], theirs[half:], strict=True)]
+            base += half
+        else:
+            mixed = [a + b for a, b in zip(values[:half], theirs[:half], strict=True)]
+        thread.syncthreads()
+        values, mask = mixed, mask // 2
+    if active:
+        for k, value in enumerate(values, base):
+            totals[start + k // wide * row_step + k % wide] = value
+
+
+def coherent(array, index):
+    return array[index]
+
+
+def wait_for(counts, index, least):
+    while counts[index] < least:
+        time.sleep(0.0001)
