@@ -57,3 +57,15 @@ def free_bytes(ordinal):
     cupy = seam.arrays()
     with cupy.cuda.Device(ordinal):
         return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
+
+
+# A card of each capability that kernels are checked for without one: multiprocessors and shared
+# memory of a block as NVIDIA's CUDA C++ Programming Guide and data sheets give them.
+KNOWN = {
+    "T4": Card((7, 5), 40, 65536, halves=32),
+    "A100": Card((8, 0), 108, 166912),
+    "RTX 3090": Card((8, 6), 82, 101376, halves=64),
+    "L40": Card((8, 9), 142, 101376, halves=64),
+    "H100": Card((9, 0), 132, 232448),
+    "B200": Card((10, 0), 148, 232448),
+}

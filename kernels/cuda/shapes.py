@@ -8,7 +8,7 @@ from ..cells import CELLS
 
 VECTOR_BYTES = 16  # that a thread loads at once
 _UNROLLED = 2048  # multiply-adds in a straight line at most
-_OTHER = 76  # registers of a thread for all but weights, sums and what it multiplies
+_OTHER = 56, 24  # registers of a thread for all but weights, sums and what it multiplies
 _READ = 24.0  # bytes a cycle of a multiprocessor from the second-level cache
 _MEETING = 2200.0  # cycles of a meeting of all blocks, and of fetching what they have left
 _SYNC = 40.0  # cycles of a syncthreads
@@ -25,7 +25,7 @@ class Card(NamedTuple):
     threads: int = 1024  # of a block at most
     warp: int = 32
     registers: int = 65536  # of a multiprocessor
-    halves: int = 2  # cycles of a float64 multiply-add for one of float32
+    halves: int = 2  # float32 multiply-adds in the time of a float64 one
 
 
 class Tile(NamedTuple):
@@ -150,8 +150,8 @@ def _tiles(card, inner, columns, rows, item):
 def _placed(card, tiles, rows, threads, item):
     """The tiles with their weights placed, or None if the shape does not fit."""
     words = item // 4
-    most = min(255, card.registers // _up(threads, card.warp)) // 8 * 8
-    room = most - _OTHER
+    most = min(255, card.registers // _up(threads, 4 * card.warp)) // 8 * 8  # 4 schedulers
+    room = most - _OTHER[0] - _OTHER[1] * words
     shared = card.shared // item
     for tile in tiles:
         shared -= rows * (tile.row + tile.total) + 16
@@ -165,8 +165,8 @@ def _placed(card, tiles, rows, threads, item):
         each = tile.wide * tile.width * words  # registers of a vector of each column
         own = (room - sums - vectors) // sum(1 for t in tiles if t.inner)
         held = max(0, min(tile.quads, own // each))
-        if held < tile.quads:  # the others pass through registers
-            held = max(0, min(tile.quads, own // each - 1))
+        if held < tile.quads:  # the others pass through registers, two at a time
+            held = max(0, min(tile.quads, own // each - 2))
         held = min(held, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
         if own < 0:
             return None

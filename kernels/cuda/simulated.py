@@ -5,7 +5,9 @@ order.
 """
 
 import threading
-import time
+from functools import lru_cache
+
+import numpy as np
 
 VECTOR_BYTES = 16
 
@@ -57,22 +59,26 @@ def clear(sums, count):
     sums[:count] = 0
 
 
+@lru_cache(maxsize=1024)
+def _places(rows, count, width, row_step, step):
+    """Where the vectors of 16 bytes lie that a thread multiplies, (rows, count, width)."""
+    row, vector, number = np.ix_(range(rows), range(count), range(width))
+    return row * row_step + vector * step + number
+
+
 def multiply_held(sums, held, memory, start, row_step, step, rows, wide, count):
-    width = _width(memory)
-    for i in range(count):
-        for r in range(rows):
-            at = start + r * row_step + i * step
-            for m in range(wide):
-                for c in range(width):
-                    sums[r * wide + m] += held[(i * wide + m) * width + c] * memory[at + c]
+    if count:
+        width = _width(memory)
+        vectors = memory[start + _places(rows, count, width, row_step, step)]
+        weights = held[: count * wide * width].reshape(count, wide, width)
+        sums[: rows * wide] += np.einsum("ric,imc->rm", vectors, weights).reshape(-1)
 
 
 def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
-    for r in range(rows):
-        for m in range(wide):
-            for c in range(_width(memory)):
-                weight = weights[w_start + m * w_step + c]
-                sums[r * wide + m] += weight * memory[start + r * row_step + c]
+    width = _width(memory)
+    vectors = memory[start + _places(rows, 1, width, row_step, 0)]
+    found = weights[w_start + _places(wide, 1, width, w_step, 0)]
+    sums[: rows * wide] += np.einsum("ric,mic->rm", vectors, found).reshape(-1)
 
 
 def combine(sums, lane, active, totals, start, row_step, rows, wide, lanes):
@@ -104,4 +110,4 @@ def coherent(array, index):
 
 def wait_for(counts, index, least):
     while counts[index] < least:
-        time.sleep(0.0001)
+        threading.current_thread().rest()

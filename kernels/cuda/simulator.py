@@ -1,8 +1,8 @@
 """Runs a kernel in Numba's simulator, on NumPy arrays, a thread of Python for each of its threads.
 
-What kernels see as `cuda` is the simulator's. Its launcher is not used: it copies all arrays, looks
-at all threads over and over to find out whether they wait, and runs one block after the other,
-where the blocks of a grid sweep wait for each other.
+What kernels see as `cuda` is the simulator's. Its launcher is not used: it copies all arrays, and
+runs one block after the other, where the blocks of a grid sweep wait for each other. Here all
+threads of a launch form a ring, in which one at a time runs until it has to wait.
 """
 
 import threading
@@ -29,39 +29,72 @@ class _Module(FakeCUDAModule):
 
 class _Block:
     def __init__(self, index, threads, shared_bytes):
-        self.index = Dim3(*index)
-        self.barrier = threading.Barrier(threads)
+        self.index, self.threads = Dim3(*index), threads
         self.shared = FakeCUDAShared(shared_bytes)
+        self.arrived = 0  # at all syncthreads so far
         self.lanes = {}  # what threads show each other in place of a shuffle
+
+
+class _Stopped(Exception):
+    """Another thread of the launch has failed."""
+
+
+class _Launch:
+    """The ring, and what went wrong in it."""
+
+    def __init__(self):
+        self.done = threading.Lock()
+        self.done.acquire()
+        self.error = None
+
+    def fail(self, error):
+        if self.error is None and not isinstance(error, _Stopped):
+            self.error = error
 
 
 class _Thread(threading.Thread):
     """A thread of a block, with what the simulator asks the current thread for."""
 
-    def __init__(self, number, block, function, args, failures):
-        super().__init__(daemon=True)  # a block whose partner failed waits for ever
+    def __init__(self, launch, number, block, function, args):
+        super().__init__(daemon=True)
+        self.launch = launch
         self.thread_id, self.threadIdx = number, Dim3(number, 0, 0)
         self.block, self.blockIdx = block, block.index
-        self.function, self.args, self.failures = function, args, failures
+        self.function, self.args = function, args
+        self.turn = threading.Lock()
+        self.turn.acquire()
+        self.synced = 0
+        self.before = self.after = self
 
     def run(self):
+        self.turn.acquire()
         try:
-            with np.errstate(all="ignore"):  # overflow is no news on a GPU
-                self.function(*self.args)
-        except threading.BrokenBarrierError:  # another thread of the block failed
-            pass
-        except Exception as error:
-            self.failures.append(error)
-            self.block.barrier.abort()
+            if self.launch.error is None:
+                with np.errstate(all="ignore"):  # overflow is no news on a GPU
+                    self.function(*self.args)
+        except BaseException as error:
+            self.launch.fail(error)
+        self.before.after, self.after.before = self.after, self.before
+        (self.launch.done if self.after is self else self.after.turn).release()
+
+    def rest(self):
+        """Let all others run until they wait."""
+        if self.after is not self:
+            self.after.turn.release()
+            self.turn.acquire()
+        if self.launch.error is not None:
+            raise _Stopped
 
     def syncthreads(self):
-        self.block.barrier.wait()
+        self.synced += 1
+        self.block.arrived += 1
+        while self.block.arrived < self.synced * self.block.threads:
+            self.rest()
 
 
 def simulate(function, grid, threads, shared_bytes, args, together):
     """Run a kernel; `together`: its blocks wait for each other."""
     module = _Module((*grid, 1), (threads, 1, 1), shared_bytes)
-    failures = []
     blocks = [_Block((x, y, 0), threads, shared_bytes) for x, y in np.ndindex(*grid)]
     with (
         _one_at_a_time,
@@ -69,13 +102,24 @@ def simulate(function, grid, threads, shared_bytes, args, together):
         swapped_cuda_module(function, module),
     ):
         for some in [blocks] if together else [[block] for block in blocks]:
-            running = [
-                _Thread(n, block, function, args, failures) for block in some for n in range(threads)
-            ]
-            for thread in running:
-                thread.start()
-            for thread in running:
-                while thread.is_alive() and not failures:
-                    thread.join(0.1)
-            if failures:
-                raise failures[0]
+            _run(some, threads, function, args)
+
+
+def _run(blocks, threads, function, args):
+    launch = _Launch()
+    ring = [
+        _Thread(launch, number, block, function, args)
+        for block in blocks
+        for number in range(threads)
+    ]
+    for thread, after in zip(ring, ring[1:] + ring[:1], strict=True):
+        thread.after, after.before = after, thread
+        thread.start()
+    ring[0].turn.release()
+    try:
+        launch.done.acquire()
+    except BaseException as error:  # Ctrl-C: the others stop when they next wait
+        launch.fail(error)
+        launch.done.acquire()
+    if launch.error is not None:
+        raise launch.error

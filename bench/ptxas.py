@@ -1,0 +1,183 @@
+"""What the CUDA kernels take of a card, as its assembler says: python -m bench.ptxas.
+
+No GPU is needed: kernels are compiled to PTX, and `ptxas -v` tells their registers, stack and
+spills. Without --all only the shipped configurations that CI checks, for A100 and H100.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from fastbptt.kernels.cuda import heads, seam, sweeps
+from fastbptt.kernels.cuda.cards import KNOWN
+from fastbptt.kernels.cuda.shapes import choose
+
+FILE = Path(__file__).parent / "results" / "ptxas.json"
+REGISTERS = 255  # of a thread at most, on every card
+CELLS = ("rnn-tanh", "gru-after", "lstm")
+OTHERS = ("rnn-sigmoid", "rnn-relu", "rnn-identity", "gru-before", "lstm-peephole")
+SHORT = (
+    *((cell, dtype, H, B) for cell in CELLS for dtype, H, B in (
+        ("float32", 64, 1), ("float32", 256, 16), ("float32", 1024, 64), ("float64", 128, 16))),
+    ("gru-before", "float32", 128, 1), ("gru-before", "float64", 256, 16),
+    ("lstm-peephole", "float32", 128, 1), ("rnn-relu", "float32", 512, 1),
+    ("lstm", "float64", 2048, 1),
+)  # fmt: skip
+LONG = (
+    *product(CELLS, ("float32", "float64"), (16, 32, 64, 128, 192, 256, 512, 1024, 2048),
+             (1, 16, 64)),
+    *product(OTHERS, ("float32", "float64"), (64, 256, 1024), (1, 16)),
+)  # fmt: skip
+_INTEGERS = {"ids": np.int64, "lengths": np.int64, "targets": np.int64, "arrivals": np.int32,
+             "order": np.int64, "starts": np.int64}  # fmt: skip
+_FLOATS = {"z", "bias", "W", "W2", "own", "states", "kept", "h", "exchange", "dh", "carry", "delta",
+           "v", "o", "c", "y", "out", "a", "d"}  # fmt: skip
+_DOUBLES = {"weights", "values", "total"}
+
+
+def kinds(kernel, dtype):
+    """Numba's types of the arguments of a kernel, which their names tell."""
+
+    def example(name):
+        if name in _INTEGERS:
+            return np.empty(0, _INTEGERS[name])
+        if name in _FLOATS:
+            return np.empty(0, dtype)
+        if name in _DOUBLES:
+            return np.empty(0)
+        if name in ("factor", "scale"):
+            return 1.0
+        return np.uint64(0) if name in ("key", "threshold") else 0
+
+    code = kernel.__code__
+    return seam.signature([example(name) for name in code.co_varnames[: code.co_argcount]])
+
+
+def assembler():
+    """Where ptxas is, or None."""
+    for path in sys.path:
+        found = next(Path(path).glob("nvidia/cu*/bin/ptxas"), None)
+        if found is not None:
+            return str(found)
+    return shutil.which("ptxas")
+
+
+def versions():
+    """The versions of what makes the table."""
+    said = subprocess.run([assembler(), "--version"], capture_output=True, text=True, check=True)
+    release = re.search(r"release [\d.]+, V([\d.]+)", said.stdout)[1]
+    packages = "numba-cuda", "nvidia-nvvm", "llvmlite"
+    return {"ptxas": release, **{name: metadata.version(name) for name in packages}}
+
+
+def resources(kernel, types, threads, capability):
+    """Registers, stack frame and spills, in bytes, of a kernel."""
+    ptx = seam.compile_ptx(kernel, types, threads, capability)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "kernel.ptx"
+        file.write_text(ptx, encoding="ascii")
+        arch = "-arch=sm_{}{}".format(*capability)
+        said = subprocess.run(
+            [assembler(), "-v", arch, str(file), "-o", str(Path(folder) / "kernel.cubin")],
+            capture_output=True, text=True, check=True,
+        ).stderr  # fmt: skip
+    numbers = (r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads",
+               r"Used (\d+) registers")  # fmt: skip
+    stack, stores, loads, registers = (int(re.search(text, said)[1]) for text in numbers)
+    return {"registers": registers, "stack": stack, "spills": stores + loads}
+
+
+def sweep_row(name, cell, dtype, H, B, reverse):
+    """A row of the table: what one sweep of one layer takes on that card."""
+    card = KNOWN[name]
+    kind = getattr(np, dtype)
+    item = np.dtype(kind).itemsize
+    shape, cycles = choose(card, cell, H, B, item, reverse)
+    make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
+    kernel = make(cell, kind, shape)
+    found = resources(kernel, kinds(kernel, kind), shape.threads, card.capability)
+    return {
+        "card": name, "kernel": kernel.__name__, "cell": cell, "dtype": dtype, "H": H, "B": B,
+        "parts": shape.parts, "rows": shape.rows, "threads": shape.threads, **found,
+        "shared": shape.shared_bytes(item), "model_cycles": round(cycles),
+    }  # fmt: skip
+
+
+def head_rows(name):
+    """Rows of the kernels of one thread an element or a row, in float32 and float64."""
+    for kind in (np.float32, np.float64):
+        kernels = [
+            *(heads.loss_kernel(*pair, kind) for pair in (
+                ("squared_error", "identity"), ("squared_error", "softmax"),
+                ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"))),
+            heads.outputs_kernel("tanh", kind), heads.counted_kernel(kind),
+            heads.dropout_kernel(kind), heads.scatter_kernel(kind),
+        ]  # fmt: skip
+        for kernel in kernels:
+            found = resources(kernel, kinds(kernel, kind), heads.THREADS, KNOWN[name].capability)
+            what = " ".join(str(part) for part in kernel.key[:-1])
+            yield {
+                "card": name, "kernel": f"{kernel.__name__} {what}".strip(), "dtype": kind.__name__,
+                "threads": heads.THREADS, **found, "shared": 0,
+            }  # fmt: skip
+
+
+def faults(row):
+    """What is wrong with a row, in words."""
+    card = KNOWN[row["card"]]
+    found = [f"{row[what]} bytes of {what}" for what in ("stack", "spills") if row[what]]
+    if row["registers"] * row["threads"] > card.registers or row["registers"] > REGISTERS:
+        found.append(f"{row['registers']} registers of {row['threads']} threads")
+    if row["shared"] > card.shared:
+        found.append(f"{row['shared']} bytes of shared memory")
+    return found
+
+
+def table(whole, processes=1):
+    """The rows: of the short list for two cards or, `whole`, of the long one for all."""
+    cards = KNOWN if whole else ("A100", "H100")
+    jobs = [
+        (card, *point, reverse)
+        for card in cards for point in (LONG if whole else SHORT) for reverse in (False, True)
+    ]  # fmt: skip
+    if processes == 1:
+        rows = [sweep_row(*job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            rows = list(pool.map(sweep_row, *zip(*jobs, strict=True), chunksize=4))
+    return rows + [row for card in cards for row in head_rows(card)]
+
+
+def main():
+    """Make the table and keep it; fails where a kernel does not fit."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--all", action="store_true", help="all configurations, 7.5 to 10.0")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if assembler() is None:
+        parser.exit(2, "ptxas is not installed: pip install nvidia-cuda-nvcc\n")
+    rows = table(args.all, args.processes)
+    file = args.out or (FILE.with_name("ptxas_all.json") if args.all else FILE)
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    head = json.dumps({"versions": versions()})[1:-1]
+    file.write_text(f'{{{head}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    wrong = [(row, faults(row)) for row in rows if faults(row)]
+    for row, what in wrong:
+        print(row["card"], row["kernel"], row.get("cell", ""), row["dtype"], row.get("H", ""),
+              row.get("B", ""), "; ".join(what))  # fmt: skip
+    print(f"{len(rows)} kernels, {len(wrong)} that do not fit; {file}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
