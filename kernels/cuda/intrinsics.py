@@ -72,6 +72,17 @@ def give(typingctx, array, index, stride, values):
 
 
 @intrinsic
+def numbers(typingctx, array, values):
+    """`values` in the type of the elements of `array`: what a caller's own function returns."""
+    result = _tuple(array.dtype, len(values))
+
+    def codegen(context, builder, signature, args):
+        return args[1]
+
+    return result(array, result), codegen
+
+
+@intrinsic
 def part(typingctx, values, start, count):
     """The tuple `values[start : start + count]`, of literals."""
     low, length = start.literal_value, count.literal_value

@@ -43,15 +43,21 @@ class Tile(NamedTuple):
     wide: int
     held: int
     shared: int
+    pieces: int = 1  # in which a row is brought to shared memory, if it does not fit as a whole
 
     @property
     def quads(self):
         return -(-self.inner // (self.lanes * self.width))
 
     @property
+    def piece(self):
+        """Vectors of a thread in a piece."""
+        return -(-self.quads // self.pieces)
+
+    @property
     def row(self):
-        """Numbers of a row in shared memory."""
-        return self.quads * self.lanes * self.width
+        """Numbers of a row, or of a piece of it, in shared memory."""
+        return self.piece * self.lanes * self.width
 
     @property
     def groups(self):
@@ -136,13 +142,13 @@ def _cost(card, tile, rows, threads, item):
     return max(adds, loads) + read + shuffles + 30 * steps + 60
 
 
-def _tiles(card, inner, columns, rows, item):
+def _tiles(card, inner, columns, rows, item, pieces):
     """Ways to share out a product, without where weights are kept."""
     width = VECTOR_BYTES // item
     for lanes, wide in product((1, 2, 4, 8, 16, 32), (1, 2, 4, 8)):
         if lanes > 1 and lanes * width >= 2 * inner or wide > 1 and wide >= 2 * columns:
             continue
-        tile = Tile(inner, columns, width, lanes, wide, 0, 0)
+        tile = Tile(inner, columns, width, lanes, wide, 0, 0, pieces)
         if tile.threads <= card.threads and rows * wide <= 64:
             yield tile
 
@@ -167,32 +173,37 @@ def _placed(card, tiles, rows, threads, item):
         held = max(0, min(tile.quads, own // each))
         if held < tile.quads:  # the others pass through registers, two at a time
             held = max(0, min(tile.quads, own // each - 2))
+        if tile.pieces > 1:
+            placed.append(tile)
+            continue
         held = min(held, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
         if own < 0:
             return None
         one = tile.wide * threads * tile.width
+        if held + shared // one < tile.quads:  # reading again takes addresses
+            held = max(0, held - -(-16 // each))
         more = max(0, min(tile.quads - held, shared // one))
         shared -= more * one
         placed.append(tile._replace(held=held, shared=more))
     return None if shared < 0 else placed
 
 
-def _candidates(card, cell, hidden, batch, item, reverse):
+def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
     found = CELLS[cell]
     gates, second = found.gates - found.second, found.second
     for parts in _parts(card, hidden):
         units = -(-hidden // parts)
-        if units * (parts - 1) >= hidden:
+        if units * (parts - 1) >= hidden or parts == 1 < pieces:
             continue
         for rows in (1, 2, 4, 8, 16):
             if rows > 1 and rows >= 2 * batch or units * rows > card.threads:
                 continue
             inner, columns = (gates * hidden, units) if reverse else (hidden, gates * units)
-            ways = [_tiles(card, inner, columns, rows, item)]
-            ways.append(_tiles(card, hidden, units, rows, item) if second else [NO_TILE])
+            ways = [_tiles(card, inner, columns, rows, item, pieces)]
+            ways.append(_tiles(card, hidden, units, rows, item, pieces) if second else [NO_TILE])
             for tiles in product(*map(list, ways)):
                 threads = max(units * rows, *(tile.threads for tile in tiles))
-                threads = _up(threads, card.warp)
+                threads = _up(threads, max(card.warp, *(tile.lanes for tile in tiles)))
                 if threads > card.threads:
                     continue
                 placed = _placed(card, tiles, rows, threads, item)
@@ -229,13 +240,15 @@ def choose(card, cell, hidden, batch, item, reverse):
 
     item: bytes of a number.
     """
-    best = None
-    for shape in _candidates(card, cell, hidden, batch, item, reverse):
-        key = (_step_cost(card, shape, batch, item), shape)
-        if best is None or key < best:
-            best = key
-    if best is None:
-        raise ValueError(f"no layout of H={hidden} fits on this card")
+    best, pieces = None, 1
+    while best is None:
+        for shape in _candidates(card, cell, hidden, batch, item, reverse, pieces):
+            key = (_step_cost(card, shape, batch, item), shape)
+            if best is None or key < best:
+                best = key
+        if best is None and pieces > hidden:
+            raise ValueError(f"no layout of H={hidden} fits on this card")
+        pieces *= 2
     return best[1], best[0]
 
 
@@ -245,13 +258,12 @@ def pack(xp, weight, tile, parts, units, threads):
     The order is (parts, quads, wide, threads, width); what lies beyond the weight is 0.
     """
     gates, hidden, inner = weight.shape
-    whole = xp.zeros((gates, parts * units, tile.row), weight.dtype)
+    row = tile.quads * tile.lanes * tile.width
+    whole = xp.zeros((gates, parts * units, row), weight.dtype)
     whole[:, :hidden, :inner] = weight
-    whole = whole.reshape(gates, parts, units, tile.row).transpose(1, 0, 2, 3)
-    whole = whole.reshape(parts, gates * units, tile.row)
-    columns = tile.groups * tile.wide
-    wider = xp.zeros((parts, columns, tile.row), weight.dtype)
-    wider[:, : gates * units] = whole
+    whole = whole.reshape(gates, parts, units, row).transpose(1, 0, 2, 3)
+    wider = xp.zeros((parts, tile.total, row), weight.dtype)
+    wider[:, : gates * units] = whole.reshape(parts, gates * units, row)
     wider = wider.reshape(parts, tile.groups, tile.wide, tile.quads, tile.lanes, tile.width)
     wider = wider.transpose(0, 3, 2, 1, 4, 5).reshape(parts, tile.quads, tile.wide, -1, tile.width)
     packed = xp.zeros((parts, tile.quads, tile.wide, threads, tile.width), weight.dtype)

@@ -25,6 +25,10 @@ def give(array, index, stride, values):
         array[index + k * stride] = value
 
 
+def numbers(array, values):
+    return tuple(array.dtype.type(value) for value in values)
+
+
 def part(values, start, count):
     return values[start : start + count]
 

@@ -27,10 +27,17 @@ class _Module(FakeCUDAModule):
         return threading.current_thread().block.shared
 
 
+class _Shared(FakeCUDAShared):
+    """Shared memory of a block, which takes an alignment and has any."""
+
+    def array(self, shape, dtype, alignment=None):
+        return super().array(shape, dtype)
+
+
 class _Block:
     def __init__(self, index, threads, shared_bytes):
         self.index, self.threads = Dim3(*index), threads
-        self.shared = FakeCUDAShared(shared_bytes)
+        self.shared = _Shared(shared_bytes)
         self.arrived = 0  # at all syncthreads so far
         self.lanes = {}  # what threads show each other in place of a shuffle
 

@@ -30,9 +30,9 @@ from ..cells import CELLS
 from .cells import functions
 from .seam import cuda, device, primitives
 
-take, give, part, plus, replaced, chosen, only, fetch, clear = (
+take, give, numbers, part, plus, replaced, chosen, only, fetch, clear = (
     getattr(primitives, name)
-    for name in "take give part plus replaced chosen only fetch clear".split()
+    for name in "take give numbers part plus replaced chosen only fetch clear".split()
 )
 multiply_held, multiply_read, combine, coherent, wait_for = (
     getattr(primitives, name)
@@ -52,14 +52,16 @@ def _meet(arrivals, group, blocks, times):
     cuda.syncthreads()
 
 
-def _product(tile, rows, threads, weights, vector, totals):
+def _product(tile, rows, threads, weights, vector, totals, together):
     """Functions of a block for the product of a vector, one a row, with the weights of `tile`.
 
-    The offsets of weights, vector and totals in shared memory are numbers of elements.
+    The offsets of weights, vector and totals in shared memory are numbers of elements. In a grid
+    sweep, `together`, the vectors are fetched from where all blocks have left their parts of them.
     """
     WIDTH, Q, M, QUADS = tile.width, tile.lanes, tile.wide, tile.quads
     HELD, SHARED = tile.held, tile.shared
     READ = QUADS - HELD - SHARED
+    INNER, PIECES, PIECE = tile.inner, tile.pieces, tile.piece
     ROW, TOTAL, GROUPS = tile.row, tile.total, tile.groups
     SPAN = Q * WIDTH
     STEP = threads * WIDTH  # between the vectors of a thread's weights
@@ -78,12 +80,25 @@ def _product(tile, rows, threads, weights, vector, totals):
                 shared[place] = W[first + (HELD * M + i) * STEP + c]
 
     @device
-    def multiply(shared, held, sums, W):
+    def fetch_vectors(shared, exchange, base, b0, B, piece):
+        low = piece * ROW
+        span = min(ROW, INNER - low)
+        for k in range(cuda.threadIdx.x, rows * span, threads):
+            r, j = k // span, k % span
+            if b0 + r < B:
+                there = coherent(exchange, base + (b0 + r) * INNER + low + j)
+                shared[vector + r * ROW + j] = there
+        cuda.syncthreads()
+
+    @device
+    def multiply(shared, held, sums, W, exchange, base, b0, B):
         """Set totals[row, column] to the product; `totals` may be read after a syncthreads."""
         tid = cuda.threadIdx.x
         lane, group = tid % Q, tid // Q
         clear(sums, SUMS)
         at = vector + lane * WIDTH
+        if together:
+            fetch_vectors(shared, exchange, base, b0, B, 0)
         multiply_held(sums, held, shared, at, ROW, SPAN, rows, M, HELD)
         for i in range(SHARED):
             multiply_read(
@@ -92,10 +107,18 @@ def _product(tile, rows, threads, weights, vector, totals):
             )  # fmt: skip
         if READ > 0:
             first = cuda.blockIdx.x * SIZE + tid * WIDTH
-            for i in range(HELD + SHARED, QUADS):
+            for i in range(HELD + SHARED, PIECE):
                 multiply_read(
                     sums, W, first + i * M * STEP, STEP, shared, at + i * SPAN, ROW, rows, M
                 )
+            for piece in range(1, PIECES):
+                cuda.syncthreads()
+                fetch_vectors(shared, exchange, base, b0, B, piece)
+                for i in range(piece * PIECE, min(QUADS, (piece + 1) * PIECE)):
+                    multiply_read(
+                        sums, W, first + i * M * STEP, STEP, shared,
+                        at + (i - piece * PIECE) * SPAN, ROW, rows, M,
+                    )  # fmt: skip
         combine(sums, lane, group < GROUPS, shared, totals + group * M, TOTAL, rows, M, Q)
 
     return start, multiply
@@ -119,33 +142,27 @@ def forward_kernel(name, dtype, shape):
     SUMS = R * max(shape.first.wide, shape.second.wide)
     HELD, HELD2 = shape.first.registers, shape.second.registers
     step, _, gate, _ = functions(name, dtype)
-    start, multiply = _product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS)
-    start2, multiply2 = _product(shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2)
+    start, multiply = _product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
+    start2, multiply2 = _product(shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER)
     zero, DTYPE = dtype(0), np.dtype(dtype)
 
     @device
-    def hand_over(shared, exchange, arrivals, side, buffer, times, value, mine, r, b, unit, b0, B):
+    def hand_over(shared, exchange, base, arrivals, times, place, value, mine, b, unit):
         """Let all threads that need it have what each has computed: `value`, of a unit."""
-        row = ROW if side == 0 else ROW2
-        place = VECTOR if side == 0 else VECTOR2
         if TOGETHER:
-            base = (2 * side + buffer) * B * H
             if mine:
                 exchange[base + b * H + unit] = value
             _meet(arrivals, cuda.blockIdx.y, PARTS, times)
-            for k in range(cuda.threadIdx.x, R * H, THREADS):
-                if b0 + k // H < B:
-                    there = coherent(exchange, base + b0 * H + k)
-                    shared[place + k // H * row + k % H] = there
-        elif mine:
-            shared[place + r * row + unit] = value
-        cuda.syncthreads()
+        else:
+            if mine:
+                shared[place + unit] = value
+            cuda.syncthreads()
 
     def forward(
         z, ids, tokens, bias, W, W2, own, states, kept, h, lengths, exchange, arrivals, t0, n,
         first, rows, cached, wanted, B, low,
     ):  # fmt: skip
-        shared = cuda.shared.array(0, DTYPE)
+        shared = cuda.shared.array(0, DTYPE, 16)
         held = cuda.local.array(HELD, DTYPE)
         held2 = cuda.local.array(HELD2, DTYPE)
         sums = cuda.local.array(SUMS, DTYPE)
@@ -158,12 +175,8 @@ def forward_kernel(name, dtype, shape):
             b, unit = low, 0
         for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
             shared[VECTOR + k] = zero
-        cuda.syncthreads()
         plane = rows * B * H
         here = first if cached else first & 1
-        for k in range(tid, R * H, THREADS):
-            if b0 + k // H < B:
-                shared[VECTOR + k // H * ROW + k % H] = states[(here * B + b0) * H + k]
         start(shared, held, W)
         if SECOND > 0:
             start2(shared, held2, W2)
@@ -177,34 +190,36 @@ def forward_kernel(name, dtype, shape):
         times = 0
         for t in range(n):
             live = mine and t0 + t < end
+            times += 1
+            base = (t & 1) * B * H
+            hand_over(shared, exchange, base, arrivals, times, VECTOR + r * ROW, s[0], mine, b,
+                      unit)  # fmt: skip
             a = plus(biases, coming, 0)
             if t + 1 < n:  # the loads of the next step have this one to arrive
                 row = (t + 1) * B + b
                 if tokens:
                     row = ids[row]
                 coming = take(z, row * GATES * H + unit, H, GATES)
-            multiply(shared, held, sums, W)
+            multiply(shared, held, sums, W, exchange, base, b0, B)
             cuda.syncthreads()
             a = plus(a, take(shared, TOTALS + r % R * TOTAL + tid % U, U, FIRST), SPLIT)
             if SECOND > 0:
                 v = gate(a, s, p)
                 times += 1
-                hand_over(shared, exchange, arrivals, 1, t & 1, times, v, mine, r, b, unit, b0, B)
-                multiply2(shared, held2, sums, W2)
+                base = (2 + (t & 1)) * B * H
+                hand_over(shared, exchange, base, arrivals, times, VECTOR2 + r * ROW2, v, mine, b,
+                          unit)  # fmt: skip
+                multiply2(shared, held2, sums, W2, exchange, base, b0, B)
                 cuda.syncthreads()
                 a = plus(a, take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1), FIRST)
             after, extra = step(a, s, p)
-            s = chosen(live, after, s)
+            s = chosen(live, numbers(shared, after), s)
             if mine:
                 if cached:
                     give(states, ((first + t + 1) * B + b) * H + unit, plane, s)
-                    give(kept, ((first + t) * B + b) * KEPT * H + unit, H, extra)
+                    give(kept, ((first + t) * B + b) * KEPT * H + unit, H, numbers(shared, extra))
                 if wanted:
                     h[(t * B + b) * H + unit] = s[0] if live else zero
-            if t + 1 < n:
-                times += 1
-                hand_over(shared, exchange, arrivals, 0, t & 1, times, s[0], mine, r, b, unit, b0,
-                          B)  # fmt: skip
         if mine and not cached:
             give(states, (((first + n) & 1) * B + b) * H + unit, plane, s)
 
@@ -228,34 +243,27 @@ def reverse_kernel(name, dtype, shape):
     SUMS = R * max(shape.first.wide, shape.second.wide)
     HELD, HELD2 = shape.first.registers, shape.second.registers
     _, step, _, ungate = functions(name, dtype)
-    start, multiply = _product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS)
-    start2, multiply2 = _product(shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2)
+    start, multiply = _product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
+    start2, multiply2 = _product(shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER)
     zero, DTYPE = dtype(0), np.dtype(dtype)
 
     @device
-    def hand_over(shared, exchange, arrivals, side, buffer, times, d, mine, r, b, unit, b0, B):
+    def hand_over(shared, exchange, base, arrivals, times, place, d, mine, unit):
         """Let all threads that need it have the deltas `d` of a unit, a tuple with one a gate."""
-        row = ROW if side == 0 else ROW2
-        place = VECTOR if side == 0 else VECTOR2
-        wide = FIRST * H if side == 0 else H
         if TOGETHER:
-            base = (2 * side * FIRST + buffer * (FIRST if side == 0 else 1)) * B * H
             if mine:
-                give(exchange, base + b * wide + unit, H, d)
+                give(exchange, base + unit, H, d)
             _meet(arrivals, cuda.blockIdx.y, PARTS, times)
-            for k in range(cuda.threadIdx.x, R * wide, THREADS):
-                if b0 + k // wide < B:
-                    there = coherent(exchange, base + b0 * wide + k)
-                    shared[place + k // wide * row + k % wide] = there
-        elif mine:
-            give(shared, place + r * row + unit, H, d)
-        cuda.syncthreads()
+        else:
+            if mine:
+                give(shared, place + unit, H, d)
+            cuda.syncthreads()
 
     def reverse(
         states, kept, dh, carry, delta, v, lengths, W, W2, own, exchange, arrivals, t0, n, first,
         rows, current, B, low,
     ):  # fmt: skip
-        shared = cuda.shared.array(0, DTYPE)
+        shared = cuda.shared.array(0, DTYPE, 16)
         held = cuda.local.array(HELD, DTYPE)
         held2 = cuda.local.array(HELD2, DTYPE)
         sums = cuda.local.array(SUMS, DTYPE)
@@ -286,12 +294,13 @@ def reverse_kernel(name, dtype, shape):
             t = n - 1 - k
             live = mine and t0 + t < end
             d, passed = step(plus(ds, (into,), 0), s, previous, extra, p)
-            d = only(live, d)
+            d, passed = only(live, numbers(shared, d)), numbers(shared, passed)
             if SECOND > 0:
                 times += 1
-                hand_over(shared, exchange, arrivals, 1, k & 1, times, part(d, FIRST, 1), mine, r,
-                          b, unit, b0, B)  # fmt: skip
-                multiply2(shared, held2, sums, W2)
+                base = (2 * FIRST + (k & 1)) * B * H
+                hand_over(shared, exchange, base + b * H, arrivals, times, VECTOR2 + r * ROW2,
+                          part(d, FIRST, 1), mine, unit)  # fmt: skip
+                multiply2(shared, held2, sums, W2, exchange, base, b0, B)
                 cuda.syncthreads()
                 more = take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1)
                 waiting, added, multiplied = ungate(more[0], previous, extra)
@@ -302,15 +311,16 @@ def reverse_kernel(name, dtype, shape):
             if mine:
                 give(delta, (t * B + b) * DELTAS * H + unit, H, d)
             times += 1
-            hand_over(shared, exchange, arrivals, 0, k & 1, times, part(d, SPLIT, FIRST), mine, r,
-                      b, unit, b0, B)  # fmt: skip
+            base = (k & 1) * FIRST * B * H
+            hand_over(shared, exchange, base + b * FIRST * H, arrivals, times, VECTOR + r * ROW,
+                      part(d, SPLIT, FIRST), mine, unit)  # fmt: skip
             if t > 0:  # the loads of the next step have this product to arrive
                 s = previous
                 at = first + t - 1
                 previous = take(states, (at * B + b) * H + unit, plane, STATES)
                 extra = take(kept, (at * B + b) * KEPT * H + unit, H, KEPT)
                 into = dh[((t - 1) * B + b) * H + unit]
-            multiply(shared, held, sums, W)
+            multiply(shared, held, sums, W, exchange, base, b0, B)
             cuda.syncthreads()
             passed = plus(passed, take(shared, TOTALS + r % R * TOTAL + tid % U, U, 1), 0)
             ds = chosen(live, passed, ds)
