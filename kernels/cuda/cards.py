@@ -5,8 +5,8 @@ from functools import lru_cache
 from . import seam
 from .shapes import Card
 
-# In place of a card for the simulator: blocks of a few threads, since each is a thread of Python.
-SIMULATED = Card((0, 0), 2, 1 << 16, threads=64, warp=1)
+# In place of a card, for the simulator: no warps, so that blocks have no more threads than needed.
+SIMULATED = Card((0, 0), 4, 1 << 16, warp=1)
 _SIMULATED_BYTES = 1 << 33
 _SIMULATED_CLOCK = 3e5  # cycles a second
 
