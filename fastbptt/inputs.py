@@ -63,6 +63,7 @@ class Call:
         self.dropout = dropout.of(layer, seed, t0) if drops else None
         stream = stream_of(x)
         x = arguments.array("x", x)
+        self.x = x
         self.from_gpu = not isinstance(x, np.ndarray)  # and so all arrays, given and returned
         for number, own in enumerate(layer.arrays()):
             self._check_place(f"layer.arrays()[{number}]", own)
@@ -100,8 +101,7 @@ class Call:
     def given(self, name: str, value: Any) -> Array:
         """`value`, which must be an array that lies where x does."""
         value = arguments.array(name, value)
-        if hasattr(self, "x"):
-            self._check_place(name, value)
+        self._check_place(name, value)
         return value
 
     def unpack(self, name: str, state: State) -> list[tuple[Array, ...]]:
@@ -111,6 +111,11 @@ class Call:
     def result(self, array: Array) -> Array:
         """An array on the device as the caller gets it: where x was."""
         return array if self.from_gpu else self.device.home(array)
+
+    @property
+    def ends(self) -> Array | int:
+        """The lengths as a caller gives them."""
+        return int(self.lengths.values[0]) if self.squeeze else self.lengths.values
 
     def handed_out(self, array: Array) -> Array:
         """A copy of an array on the device that the caller may keep."""

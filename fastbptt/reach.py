@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from . import arguments, inputs, losses
+from .arrays import home
+from .backends import Backend
 from .compound import Stack, stages
 from .inputs import Call
 from .layers import Network
-from .reach_follow import follow, log_of, run_to
+from .reach_follow import follow, log_of, map_state, run_to
 from .sizes import panel_steps
 from .sources import counts
-from .typing import Array, Loss, State
+from .typing import Array, Loss, LossFunction, State
 
 _DEFAULT_LAG = 1000
 _EACH = 32  # lags beyond which their distance grows, to 5%
@@ -131,6 +134,15 @@ def gradient_reach(
     """
     call = Call(inputs.network(network).layer, x, state, lengths, device)
     network = _along_time(network)
+    if call.from_gpu:  # single steps of single sequences are drawn here, and run there
+        if callable(loss):
+            loss = _of_numpy(loss, call.device)
+        elif y is not None:
+            y = home(call.given("y", y))
+        weights = None if weights is None else home(call.given("weights", weights))
+        state = None if state is None else map_state(home, state)
+        x, network, device = home(call.out(call.x)), network.to("cpu"), call.device.name
+        call = Call(network.layer, x, state, None if lengths is None else call.ends, device)
     _check_loss(network, call, y, loss, weights)
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
@@ -151,6 +163,17 @@ def gradient_reach(
     lags = _grid(max_lag)
     log_norms = follow(network, call, times, rows, lags, started, dh)
     return _summary(lags, log_norms, float(share))
+
+
+def _of_numpy(loss: LossFunction, device: Backend) -> LossFunction:
+    """A callable loss of states on the GPU as one of NumPy's."""
+
+    def own(h: Array, y: Any, start: int) -> tuple[float, Array]:
+        with device:
+            value, dh = loss(device.here(h), y, start)
+            return value, home(dh)
+
+    return own
 
 
 def _along_time(network: Network) -> Network:

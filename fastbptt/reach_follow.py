@@ -25,14 +25,14 @@ def run_to(
     max_lag: int,
 ) -> tuple[State, Array]:
     """Run once over x: the state `max_lag` steps before each loss, and dL/dh at the loss."""
-    layer = network.layer
+    layer, device = network.layer, call.device.name
     now = map_state(lambda s: s[None], state) if call.squeeze and state is not None else state
     started: dict[int, State] = {}
     dh = np.empty((len(times), layer.outputs), layer.dtype)
     at, starts, stops = 0, times - max_lag + 1, times + 1
     for stop in np.unique(np.concatenate([starts, stops])).tolist():
         given = np.clip(call.lengths.values - at, 0, stop - at)
-        h, now = calls.run(layer, call.x[at:stop], now, keep="last", lengths=given)
+        h, now = calls.run(layer, call.x[at:stop], now, keep="last", lengths=given, device=device)
         at = stop
         for sample in np.flatnonzero(starts == stop):
             started[int(sample)] = map_state(lambda s, row=rows[sample]: s[row], now)
@@ -72,6 +72,7 @@ def _derivative(
         weights=None if weights is None else weights[t : t + 1],
         lengths=int(live[0]) if call.squeeze and live is not None else live,
         input_grad=True,
+        device=call.device.name,
     )
     assert r.grad_x is not None
     return r.grad_x if call.squeeze else r.grad_x[0]
@@ -90,7 +91,7 @@ def follow(
 
     Only the states at the lags are kept; the steps between two lags are run again on the way back.
     """
-    layer = network.layer
+    layer, device = network.layer, call.device.name
 
     def between(near: int, far: int) -> Array:
         steps = np.arange(1 - far, 1 - near)[:, None] + times
@@ -99,13 +100,13 @@ def follow(
     pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
     states = [started]
     for near, far in pairs[:0:-1]:
-        states.append(calls.run(layer, between(near, far), states[-1], keep="last")[1])
+        states.append(calls.run(layer, between(near, far), states[-1], keep="last", device=device)[1])
 
     norms = [_norms(dh)]
     logs = [log_of(norms[0])]
     pulse, carry = _scaled(dh, norms[0]), None
     for near, far in pairs:
-        h, _, cache = calls.forward(layer, between(near, far), states.pop())
+        h, _, cache = calls.forward(layer, between(near, far), states.pop(), device=device)
         given = np.zeros_like(h)
         if near == 0:
             given[-1] = pulse

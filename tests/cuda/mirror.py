@@ -1,0 +1,172 @@
+"""A stand-in for CuPy, over NumPy, that is as strict as CuPy about where arrays are.
+
+NumPy functions do not take its arrays, nor do its functions and operators take NumPy's: so it shows
+every place where an array would have to cross from the device to the host or back, and does not.
+"""
+
+import functools
+import operator
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+
+__version__ = "0"
+DEVICE = SimpleNamespace(id=0)
+
+
+def _inside(value):
+    """What an argument is to NumPy; an array of NumPy's own is an error, as in CuPy."""
+    if isinstance(value, DeviceArray):
+        return value.inside
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise TypeError("Unsupported type <class 'numpy.ndarray'>")
+    if isinstance(value, (tuple, list)) and any(isinstance(v, DeviceArray) for v in value):
+        return type(value)(_inside(v) for v in value)
+    return value
+
+
+def _outside(value):
+    return DeviceArray(value) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+class DeviceArray:
+    """An array on the device."""
+
+    __array_ufunc__ = None
+    device = DEVICE
+
+    def __init__(self, inside):
+        self.inside = np.asarray(inside)
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
+
+    @property
+    def __cuda_array_interface__(self):
+        return {**self.inside.__array_interface__, "version": 3}
+
+    def __getattr__(self, name):
+        if name not in ("shape", "dtype", "ndim", "size", "nbytes", "itemsize", "flags", "strides"):
+            raise AttributeError(f"CuPy's arrays may have no {name!r}: look it up, and add it here")
+        return getattr(self.inside, name)
+
+    @property
+    def T(self):
+        return DeviceArray(self.inside.T)
+
+    def get(self):
+        return self.inside.copy()
+
+    def set(self, values):
+        assert type(values) is np.ndarray and values.flags.c_contiguous
+        assert values.shape == self.shape and values.dtype == self.dtype
+        self.inside[...] = values
+
+    def __getitem__(self, index):
+        return DeviceArray(self.inside[_inside(index)])
+
+    def __setitem__(self, index, value):
+        self.inside[_inside(index)] = _inside(value)
+
+    def __len__(self):
+        return len(self.inside)
+
+    def __bool__(self):
+        return bool(self.inside)
+
+    def __float__(self):
+        return float(self.inside)
+
+    def __int__(self):
+        return int(self.inside)
+
+    def __format__(self, form):
+        return format(self.inside[()], form)
+
+    def __iter__(self):
+        return (DeviceArray(part) for part in self.inside)
+
+
+def _method(name):
+    def method(self, *args, **kwargs):
+        found = getattr(self.inside, name)(*map(_inside, args), **kwargs)
+        return _outside(found)
+
+    return method
+
+
+for _name in ("reshape", "astype", "copy", "transpose", "sum", "min", "max", "any", "all"):
+    setattr(DeviceArray, _name, _method(_name))
+
+
+def _operator(name):
+    def apply(self, *others):
+        return _outside(getattr(operator, name)(self.inside, *map(_inside, others)))
+
+    return apply
+
+
+for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or",
+              "xor", "neg", "invert", "abs", "iadd", "imul", "iand", "isub"):  # fmt: skip
+    _dunder = f"__{_name}__"
+    setattr(DeviceArray, _dunder, _operator(_dunder))
+for _name in ("add", "mul", "and"):
+    setattr(DeviceArray, f"__r{_name}__", getattr(DeviceArray, f"__{_name}__"))
+
+
+def _in_place(name):
+    def apply(self, other):
+        getattr(operator, f"__{name}__")(self.inside, _inside(other))
+        return self
+
+    return apply
+
+
+for _name in ("iadd", "imul", "iand", "isub"):
+    setattr(DeviceArray, f"__{_name}__", _in_place(_name))
+
+
+def _function(name):
+    numpys = getattr(np, name)
+
+    @functools.wraps(numpys)
+    def function(*args, out=None, **kwargs):
+        if out is not None:
+            kwargs["out"] = _inside(out)
+        with np.errstate(all="ignore"):
+            found = numpys(*map(_inside, args), **kwargs)
+        return out if out is not None else _outside(found)
+
+    return function
+
+
+for _name in ("empty", "zeros", "empty_like", "arange", "concatenate", "roll", "matmul", "argsort",
+              "searchsorted", "broadcast_to", "ascontiguousarray", "copyto"):  # fmt: skip
+    globals()[_name] = _function(_name)
+
+
+def asarray(value, dtype=None):
+    """Bring an array to the device, or leave it there."""
+    if isinstance(value, DeviceArray):
+        return value
+    return DeviceArray(np.array(value, dtype))
+
+
+class _Event:
+    def __init__(self, **kwargs):
+        pass
+
+    def record(self):
+        pass
+
+    synchronize = record
+
+
+cuda = SimpleNamespace(
+    Device=lambda ordinal: nullcontext(),
+    ExternalStream=lambda address, ordinal: nullcontext(),
+    Stream=SimpleNamespace(null=nullcontext()),
+    Event=_Event,
+    memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+)

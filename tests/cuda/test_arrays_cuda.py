@@ -1,0 +1,193 @@
+"""Arrays on the device stay there and come back as such; NumPy's go there and come back.
+
+In the simulator the device's arrays are those of `mirror`, which is as strict as CuPy.
+"""
+
+import mirror
+import numpy as np
+import pytest
+from helpers import assert_close, make_problem
+
+import fastbptt as fb
+from fastbptt.kernels.cuda import heads, seam
+from fastbptt.models import Model
+
+LAYERS = ["rnn-tanh", "lstm-peephole", "gru", "gru-before", "lstm/gru", "gru|lstm",
+          "lstm/lstm-peephole|gru/rnn-tanh"]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def strict(monkeypatch, card):
+    """A device whose arrays are not NumPy's, in the simulator too."""
+    if not seam.SIMULATED:
+        return
+    launch = seam.launch
+
+    def launch_mirrored(kernel, grid, threads, args, *rest):
+        for arg in args:
+            assert not isinstance(arg, np.ndarray) or not arg.ndim, "an array of the host"
+            assert not isinstance(arg, mirror.DeviceArray) or arg.flags.c_contiguous
+        inside = [arg.inside if isinstance(arg, mirror.DeviceArray) else arg for arg in args]
+        launch(kernel, grid, threads, inside, *rest)
+
+    monkeypatch.setattr(seam, "arrays", lambda: mirror)
+    monkeypatch.setattr(seam, "launch", launch_mirrored)
+    monkeypatch.setattr(heads, "launch", launch_mirrored)
+    monkeypatch.setattr(seam, "matmul", mirror.matmul)
+
+
+def there(value):
+    """The same on the device."""
+    if isinstance(value, Model):
+        return value.to("cuda")
+    if isinstance(value, tuple):
+        return tuple(map(there, value))
+    return seam.arrays().asarray(value) if isinstance(value, np.ndarray) else value
+
+
+def arrays_of(value):
+    """All arrays of a result, in order."""
+    if isinstance(value, tuple):
+        return [array for part in value for array in arrays_of(part)]
+    if isinstance(value, Model):
+        return value.arrays()
+    return [] if value is None or isinstance(value, (float, int)) else [value]
+
+
+def check(function, *args, **given):
+    """The function on the device's arrays gives the device's, on NumPy's NumPy's: the same."""
+    home = arrays_of(function(*args, **given))
+    away = arrays_of(function(*map(there, args), **{k: there(v) for k, v in given.items()}))
+    assert len(home) == len(away) > 0
+    for one, other in zip(home, away, strict=True):
+        assert type(one) is np.ndarray
+        assert type(other) is type(seam.arrays().zeros(1))
+        assert one.dtype == other.dtype and np.array_equal(one, other.get(), equal_nan=True)
+    return home
+
+
+def bptt(network, x, y, loss="squared_error", **given):
+    r = fb.bptt(network, x, y, loss, **given)
+    assert isinstance(r.loss, float)
+    return r.grad, r.state, r.grad_state, r.grad_x
+
+
+@pytest.mark.parametrize("memory", ["full", fb.Checkpointed(segment=3)], ids=str)
+@pytest.mark.parametrize("cell", LAYERS)
+def test_bptt(cell, memory):
+    p = make_problem(cell, (8, 2, 3, 4, 2))
+    given = {"lengths": p.lengths, "state": p.state, "input_grad": True, "memory": memory}
+    check(bptt, p.network, p.x, p.y, **given)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "lstm/gru"])
+def test_truncated_bptt(cell):
+    p = make_problem(cell, (9, 2, 3, 4, 2))
+    check(bptt, p.network, p.x, p.y, memory=fb.Truncated(2, 5), state=p.state, input_grad=True)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
+def test_classes_weights_and_means(tokens):
+    p = make_problem("gru", loss="cross_entropy", readout="softmax", tokens=tokens)
+    weights = p.rng.random((p.T, p.B))
+    for one in (weights, weights[:, 0]):
+        given = {"weights": one, "reduction": "mean", "lengths": p.lengths}
+        check(bptt, p.network, p.x, p.y, "cross_entropy", **given)
+
+
+def test_a_class_that_does_not_exist_is_named():
+    p = make_problem("gru", loss="cross_entropy", readout="softmax", tokens=True)
+    x = p.x.copy()
+    x[3, 1] = 99
+    for network, tokens, y in ((p.network, x, p.y), map(there, (p.network, x, p.y))):
+        with pytest.raises(ValueError, match="x must hold classes 0..3, but at t=3, b=1 it is 99"):
+            fb.bptt(network, tokens, y, "cross_entropy")
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_forward_and_backward(cell):
+    p = make_problem(cell, (6, 3, 2, 4, 2))
+
+    def both(layer, x, state, lengths, dh, dstate):
+        h, final, cache = fb.forward(layer, x, state, lengths=lengths)
+        g = fb.backward(cache, dh, dstate, deltas=True)
+        return h, final, g.layer, g.x, g.state, g.deltas
+
+    check(both, p.layer, p.x, p.state, p.lengths, p.dh, p.dstate)
+
+
+@pytest.mark.parametrize("cell", LAYERS)
+def test_run_predict_and_evaluate(cell):
+    p = make_problem(cell, (6, 3, 2, 4, 2))
+    check(fb.run, p.layer, p.x, p.state, lengths=p.lengths)
+    check(fb.run, p.layer, p.x, p.state, lengths=p.lengths, keep="last")
+    check(fb.predict, p.network, p.x, p.state)
+    values = (fb.evaluate(*map(there, args)) for args in 2 * [(p.network, p.x, p.y)])
+    assert len({fb.evaluate(p.network, p.x, p.y), *values}) == 1
+
+
+def test_without_a_batch_axis_and_with_other_layouts():
+    p = make_problem("lstm", (6, 1, 3, 4, 2))
+    state = tuple(s[0] for s in p.state)
+    check(bptt, p.network, p.x[:, 0], p.y[:, 0], lengths=4, state=state, input_grad=True)
+    x = np.asfortranarray(p.x)
+    assert_close(fb.run(p.layer, x)[0], fb.run(p.layer, p.x)[0], 0)
+
+
+def test_dropout_and_a_callable_loss():
+    p = make_problem("lstm/gru", dropout=0.3)
+    kinds = set()
+
+    def loss(h, y, start):
+        kinds.add(type(h))
+        assert type(y) is type(h) and len(y) == len(h)
+        return float((h * h).sum()), h * 2
+
+    check(bptt, p.network, p.x, p.y, loss, seed=3, lengths=p.lengths)
+    assert kinds == {np.ndarray, type(seam.arrays().zeros(1))}
+
+
+@pytest.mark.parametrize("loss", ["squared_error", lambda h, y, start: (0.0, h * 2)])
+def test_gradient_reach(loss):
+    p = make_problem("rnn-tanh", (30, 2, 3, 4, 2))
+    found = [
+        fb.gradient_reach(network, x, y, loss, samples=3, max_lag=6, weights=weights)
+        for network, x, y, weights in (
+            map(move, (p.network, p.x, p.y, None if callable(loss) else p.y[:, :, 0] ** 2))
+            for move in (lambda value: value, there)
+        )
+    ]
+    assert_close(found[1].norms, found[0].norms, 1e-6)
+
+
+def test_a_model_on_the_device_is_saved_and_comes_back(tmp_path):
+    p = make_problem("lstm/gru")
+    away = there(p.network)
+    away.save(tmp_path / "model.npz")
+    for model in (fb.load(tmp_path / "model.npz"), away.to("cpu")):
+        for a, b in zip(model.arrays(), p.network.arrays(), strict=True):
+            assert type(a) is np.ndarray and np.array_equal(a, b)
+    assert "lstm" in repr(away).lower() or away.layer.layers
+
+
+def test_arrays_of_two_places_are_a_type_error():
+    p = make_problem()
+    away = there(p.network)
+    for call in (
+        lambda: fb.run(p.layer, there(p.x)),
+        lambda: fb.run(away.layer, p.x),
+        lambda: fb.bptt(away, there(p.x), p.y),
+        lambda: fb.bptt(away, there(p.x), there(p.y), weights=np.ones(p.T)),
+        lambda: fb.run(away.layer, there(p.x), p.state),
+        lambda: fb.run(away.layer, there(p.x), device="cpu"),
+    ):
+        with pytest.raises(TypeError, match=r"x|y|weights|state|device"):
+            call()
+
+
+def test_plans_and_explanations_of_models_on_the_device():
+    p = make_problem("lstm")
+    assert fb.plan(there(p.network), 100, 2) == fb.plan(p.network, 100, 2)
+    assert "where the arrays are" in fb.explain(there(p.network), 100, 2)
+    assert "float64" in repr(there(p.layer))
+    assert "float32" not in fb.explain(there(p.layer), 10, 1, dtype="float64")
