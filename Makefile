@@ -22,8 +22,10 @@ PEERS_STAMP := $(if $(PEERS),$(VENV)/peers.stamp)
 demo: $(VENV)/cli.stamp
 	$(BIN)/python -m fastbptt demo $(ARGS)
 
+# The CUDA kernels run in Numba's simulator, which a process has from its start or not at all.
 test: $(VENV)/test.stamp $(PEERS_STAMP)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/cuda $(ARGS)
+	$(if $(ARGS),,NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest --numprocesses 2 tests/cuda)
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)

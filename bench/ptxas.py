@@ -17,7 +17,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from fastbptt.kernels.cuda import heads, seam, sweeps
+from fastbptt.kernels.cuda import heads, machine_code, sweeps
 from fastbptt.kernels.cuda.cards import KNOWN
 from fastbptt.kernels.cuda.shapes import choose
 
@@ -59,7 +59,7 @@ def kinds(kernel, dtype):
         return np.uint64(0) if name in ("key", "threshold") else 0
 
     code = kernel.__code__
-    return seam.signature([example(name) for name in code.co_varnames[: code.co_argcount]])
+    return machine_code.signature([example(name) for name in code.co_varnames[: code.co_argcount]])
 
 
 def assembler():
@@ -81,7 +81,7 @@ def versions():
 
 def resources(kernel, types, threads, capability):
     """Registers, stack frame and spills, in bytes, of a kernel."""
-    ptx = seam.compile_ptx(kernel, types, threads, capability)
+    ptx = machine_code.compile_ptx(kernel, types, threads, capability)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
         file.write_text(ptx, encoding="ascii")

@@ -185,7 +185,7 @@ class CUDA:
     def writable(self, array: Array) -> Array:
         return array
 
-    def fill(self, panel: Array, values: Array) -> None:
+    def fill(self, panel: Any, values: Array) -> None:
         if self._elsewhere(panel):
             panel[...] = self.home(values)
         elif self._elsewhere(values):

@@ -75,8 +75,8 @@ def forward(
         Stack, Bidirectional: a tuple of their layers' states
     lengths : (B,) integers; sequence b counts only for t < lengths[b], `h` is 0 later
     seed : for a Stack's dropout
-    device : None, "cpu", "cuda" or "cuda:1"; None follows arrays on a GPU, and takes NumPy arrays to
-        where FASTBPTT_DEVICE says, else to the faster device
+    device : None, "cpu", "cuda" or "cuda:1"; None follows arrays on a GPU, and takes NumPy arrays
+        to where FASTBPTT_DEVICE says, else to the faster device
 
     Returns
     -------
@@ -149,9 +149,7 @@ def backward(
         if input_grad and not call.tokens:
             grad_x = call.array(layer.inputs, zeros=call.held)
         if deltas:
-            all_deltas = [
-                call.array(part.gates * part.hidden, zeros=True) for part in call.leaves
-            ]
+            all_deltas = [call.array(part.gates * part.hidden, zeros=True) for part in call.leaves]
         passage.backward(leaves, dh, carry, grad_x, all_deltas)
         gradient = Gradient(
             layer=call.grad_of(layer, passage.gradients()),

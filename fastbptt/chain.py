@@ -162,7 +162,10 @@ class Chain:
                 start, stop, first, True,
             )  # fmt: skip
             if index < last:
-                x, ids = self._handed_on(states[0, first + 1 : first + 1 + n], index, start), self.no_ids
+                x, ids = (
+                    self._handed_on(states[0, first + 1 : first + 1 + n], index, start),
+                    self.no_ids,
+                )
         leaf.stop = stop
 
     def _handed_on(self, states: Array, index: int, start: int) -> Array:

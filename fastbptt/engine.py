@@ -199,7 +199,9 @@ class _Run:
     def _back(self, start: int, stop: int, loss: bool = True) -> None:
         chain = self.chain
         if not loss and self.quiet is None:
-            self.quiet = chain.device.xp.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
+            self.quiet = chain.device.xp.zeros(
+                (chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype
+            )
         for a, b in backward_stretches(start, stop, chain.segment):
             if loss:
                 dh, head = self.loss.derivative(chain.top(self.leaf, a, b), a)

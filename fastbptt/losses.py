@@ -245,7 +245,9 @@ def loss_sum(
     source = _targets(y, loss, call, readout, counted, spans.segment)
     head = device.head(readout, call.B, chain.workspace, several, call.lengths.given)
     scales = Weights(device, weights, call.B, spans.segment)
-    return NamedLoss(device, chain.workspace, loss, head, source, scales, call.lengths, factor, spans.chunk)
+    return NamedLoss(
+        device, chain.workspace, loss, head, source, scales, call.lengths, factor, spans.chunk
+    )
 
 
 def _targets(

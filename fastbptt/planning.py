@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import arguments, devices, inputs, losses, memory
-from .backends import Backend
+from .backends import CUDA, Backend
 from .compound import leaves
 from .layers import Network
 from .memory import Frontier, Plan
@@ -11,9 +11,7 @@ from .sizes import Spans, sizes
 from .typing import Array, DTypeLike, Layer, Loss, Memory, Progress, Reduction, State
 
 
-def choose(
-    network: Network, T: int, B: int, policy: Memory, device: Backend
-) -> tuple[Plan, Spans]:
+def choose(network: Network, T: int, B: int, policy: Memory, device: Backend) -> tuple[Plan, Spans]:
     """Return the plan, and the spans that go with it."""
     policy = memory.as_policy(policy)
     longest = min(T, policy.k2) if isinstance(policy, memory.Truncated) else T
@@ -123,7 +121,7 @@ def explain(
     backend = devices.of_plan(device, layer, T, B)
     spans = sizes(layer, readout, T, B, backend).free_spans
     lines = [f"device     {backend.name}: {devices.reason(device, layer, T, B)}"]
-    if backend.on_gpu:
+    if isinstance(backend, CUDA):
         from .kernels.cuda import describe as gpu
 
         lines.append(f"stretch    {spans.segment:,} steps a launch, to hear Ctrl-C between two")

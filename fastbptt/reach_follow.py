@@ -100,7 +100,9 @@ def follow(
     pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
     states = [started]
     for near, far in pairs[:0:-1]:
-        states.append(calls.run(layer, between(near, far), states[-1], keep="last", device=device)[1])
+        states.append(
+            calls.run(layer, between(near, far), states[-1], keep="last", device=device)[1]
+        )
 
     norms = [_norms(dh)]
     logs = [log_of(norms[0])]

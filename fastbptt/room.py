@@ -36,7 +36,9 @@ _SHARE = 0.9  # of what is free, that a budget may take: pools round up
 
 
 @contextmanager
-def room_for(device: Backend, needed: int | None = None, least: int | None = None) -> Iterator[None]:
+def room_for(
+    device: Backend, needed: int | None = None, least: int | None = None
+) -> Iterator[None]:
     """Raise DeviceMemoryError, before or in a call, if the GPU has not the bytes that it needs.
 
     `least`: the least budget with which bptt would work.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import NamedTuple
 
-from .backends import Backend
+from .backends import CUDA, Backend
 from .checkpointing import least_feasible
 from .compound import stages
 from .kernels.cells import CELLS
@@ -147,17 +148,15 @@ class Sizes:
         return self.base + least + more + scratch
 
 
-def sizes(
-    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend
-) -> Sizes:
+def sizes(layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend) -> Sizes:
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
-    of_strand = _sizes
-    if device.on_gpu:
-        from .gpu_sizes import strand
+    of_strand: Callable[..., Sizes] = _sizes
+    if isinstance(device, CUDA):
+        from . import gpu_sizes
 
-        of_strand = partial(strand, device.ordinal)
+        of_strand = partial(gpu_sizes.strand, device.ordinal)
     if isinstance(layer, Recurrent):
         own = ((layer.cell, layer.hidden, layer.inputs),)
         return of_strand(own, outputs, layer.hidden, item, total, batch)

@@ -83,7 +83,9 @@ class Ids:
         """
         given = self.values[start:stop]
         panel = self._panel[: stop - start]
-        self._xp.copyto(panel, given, casting="unsafe")  # uint64 beyond int64 turns negative: caught
+        self._xp.copyto(
+            panel, given, casting="unsafe"
+        )  # uint64 beyond int64 turns negative: caught
         if panel.size and (panel.min() < 0 or panel.max() >= self.classes):
             wrong = (panel < 0) | (panel >= self.classes)
             panel[wrong] = 0

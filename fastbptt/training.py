@@ -138,9 +138,7 @@ def bptt(
             finish()
         result = Result(
             loss=loss_sum.value(),
-            grad=Network(
-                call.grad_of(layer, passage.gradients()), call.moved(loss_sum.gradient())
-            ),
+            grad=Network(call.grad_of(layer, passage.gradients()), call.moved(loss_sum.gradient())),
             state=call.pack(final),
             grad_state=call.pack(grad_state),
             grad_x=None if grad_x is None else call.out(grad_x),

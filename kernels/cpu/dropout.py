@@ -4,8 +4,8 @@ from functools import cache
 
 from ..access import data, get, put
 from ..jit import apart
-from ..maths import like
 from ..masks import draw
+from ..maths import like
 from .workers import fork, job, named_job, program
 
 _ROWS = 64  # in a piece

@@ -2,6 +2,7 @@
 
 import math
 import types
+from contextlib import suppress
 from functools import cache, lru_cache
 
 import numpy as np
@@ -62,10 +63,8 @@ def _module(module, dtype):
     copy = types.ModuleType(module.__name__)
     ours = _mathematics(dtype)
     for name, value in vars(module).items():
-        try:
+        with suppress(TypeError):  # not hashable
             value = ours.get(value, value)
-        except TypeError:  # not hashable
-            pass
         copy.__dict__[name] = value
     return copy
 
@@ -92,7 +91,8 @@ def _device_function(function, dtype):
     found["__name__"] = __name__
     found["__builtins__"] = known.get("__builtins__", __builtins__)
     closed = tuple(
-        types.CellType(_translated(cell.cell_contents, dtype)) for cell in function.__closure__ or ()
+        types.CellType(_translated(cell.cell_contents, dtype))
+        for cell in function.__closure__ or ()
     )
     copy = types.FunctionType(
         function.__code__, found, function.__name__, function.__defaults__, closed

@@ -29,7 +29,10 @@ def _threads(size):
 
 @cache
 def _readout(readout, dtype):
-    """A function that applies the readout's activation to a row in place; softmax returns the log of its sum."""  # fmt: skip
+    """A function that applies the readout's activation to a row, in place.
+
+    Softmax returns the logarithm of the sum.
+    """
     exp, tanh, sigmoid = maths_of(dtype)
 
     @device
@@ -169,7 +172,7 @@ def loss_kernel(loss, readout, dtype):
 
 @cache
 def counted_kernel(dtype):
-    """out = a where a row counts, else 0: a product would let through what does not count, if it is NaN."""  # fmt: skip
+    """out = a where a row counts, else 0: in a product 0 times NaN would count."""
     zero = dtype(0)
 
     def counted(out, a, weights, weighted, lengths, t, size, B, width):
@@ -232,4 +235,3 @@ def scatter(xp, total, d, ids, step, columns):
         scatter_kernel(d.dtype.type), (classes, -(-columns // threads)), threads,
         (total, d, order, starts, step, columns),
     )  # fmt: skip
-

@@ -1,4 +1,4 @@
-"""What the kernels need beyond plain Numba, as NVVM instructions; `simulated` is the same in Python.
+"""What kernels need beyond plain Numba, as NVVM instructions; `simulated` is the same in Python.
 
 Numbers of a thread live in local arrays whose every index is a constant once this is unrolled, so
 that they become registers. Vectors of 16 bytes are loaded as such.
@@ -263,7 +263,6 @@ def combine(typingctx, sums, lane, active, totals, start, row_step, rows, wide, 
     R, M, Q = rows.literal_value, wide.literal_value, lanes.literal_value
 
     def codegen(context, builder, signature, args):
-        i32, i64 = ir.IntType(32), ir.IntType(64)
         sums_data = _data(context, builder, sums, args[0])
         totals_data = _data(context, builder, totals, args[3])
         lane, active, start, row_step = args[1], args[2], args[4], args[5]

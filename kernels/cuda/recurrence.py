@@ -55,7 +55,7 @@ class Linear:
             self.total = seam.arrays().zeros(shape, np.float64)
 
     def add(self, d, a, at=0):
-        """Add d^T a to the rows of the gradient from `at` on: d (rows, outputs), a (rows, inputs)."""
+        """Add d^T a to the gradient, from row `at` on: d (rows, outputs), a (rows, inputs)."""
         self.start()
         self.total[at : at + d.shape[1]] += seam.matmul(d.T, a)
 
@@ -250,7 +250,7 @@ class Recurrence:
         if not self.batch:
             return
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=False)
-        H, own = self.hidden, self.input
+        own = self.input
         flat = scratch.reshape(-1)
         for a, b in _chunks(start, stop, self.chunk):
             n, at = b - a, a - start

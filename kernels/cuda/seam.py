@@ -8,24 +8,18 @@ Bits: cuBLAS repeats its own only if what it works in is of a fixed size, which
 CUBLAS_WORKSPACE_CONFIG says. TF32 is off unless CuPy is told to use it, by CUPY_TF32=1.
 """
 
-import hashlib
 import os
-import tempfile
-from contextlib import suppress
 from functools import lru_cache
-from importlib import metadata, util
+from importlib import util
 from math import prod
-from pathlib import Path
 
 import numpy as np
-from numba import types
 from numba.core import config
 
-from .. import SOURCE_KEY
-from ..jit import announced, distinct
+from ..jit import distinct
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-NEEDS = "pip install 'fastbptt[cuda13]' (or [cuda12])"
+NEEDS = "pip install 'fastbptt[cuda]', or [cuda12] for CUDA 12"
 
 if util.find_spec("numba_cuda") is None:
     raise ImportError(f"CUDA kernels need numba-cuda, which is not installed: {NEEDS}")
@@ -37,6 +31,9 @@ if SIMULATED:
     from .simulator import simulate
 else:
     from . import intrinsics as primitives
+    from . import machine_code
+
+__all__ = ["SIMULATED", "arrays", "cuda", "device", "launch", "matmul", "missing", "primitives"]
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
 
@@ -73,92 +70,14 @@ def missing():
     return "no GPU is there"
 
 
-def signature(args):
-    """Numba's types of a kernel's arguments: flat arrays, integers and floats of 64 bits."""
-    return tuple(
-        types.Array(getattr(types, a.dtype.name), 1, "C")
-        if hasattr(a, "dtype") and getattr(a, "ndim", 0)
-        else types.float64
-        if isinstance(a, float)
-        else types.uint64
-        if isinstance(a, np.uint64)
-        else types.int64
-        for a in args
-    )
-
-
-def compile_ptx(kernel, kinds, threads, capability):
-    """The PTX of a kernel, a plain function, for blocks of so many threads. Needs no GPU."""
-    return cuda.compile_ptx(kernel, kinds, cc=capability, launch_bounds=(threads, 1))[0]
-
-
-def assemble(ptx, capability):
-    """Machine code of PTX. Needs no GPU."""
-    from cuda.bindings import nvjitlink
-
-    handle = nvjitlink.create(1, ["-arch=sm_{}{}".format(*capability)])
-    try:
-        code = ptx.encode()
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
-        nvjitlink.complete(handle)
-        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
-        nvjitlink.get_linked_cubin(handle, cubin)
-    finally:
-        nvjitlink.destroy(handle)
-    return bytes(cubin)
-
-
-def entry_of(ptx):
-    """The name of the kernel in PTX."""
-    return ptx.partition(".entry ")[2].partition("(")[0].strip()
-
-
-def _folders():
-    """Where compiled kernels may be kept, the best place first."""
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR)
-    yield Path(__file__).parent / "__pycache__"
-    with suppress(RuntimeError):  # no home directory
-        yield Path.home() / ".cache" / "fastbptt"
-    yield Path(tempfile.mkdtemp(prefix="fastbptt-"))
-
-
-def compiled(kernel, kinds, threads, capability):
-    """(file of machine code, name of the kernel in it), from the disk if it is there."""
-    version = metadata.version("numba-cuda")
-    parts = SOURCE_KEY, version, kernel.__name__, kernel.key, kinds, threads, capability
-    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    name = f"fastbptt-{kernel.__name__}-{digest}"
-    for folder in _folders():
-        file, entry = folder / f"{name}.cubin", folder / f"{name}.name"
-        with suppress(OSError):
-            return file, (entry.read_text(encoding="ascii") if file.stat().st_size else "")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            probe = tempfile.NamedTemporaryFile(dir=folder, delete=False)
-        except OSError:  # not writable
-            continue
-        with announced():
-            ptx = compile_ptx(kernel, kinds, threads, capability)
-            code = assemble(ptx, capability)
-        with probe:
-            probe.write(code)
-        os.replace(probe.name, file)
-        partial = Path(f"{probe.name}.name")
-        partial.write_text(entry_of(ptx), encoding="ascii")
-        os.replace(partial, entry)
-        return file, entry_of(ptx)
-    raise OSError("no folder can be written to, not even a temporary one")
-
-
 @lru_cache(maxsize=1024)
 def _loaded(kernel, kinds, threads, shared_bytes, together, ordinal):
     cupy = arrays()
     capability = cupy.cuda.Device(ordinal).compute_capability
     capability = int(capability[:-1]), int(capability[-1])
-    file, entry = compiled(kernel, kinds, threads, capability)
+    file = machine_code.compiled(kernel, kinds, threads, capability)
     module = cupy.RawModule(path=str(file), enable_cooperative_groups=together)
-    loaded = module.get_function(entry)
+    loaded = module.get_function(machine_code.ENTRY)
     if shared_bytes > 48 * 1024:  # more than that has to be asked for
         loaded.max_dynamic_shared_size_bytes = shared_bytes
     return loaded
@@ -166,7 +85,7 @@ def _loaded(kernel, kinds, threads, shared_bytes, together, ordinal):
 
 def _words(arg):
     """An argument as compiled kernels take it: Numba passes an array as seven words."""
-    if hasattr(arg, "dtype") and getattr(arg, "ndim", 0):
+    if machine_code.is_array(arg):
         size = prod(arg.shape)
         return (0, 0, size, arg.dtype.itemsize, arg.data.ptr, size, arg.dtype.itemsize)
     return (arg,)
@@ -182,7 +101,7 @@ def launch(kernel, grid, threads, args, shared_bytes=0, together=False):
         simulate(kernel, grid, threads, shared_bytes, flat, together)
         return
     ordinal = arrays().cuda.runtime.getDevice()
-    run = _loaded(kernel, signature(args), threads, shared_bytes, together, ordinal)
+    run = _loaded(kernel, machine_code.signature(args), threads, shared_bytes, together, ordinal)
     words = [word for arg in args for word in _words(arg)]
     run(
         (*grid, 1),

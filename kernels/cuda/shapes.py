@@ -29,7 +29,7 @@ class Card(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """A product of `inner` numbers of each row with `columns` columns in a block, by `lanes` * groups threads.
+    """A product of `inner` numbers of each row with a block's `columns`, by lanes * groups threads.
 
     Each thread has `wide` columns and, of every `lanes` vectors of 16 bytes along `inner`, one: so
     `quads` vectors a column, of which the first `held` stay in registers, the next `shared` in
@@ -146,7 +146,7 @@ def _tiles(card, inner, columns, rows, item, pieces):
     """Ways to share out a product, without where weights are kept."""
     width = VECTOR_BYTES // item
     for lanes, wide in product((1, 2, 4, 8, 16, 32), (1, 2, 4, 8)):
-        if lanes > 1 and lanes * width >= 2 * inner or wide > 1 and wide >= 2 * columns:
+        if (lanes > 1 and lanes * width >= 2 * inner) or (wide > 1 and wide >= 2 * columns):
             continue
         tile = Tile(inner, columns, width, lanes, wide, 0, 0, pieces)
         if tile.threads <= card.threads and rows * wide <= 64:
@@ -196,7 +196,7 @@ def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
         if units * (parts - 1) >= hidden or parts == 1 < pieces:
             continue
         for rows in (1, 2, 4, 8, 16):
-            if rows > 1 and rows >= 2 * batch or units * rows > card.threads:
+            if (rows > 1 and rows >= 2 * batch) or units * rows > card.threads:
                 continue
             inner, columns = (gates * hidden, units) if reverse else (hidden, gates * units)
             ways = [_tiles(card, inner, columns, rows, item, pieces)]
@@ -269,4 +269,3 @@ def pack(xp, weight, tile, parts, units, threads):
     packed = xp.zeros((parts, tile.quads, tile.wide, threads, tile.width), weight.dtype)
     packed[:, :, :, : tile.threads] = wider
     return packed.reshape(-1)
-

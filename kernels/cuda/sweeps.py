@@ -32,11 +32,22 @@ from .seam import cuda, device, primitives
 
 take, give, numbers, part, plus, replaced, chosen, only, fetch, clear = (
     getattr(primitives, name)
-    for name in "take give numbers part plus replaced chosen only fetch clear".split()
+    for name in [
+        "take",
+        "give",
+        "numbers",
+        "part",
+        "plus",
+        "replaced",
+        "chosen",
+        "only",
+        "fetch",
+        "clear",
+    ]
 )
 multiply_held, multiply_read, combine, coherent, wait_for = (
     getattr(primitives, name)
-    for name in "multiply_held multiply_read combine coherent wait_for".split()
+    for name in ["multiply_held", "multiply_read", "combine", "coherent", "wait_for"]
 )
 
 

@@ -61,7 +61,9 @@ def test_every_loss_readout_and_kind_of_input(loss, readout, tokens, dtype):
 
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru-before", "gru|lstm"])
-@pytest.mark.parametrize("memory", [fb.Checkpointed(segment=3), "least", fb.Truncated(2, 5)], ids=str)
+@pytest.mark.parametrize(
+    "memory", [fb.Checkpointed(segment=3), "least", fb.Truncated(2, 5)], ids=str
+)
 def test_schedules_agree_with_the_cpu(cell, memory):
     p = make_problem(cell, (23, 2, 3, 5, 2), "float64")
     if isinstance(memory, fb.Truncated) and "|" in cell:

@@ -75,7 +75,9 @@ def test_numbas_arrays_come_in(cupy):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru", "gru-before"])
-@pytest.mark.parametrize(("T", "B", "H"), [(300, 3, 96), (150, 2, 515), (60, 33, 260), (40, 1, 1500)])
+@pytest.mark.parametrize(
+    ("T", "B", "H"), [(300, 3, 96), (150, 2, 515), (60, 33, 260), (40, 1, 1500)]
+)
 def test_block_and_grid_sweeps_agree_with_the_cpu(cell, T, B, H, dtype):
     p = make_problem(cell, (T, B, 5, H, 3), dtype)
     one = fb.bptt(p.network, p.x, p.y, input_grad=True)
@@ -84,7 +86,9 @@ def test_block_and_grid_sweeps_agree_with_the_cpu(cell, T, B, H, dtype):
         assert_close(a, np.asarray(b), 1e-10 if dtype == "float64" else 5e-5)
 
 
-@pytest.mark.parametrize(("cell", "H", "B"), [("lstm", 512, 16), ("gru", 1024, 4), ("rnn-tanh", 64, 2)])
+@pytest.mark.parametrize(
+    ("cell", "H", "B"), [("lstm", 512, 16), ("gru", 1024, 4), ("rnn-tanh", 64, 2)]
+)
 def test_the_barrier_holds_and_the_same_call_gives_the_same_bits(cell, H, B, cupy):
     p = make_problem(cell, (2000, B, 8, H, 4))
     network, x, y = p.network.to("cuda"), cupy.asarray(p.x), cupy.asarray(p.y)

@@ -148,8 +148,9 @@ def test_gradient_reach_runs_there_too():
 class OnOtherGpu:
     """An array of some package on a GPU, as far as its interface goes."""
 
-    __cuda_array_interface__ = {"shape": (3,), "typestr": "<f4", "data": (0, False), "version": 3,
-                                "stream": 7}  # fmt: skip
+    @property
+    def __cuda_array_interface__(self):
+        return {"shape": (3,), "typestr": "<f4", "data": (0, False), "version": 3, "stream": 7}
 
 
 def test_the_stream_of_an_array_is_the_one_that_its_interface_names():

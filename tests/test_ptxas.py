@@ -1,0 +1,90 @@
+"""The CUDA kernels compile without a GPU, and take what the kept table says of a card."""
+
+import json
+from importlib import util
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="CUDA kernels need numba-cuda")
+ptxas = pytest.importorskip("bench.ptxas")
+
+if not util.find_spec("cuda.bindings") or ptxas.assembler() is None or not util.find_spec("nvidia"):
+    pytest.skip("compiling for CUDA needs numba-cuda[cu13] and ptxas", allow_module_level=True)
+
+from fastbptt.kernels.cuda import heads, machine_code  # noqa: E402
+
+KEPT = json.loads(ptxas.FILE.read_text(encoding="utf-8"))
+SWEEPS = [row for row in KEPT["rows"] if "cell" in row]
+AGAIN = SWEEPS[::3]  # compiled here; bench.ptxas does all
+
+
+def row_id(row):
+    return "-".join(str(row[name]) for name in ("card", "kernel", "cell", "dtype", "H", "B"))
+
+
+def test_no_kernel_of_the_table_spills_or_takes_more_than_a_card_has():
+    assert {row["card"] for row in KEPT["rows"]} == {"A100", "H100"}
+    assert len(SWEEPS) == 2 * 2 * len(ptxas.SHORT)
+    for row in KEPT["rows"]:
+        assert not ptxas.faults(row), row
+
+
+@pytest.mark.parametrize("row", AGAIN, ids=row_id)
+def test_a_kernel_takes_what_the_table_says(row):
+    names = ("card", "cell", "dtype", "H", "B")
+    found = ptxas.sweep_row(*(row[name] for name in names), row["kernel"] == "reverse")
+    assert not ptxas.faults(found)
+    if ptxas.versions() == KEPT["versions"]:
+        assert found == row
+    else:  # another compiler allocates registers in another way
+        own = ("registers", "model_cycles")
+        assert {k: v for k, v in found.items() if k not in own} == {
+            k: v for k, v in row.items() if k not in own
+        }
+
+
+def test_the_kernels_of_one_thread_a_row_compile():
+    rows = list(ptxas.head_rows("H100"))
+    assert len(rows) == 16 and not any(map(ptxas.faults, rows))
+
+
+@pytest.fixture
+def kernel():
+    return heads.counted_kernel(np.float32)
+
+
+def compile_to(kernel, capability=(9, 0)):
+    kinds = ptxas.kinds(kernel, np.float32)
+    return machine_code.compiled(kernel, kinds, heads.THREADS, capability)
+
+
+def test_machine_code_is_made_once_and_kept_on_disk(kernel, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine_code, "_folders", lambda: iter([tmp_path]))
+    file = compile_to(kernel)
+    assert file.parent == tmp_path and file.read_bytes()[:4] == b"\x7fELF"
+    assert compile_to(kernel, (8, 0)) != file
+    monkeypatch.setattr(machine_code, "compile_ptx", None)
+    assert compile_to(kernel) == file
+    assert len(list(tmp_path.iterdir())) == 2, "nothing half-written is left"
+    monkeypatch.setattr(machine_code, "SOURCE_KEY", "of changed sources")
+    with pytest.raises(TypeError, match="not callable"):
+        compile_to(kernel)
+
+
+def test_a_folder_that_cannot_be_written_is_passed_over(kernel, tmp_path, monkeypatch):
+    blocked = tmp_path / "a file"
+    blocked.write_text("where the folder would be")
+    monkeypatch.setattr(machine_code, "_folders", lambda: iter([blocked, tmp_path / "made"]))
+    assert compile_to(kernel).parent == tmp_path / "made"
+    monkeypatch.setattr(machine_code, "_folders", lambda: iter([blocked]))
+    with pytest.raises(OSError, match="can be kept nowhere"):
+        compile_to(kernel)
+
+
+def test_the_entry_has_one_name_and_no_call_is_left(kernel):
+    ptx = machine_code.compile_ptx(
+        kernel, ptxas.kinds(kernel, np.float32), heads.THREADS, (9, 0)
+    )
+    assert f".entry {machine_code.ENTRY}(" in ptx
+    assert "call.uni" not in ptx and ".extern .func" not in ptx
