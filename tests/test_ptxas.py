@@ -83,8 +83,6 @@ def test_a_folder_that_cannot_be_written_is_passed_over(kernel, tmp_path, monkey
 
 
 def test_the_entry_has_one_name_and_no_call_is_left(kernel):
-    ptx = machine_code.compile_ptx(
-        kernel, ptxas.kinds(kernel, np.float32), heads.THREADS, (9, 0)
-    )
+    ptx = machine_code.compile_ptx(kernel, ptxas.kinds(kernel, np.float32), heads.THREADS, (9, 0))
     assert f".entry {machine_code.ENTRY}(" in ptx
     assert "call.uni" not in ptx and ".extern .func" not in ptx

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "numba", "llvmlite", "matplotlib", "tqdm", "torch", "jax")
+PACKAGES = ("numpy", "numba", "llvmlite", "numba-cuda", "matplotlib", "tqdm", "torch", "jax")
 
 
 def add_command(commands: Any) -> None:
@@ -39,9 +39,23 @@ def facts() -> dict[str, str]:
         "caches": caches() or "unknown",
         "memory": f"{available:.1f} GB available" if available else "unknown",
         "threads": f"{team.get_num_threads()} in a call; {team.available_cpus()} usable CPUs",
-        "GPU": "no CUDA kernels in this version",
+        "GPU": _gpu(),
         **{name: version(name) or "not installed" for name in PACKAGES},
     }
+
+
+def _gpu() -> str:
+    """The card, or what there is not that it needs."""
+    from .. import crossover
+
+    missing = crossover.missing_gpu()
+    if missing is not None:
+        return f"none: {missing}"
+    from ..kernels.cuda import cards
+
+    card = cards.card(0)
+    major, minor = card.capability
+    return f"{cards.name(0)} (capability {major}.{minor}, {card.processors} multiprocessors)"
 
 
 def describe(threads: int) -> dict[str, Any]:

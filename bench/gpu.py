@@ -1,0 +1,272 @@
+"""Our CUDA kernels, checked and timed on this machine's GPU: python -m bench.gpu.
+
+First the checks: the tests of `tests/cuda`, and those of the whole package that run on any device,
+all with NumPy arrays sent to the GPU. If one fails, nothing is timed and the exit status is 1. Then
+forward, and forward and backward, on arrays that lie on the GPU, beside PyTorch's cuDNN (with TF32
+off and on) and FlashRNN where these are installed: medians, in microseconds a time step, of runs
+that take turns. What did not fit in time or memory is said, not left out in silence.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import statistics
+import subprocess
+import sys
+import time
+from importlib import util
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from fastbptt.kernels.cuda import cards, machine_code, seam, sweeps
+from fastbptt.kernels.cuda.shapes import choose
+
+import fastbptt as fb
+from bench import ptxas
+from fastbptt import crossover
+from fastbptt.commands import info, peers
+
+ROOT = Path(__file__).parent.parent
+OUT = Path(__file__).parent / "results" / "gpu.json"
+_ANY = ("forward", "gradients", "losses", "stack", "dropout", "own", "truncated", "errors")
+SUITE = ("tests/cuda", *(f"tests/test_{name}.py" for name in _ANY))
+CELLS = {"RNN": "rnn-tanh", "GRU": "gru-after", "LSTM": "lstm"}
+GRID = tuple(product((1000, 100_000), (32, 64, 128, 192, 256, 512, 1024), (1, 16, 64)))  # T, H, B
+CUDNN = 65_535  # steps that it takes at most
+SHARE = 0.7  # of free memory that a run may take
+
+
+def check(processes):
+    """Run the checks on the card; returns whether all passed."""
+    environment = {**os.environ, "FASTBPTT_DEVICE": "cuda"}
+    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses", str(processes), *SUITE]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+def _compile(job):
+    cell, dtype, H, B, reverse, card = job
+    kind = getattr(np, dtype)
+    shape, _ = choose(card, cell, H, B, np.dtype(kind).itemsize, reverse)
+    make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
+    kernel = make(cell, kind, shape)
+    kinds = ptxas.kinds(kernel, kind)
+    machine_code.compiled(kernel, kinds, shape.threads, card.capability)
+
+
+def compile_all(processes, dtypes):
+    """Compile the sweeps that will be timed, beside each other."""
+    card = cards.card(cards.current())
+    sizes = sorted({(H, B) for _, H, B in GRID})
+    jobs = [
+        (cell, dtype, H, B, reverse, card)
+        for cell, dtype, (H, B), reverse in product(CELLS.values(), dtypes, sizes, (False, True))
+    ]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(_compile, jobs, chunksize=4)
+
+
+def ours(name, T, B, H, dtype):
+    """Runs of ours: forward, and forward and backward."""
+    layer, x, dh = peers.problem(name, 1, B, H, H, dtype)
+    xp = seam.arrays()
+    layer = layer.to("cuda")
+    x, dh = (xp.random.standard_normal((T, B, H), dtype=dtype) for _ in (x, dh))
+
+    def both():
+        fb.backward(fb.forward(layer, x)[2], dh)
+
+    return {"forward": lambda: fb.run(layer, x), "both": both}
+
+
+def cudnn(name, T, B, H, dtype, tf32):
+    """Runs of PyTorch's cuDNN, which has its own weights of the same sizes."""
+    import torch
+
+    if T > CUDNN:
+        raise ValueError(f"cuDNN takes at most {CUDNN} steps")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    kind = getattr(torch, dtype)
+    module = getattr(torch.nn, name)(H, H, dtype=kind, device="cuda")
+    x = torch.randn(T, B, H, dtype=kind, device="cuda", requires_grad=True)
+    dh = torch.randn(T, B, H, dtype=kind, device="cuda")
+
+    def forward():
+        torch.backends.cudnn.allow_tf32 = tf32
+        with torch.no_grad():
+            module(x)
+
+    def both():
+        torch.backends.cudnn.allow_tf32 = tf32
+        module(x)[0].backward(dh)
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+
+    return {"forward": forward, "both": both}
+
+
+def flashrnn(name, T, B, H, dtype):
+    """Runs of FlashRNN, in bfloat16, which it is made for; its LSTM has one head of H units."""
+    import torch
+    from flashrnn import flashrnn
+
+    if name != "LSTM" or dtype != "float32":
+        raise ValueError("timed for the LSTM alone, beside float32")
+    kind = {"dtype": torch.bfloat16, "device": "cuda"}
+    x = torch.randn(B, T, H, requires_grad=True, **kind)
+    U = torch.randn(4 * H, H, requires_grad=True, **kind)
+    R = torch.randn(4, 1, H, H, requires_grad=True, **kind)
+    b = torch.zeros(4, 1, H, requires_grad=True, **kind)
+    states = torch.zeros(2, B, 1, 1, H, **kind)
+
+    def forward():
+        Wx = (x @ U.T).reshape(B, T, 4, 1, H)
+        return flashrnn(Wx, R, b, states=states, function="lstm", backend="cuda_fused")[0]
+
+    def both():
+        h = forward()
+        h.backward(torch.ones_like(h))
+
+    def quiet():
+        with torch.no_grad():
+            forward()
+
+    return {"forward": quiet, "both": both}
+
+
+def _peers():
+    found = {"fastbptt": ours}
+    if util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            found["cuDNN"] = lambda *sizes: cudnn(*sizes, tf32=False)
+            found["cuDNN TF32"] = lambda *sizes: cudnn(*sizes, tf32=True)
+            if util.find_spec("flashrnn"):
+                found["FlashRNN bf16"] = flashrnn
+    return found
+
+
+def _seconds(run):
+    """Seconds of a run on the GPU, by its own clock."""
+    cuda = seam.arrays().cuda
+    start, stop = cuda.Event(), cuda.Event()
+    start.record()
+    run()
+    stop.record()
+    stop.synchronize()
+    return cuda.get_elapsed_time(start, stop) / 1e3
+
+
+def _fits(name, T, B, H, dtype):
+    """Whether all that a run keeps fits; forward and backward keep every step."""
+    item = np.dtype(dtype).itemsize
+    cell = sweeps.CELLS[CELLS[name]]
+    needed = T * B * H * item * (cell.states + cell.kept + 6)
+    return needed < SHARE * cards.free_bytes(cards.current())
+
+
+def time_point(name, T, B, H, dtype, makers, rounds):
+    """Median microseconds a step of each peer and direction, and why there is none."""
+    micros, missing = {}, {}
+    runs = {}
+    if not _fits(name, T, B, H, dtype):
+        makers, missing = {}, dict.fromkeys(makers, "the cached steps do not fit on the card")
+    for peer, make in makers.items():
+        try:
+            runs[peer] = make(name, T, B, H, dtype)
+            for run in runs[peer].values():
+                run()  # compiled, loaded, allocated
+        except Exception as error:  # a peer that cannot do it is part of the result
+            if peer == "fastbptt":
+                raise
+            missing[peer] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            runs.pop(peer, None)
+    for what in ("forward", "both"):
+        taken = {peer: [] for peer in runs}
+        for _ in range(1 if T > CUDNN else rounds):
+            for peer, own in runs.items():
+                taken[peer].append(_seconds(own[what]))
+        micros[what] = {peer: 1e6 * statistics.median(s) / T for peer, s in taken.items()}
+    runs.clear()
+    _free()
+    point = {"cell": name, "dtype": dtype, "T": T, "B": B, "H": H, "us_per_step": micros}
+    return {**point, "missing": missing} if missing else point
+
+
+def _free():
+    seam.arrays().get_default_memory_pool().free_all_blocks()
+    if "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def line(point):
+    """A point of the result as a line of a table."""
+    micros = point["us_per_step"]
+    sizes = f"T{point['T']:<6} B{point['B']:<2} H{point['H']:<4}"
+    cells = [f"{point['cell']:4} {point['dtype']} {sizes}"]
+    for what in ("forward", "both"):
+        found = micros[what]
+        own = found.get("fastbptt")
+        text = "  ".join(f"{peer} {value:.2f}" for peer, value in found.items())
+        if own and "cuDNN" in found:
+            text += f"  ({found['cuDNN'] / own:.2f}x)"
+        cells.append(f"{what}: {text or '-'}")
+    return "  |  ".join(cells)
+
+
+def machine():
+    """What the results say of where they were measured."""
+    cuda = seam.arrays().cuda
+    packages = ("numpy", "numba", "numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch", "flashrnn")
+    versions = {name: info.version(name) for name in packages}
+    return {
+        **info.describe(1), "GPU": cards.name(cards.current()),
+        "driver": cuda.runtime.driverGetVersion(), "runtime": cuda.runtime.runtimeGetVersion(),
+        "cuDNN": _cudnn_version(), "TF32": "off for ours",
+        **{name: version for name, version in versions.items() if version},
+    }  # fmt: skip
+
+
+def _cudnn_version():
+    return sys.modules["torch"].backends.cudnn.version() if "torch" in sys.modules else None
+
+
+def main():
+    """Check, compile, time, and write a file."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=8.0, help="of all in all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=min(8, os.cpu_count() or 1))
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
+    parser.add_argument("--only-time", action="store_true", help="for tuning: leave the checks out")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    end = time.monotonic() + 60 * args.minutes
+    missing = crossover.missing_gpu()
+    if missing is not None or seam.SIMULATED:
+        parser.exit(2, f"bench.gpu needs a GPU: {missing or 'this is the simulator'}\n")
+    if not args.only_time and not check(args.processes):
+        return 1
+    compile_all(args.processes, args.dtypes)
+    makers, points, late = _peers(), [], []
+    for (T, H, B), dtype, name in product(GRID, args.dtypes, CELLS):
+        point = name, T, B, H, dtype
+        if time.monotonic() > end:
+            late.append(point)
+            continue
+        points.append(time_point(*point, makers, args.rounds))
+        print(line(points[-1]), flush=True)
+    result = {
+        "machine": machine(), "rounds": args.rounds, "checked": not args.only_time,
+        "points": points, "no time left for": late,
+    }  # fmt: skip
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{len(points)} points, {len(late)} for which no time was left; {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
