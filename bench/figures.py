@@ -246,6 +246,40 @@ def file(path):
     return "```py\n" + (ROOT / path).read_text(encoding="utf-8") + "```\n"
 
 
+def ptxas():
+    """What the sweeps take of two cards."""
+    result = kept("ptxas")
+    sweeps = [row for row in result["rows"] if "cell" in row]
+    found = {(row["card"], _sizes_of(row), row["kernel"]): row for row in sweeps}
+    lines = [
+        _row(["cell", "dtype", "H", "B", "A100 forward", "A100 reverse", "H100 forward",
+              "H100 reverse"]),
+        _row(["---"] * 4 + ["---:"] * 4),
+    ]  # fmt: skip
+    for sizes in dict.fromkeys(map(_sizes_of, sweeps)):
+        cells = [
+            _taken(found[card, sizes, kernel])
+            for card in ("A100", "H100") for kernel in ("forward", "reverse")
+        ]  # fmt: skip
+        lines.append(_row([*map(str, sizes), *cells]))
+    made = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return (
+        "\n".join(
+            [*lines, "", f"Blocks that share a layer's units, registers, shared memory; {made}."]
+        )
+        + "\n"
+    )
+
+
+def _sizes_of(row):
+    return row["cell"], row["dtype"], row["H"], row["B"]
+
+
+def _taken(row):
+    assert not row["stack"] and not row["spills"]  # as the text around the table says
+    return f"{row['parts']}, {row['registers']}, {row['shared'] / 1024:.0f} KiB"
+
+
 BLOCKS = {
     "headlines": headlines,
     "speed": speed,
@@ -253,6 +287,7 @@ BLOCKS = {
     "roofline": roofline,
     "lengths": lengths,
     "ragged": ragged,
+    "ptxas": ptxas,
     "output": output,
     "source": source,
     "file": file,

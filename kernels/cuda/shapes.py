@@ -10,7 +10,8 @@ VECTOR_BYTES = 16  # that a thread loads at once
 _UNROLLED = 2048  # multiply-adds in a straight line at most
 _OTHER = 56, 24  # registers of a thread for all but weights, sums and what it multiplies
 _READ = 24.0  # bytes a cycle of a multiprocessor from the second-level cache
-_MEETING = 2200.0  # cycles of a meeting of all blocks, and of fetching what they have left
+_MEETING = 2000.0  # cycles of a meeting of blocks, and of fetching what they have left,
+_EACH = 10.0  # and for each block, since they arrive one after the other
 _SYNC = 40.0  # cycles of a syncthreads
 _LATENCY = 4.0  # cycles from one multiply-add to the next of the same sum
 _CELL = 260.0  # cycles of a cell's maths, one after the other
@@ -230,7 +231,8 @@ def _step_cost(card, shape, batch, item):
         staged += shape.rows * shape.second.row
         meetings = 2
     if shape.parts > 1:
-        cycles += meetings * _MEETING + staged * item / _READ
+        meeting = _MEETING + _EACH * shape.parts
+        cycles += meetings * meeting + staged * item / _READ
     return -(-slices // at_once) * cycles
 
 
