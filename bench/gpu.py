@@ -25,7 +25,7 @@ from fastbptt.kernels.cuda.shapes import choose
 
 import fastbptt as fb
 from bench import ptxas
-from fastbptt import crossover
+from fastbptt import devices
 from fastbptt.commands import info, peers
 
 ROOT = Path(__file__).parent.parent
@@ -244,7 +244,7 @@ def main():
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
-    missing = crossover.missing_gpu()
+    missing = devices.missing_gpu()
     if missing is not None or seam.SIMULATED:
         parser.exit(2, f"bench.gpu needs a GPU: {missing or 'this is the simulator'}\n")
     if not args.only_time and not check(args.processes):

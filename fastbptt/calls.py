@@ -16,7 +16,7 @@ from .inputs import Call
 from .layers import Network
 from .passage import Passage
 from .room import room_for
-from .sizes import panel_steps
+from .spans import panel_steps
 from .typing import AnyLayer, Array, Layer, State
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from .backends import Backend
 from .dropout import Dropout
 from .layers import Recurrent
-from .sizes import Spans
 from .sources import Floats, Ids, Lengths, no_floats, no_ids
+from .spans import Spans
 from .typing import Array
 
 

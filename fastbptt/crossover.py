@@ -19,10 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import devices
+from .backends import Backend
+from .chain import Chain, Leaf
 from .compound import leaves
 from .kernels import SOURCE_KEY
 from .layers import LSTM
-from .typing import Layer
+from .sizes import sizes
+from .sources import Floats, Lengths
+from .spans import panel_steps
+from .typing import Array, Layer
 
 _STEPS = 2000, 100  # of the narrow and the wide sequence
 _NARROW, _WIDE = (32, 1), (256, 64)  # hidden units, sequences
@@ -38,23 +44,6 @@ class Rates(NamedTuple):
     def seconds(self, T: int, adds: int) -> float:
         """The time that forward and backward over T steps should take."""
         return self.call + T * (self.step + self.add * adds)
-
-
-@lru_cache(maxsize=1)
-def missing_gpu() -> str | None:
-    """What there is not that a GPU needs, or None."""
-    try:
-        from .kernels.cuda import seam
-    except ImportError as error:
-        return str(error)
-    return seam.missing()
-
-
-def gpus() -> int:
-    """How many GPUs there are."""
-    from .kernels.cuda import seam
-
-    return 1 if seam.SIMULATED else seam.arrays().cuda.runtime.getDeviceCount()
 
 
 def faster(layer: Layer, T: int, B: int) -> str:
@@ -82,7 +71,7 @@ def _why_not_gpu() -> str | None:
     for package in ("cupy", "numba_cuda"):
         if util.find_spec(package) is None:
             return f"a GPU would need the package {package}, which is not installed"
-    missing = missing_gpu()
+    missing = devices.missing_gpu()
     if missing is not None:
         return missing
     from .kernels.cuda import seam
@@ -133,18 +122,17 @@ def _identity(device: str) -> str:
 
 def measure(device: str, clock: Callable[[], float] = perf_counter) -> Rates:
     """Measure a device by calls of three sizes, each of them run once before it is timed."""
-    from .calls import backward, forward
+    backend = devices.device(device)
 
     def seconds(hidden: int, batch: int, T: int) -> tuple[float, int]:
-        rng = np.random.default_rng(0)
-        layer = LSTM.init(hidden, hidden, rng=rng)
-        x = rng.standard_normal((T, batch, hidden)).astype("float32")
+        layer = LSTM.init(hidden, hidden, rng=0)
+        x = np.random.default_rng(0).standard_normal((T, batch, hidden)).astype(layer.dtype)
         taken = []
-        for _ in range(3):
-            start = clock()
-            h, _, cache = forward(layer, x, device=device)
-            backward(cache, h, input_grad=False)
-            taken.append(clock() - start)
+        with backend:
+            for _ in range(3):
+                start = clock()
+                _forward_and_back(backend, layer, x)
+                taken.append(clock() - start)
         return min(taken[1:]), batch * step_adds(layer)
 
     call, few = seconds(*_NARROW, 1)
@@ -155,3 +143,23 @@ def measure(device: str, clock: Callable[[], float] = perf_counter) -> Rates:
     long = max(0.0, wide - call) / _STEPS[1]
     add = max(0.0, (long - short) / (many - few))
     return Rates(call, max(0.0, short - add * few), add)
+
+
+def _forward_and_back(device: Backend, layer: LSTM, x: Array) -> None:
+    """A gradient of the layer by the engine's own means."""
+    T, B, _ = x.shape
+    spans = sizes(layer, None, T, B, device).free_spans
+    chain = Chain(device, (layer,), B, Lengths(None, T, B), spans, panel_steps(B), True)
+    source = Floats(device, x, spans.segment)
+    numbers = (T * chain.step_bytes + chain.state_bytes) // x.itemsize
+    leaf = Leaf(device, chain.workspace.empty(numbers, layer.dtype), chain.recurrences, T)
+    dh = device.xp.zeros((spans.segment, B, layer.hidden), layer.dtype)
+    chain.begin(leaf, 0)
+    cuts = [(a, min(T, a + spans.segment)) for a in range(0, T, spans.segment)]
+    for a, b in cuts:
+        chain.fill(leaf, source, a, b)
+    chain.begin_reverse()
+    for a, b in reversed(cuts):
+        chain.reverse(leaf, source, a, b, dh[: b - a], device.no_head(layer.dtype))
+    device.home(chain.gradients()[0].b)  # waits for all of it
+    chain.release()

@@ -1,16 +1,13 @@
-"""Which device a call runs on, and how many CPU threads it uses."""
+"""The devices that there are, by name, and how many CPU threads a call uses."""
 
 from __future__ import annotations
 
 import os
 import re
-from typing import Any
+from functools import lru_cache
 
-import numpy as np
-
-from . import arguments, arrays, crossover
+from . import arguments
 from .backends import CPU, CUDA, Backend
-from .typing import Array, Layer
 
 _PATTERN = re.compile(r"cpu|cuda(:\d+)?")
 _CPU = CPU()
@@ -21,7 +18,10 @@ class DeviceError(RuntimeError):
 
 
 def named(device: str | None) -> tuple[str | None, str]:
-    """The device asked for by the argument or by FASTBPTT_DEVICE, or None, and by which of them."""
+    """The device asked for by the argument or by FASTBPTT_DEVICE, or None, and by which of them.
+
+    Raises TypeError, or ValueError for a name that is none.
+    """
     source = "device"
     if device is None:
         device, source = os.environ.get("FASTBPTT_DEVICE") or None, "FASTBPTT_DEVICE"
@@ -34,60 +34,38 @@ def named(device: str | None) -> tuple[str | None, str]:
     return device, source
 
 
-def of_arrays(device: str | None, layer: Layer, T: int, B: int) -> Backend:
-    """The device for NumPy arrays: `device`, else FASTBPTT_DEVICE, else the one that is faster.
-
-    Raises ValueError for a name that is none, DeviceError for a device that is not there.
-    """
-    name, source = named(device)
-    if name is None:
-        name = crossover.faster(layer, T, B)
+def device(name: str, source: str = "device") -> Backend:
+    """The device of that name. Raises DeviceError if it is not there; `source` asked for it."""
     return _CPU if name == "cpu" else gpu(name, source)
 
 
 def gpu(name: str, source: str = "device") -> CUDA:
     """The GPU of that name. Raises DeviceError if it is not there."""
-    missing = crossover.missing_gpu()
+    missing = missing_gpu()
     if missing is not None:
         raise DeviceError(f"{source} is {name!r}, but {missing}")
     ordinal = int(name.partition(":")[2] or 0)
-    count = crossover.gpus()
+    count = _gpus()
     if ordinal >= count:
         there = "only cuda:0 is there" if count == 1 else f"cuda:0 to cuda:{count - 1} are there"
         raise DeviceError(f"{source} is {name!r}, but {there}")
     return CUDA(ordinal)
 
 
-def of_call(
-    device: str | None, layer: Layer, x: Array, T: int, B: int, stream: int | None = None
-) -> Backend:
-    """The device of a call on x. Arrays on a GPU stay there; `stream` is that of x.
-
-    Raises TypeError where `device` names another one.
-    """
-    if isinstance(x, np.ndarray):
-        return of_arrays(device, layer, T, B)
-    ordinal = x.device.id
-    name = None if device is None else named(device)[0]
-    if name not in (None, "cuda", f"cuda:{ordinal}"):
-        raise TypeError(f"device is {name!r}, but x is on cuda:{ordinal}, where it stays")
-    return CUDA(ordinal, stream)
+@lru_cache(maxsize=1)
+def missing_gpu() -> str | None:
+    """What there is not that a GPU needs, or None."""
+    try:
+        from .kernels.cuda import seam
+    except ImportError as error:
+        return str(error)
+    return seam.missing()
 
 
-def reason(device: str | None, layer: Layer, T: int, B: int) -> str:
-    """Why a call goes to the device it goes to, in a few words."""
-    if arrays.on_gpu(layer.arrays()[0]):
-        return "where the arrays are"
-    name, source = named(device)
-    if name is not None:
-        return f"asked for by {source}"
-    return crossover.reason(layer, T, B)
+def _gpus() -> int:
+    from .kernels.cuda import seam
 
-
-def of_plan(device: str | None, layer: Layer, T: int, B: int) -> Backend:
-    """The device of a call on arrays that lie where those of the layer do."""
-    first: Any = layer.arrays()[0]
-    return of_call(device, layer, first, T, B)
+    return 1 if seam.SIMULATED else seam.arrays().cuda.runtime.getDeviceCount()
 
 
 def set_num_threads(n: int) -> None:

@@ -8,9 +8,9 @@ from .backends import MOVED_BYTES
 from .kernels.cells import CELLS
 from .kernels.cuda import cards
 from .kernels.cuda.shapes import choose
-from .sizes import Sizes
+from .spans import Sizes
 
-_SCRATCH = 1 << 26  # bytes of scratch where no budget limits it: products of many rows
+_SCRATCH = 1 << 28  # bytes of scratch where no budget limits it: products of many rows
 _LAUNCH = 0.025  # seconds that a launch should take, half of what Ctrl-C may wait for
 _SEGMENT = 1 << 16  # steps of a launch
 _POOLED = 1 << 17  # bytes lost to rounding: CuPy's pool hands out multiples of 512

@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from . import arguments, devices, dropout, states
+from . import arguments, choice, dropout, states
 from .along import Reversal, Turned
 from .arrays import stream_of
 from .chain import Chain
 from .compound import Bidirectional, Stack, Strand, leaves, rebuilt, stages
 from .layers import Network, Readout, Recurrent
-from .sizes import Sizes, Spans, panel_steps, sizes
+from .sizes import sizes
 from .sources import Floats, Ids, Lengths
+from .spans import Sizes, Spans, panel_steps
 from .typing import Array, Layer, State
 
 
@@ -83,7 +84,7 @@ class Call:
         self.T, self.B = self.x.shape[:2]
         self.lengths = self._check_lengths(lengths)
         given = [] if state is None else self.unpack("state", state)
-        self.device = devices.of_call(device, layer, self.x, self.T, self.B, stream)
+        self.device = choice.of_call(device, layer, self.x, self.T, self.B, stream)
         with self.device:
             self.initial = (
                 states.zeros(self.device, self.leaves, self.B)

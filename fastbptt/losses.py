@@ -12,8 +12,8 @@ from .along import Along
 from .arrays import module_of
 from .backends import Backend
 from .layers import Network, Readout
-from .sizes import Spans, panel_steps
 from .sources import Floats, Ids, Lengths, Weights, counts
+from .spans import Spans, panel_steps
 from .typing import Array, DType, Loss, LossFunction, Reduction
 
 if TYPE_CHECKING:

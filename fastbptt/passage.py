@@ -15,8 +15,8 @@ from .chain import Chain, Leaf
 from .compound import Strand
 from .engine import backward_stretches, stretches
 from .inputs import Call
-from .sizes import Spans
 from .sources import Floats, Ids
+from .spans import Spans
 from .typing import Array
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from . import arguments, devices, inputs, losses, memory
+from . import arguments, choice, inputs, losses, memory
 from .backends import CUDA, Backend
 from .compound import leaves
 from .layers import Network
 from .memory import Frontier, Plan
-from .sizes import Spans, sizes
+from .sizes import sizes
+from .spans import Spans
 from .typing import Array, DTypeLike, Layer, Loss, Memory, Progress, Reduction, State
 
 
@@ -65,7 +66,7 @@ def plan(
     arguments.choice("reduction", reduction, ("sum", "mean"))
     arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0)
-    backend = devices.of_plan(device, inputs.network(network).layer, T, B)
+    backend = choice.of_plan(device, inputs.network(network).layer, T, B)
     return choose(network, T, B, memory, backend)[0]
 
 
@@ -82,7 +83,7 @@ def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None)
     Frontier, a tuple of Plans; str() is a table of memory against time
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
-    backend = devices.of_plan(device, inputs.network(network).layer, T, B)
+    backend = choice.of_plan(device, inputs.network(network).layer, T, B)
     size = sizes(network.layer, network.readout, T, B, backend)
     return memory.frontier(
         T, size.state, size.step,
@@ -118,9 +119,9 @@ def explain(
         layer = layer._moved(lambda a: a.astype(wanted, copy=False))
         if readout is not None:
             readout = readout._moved(lambda a: a.astype(wanted, copy=False))
-    backend = devices.of_plan(device, layer, T, B)
+    backend = choice.of_plan(device, layer, T, B)
     spans = sizes(layer, readout, T, B, backend).free_spans
-    lines = [f"device     {backend.name}: {devices.reason(device, layer, T, B)}"]
+    lines = [f"device     {backend.name}: {choice.reason(device, layer, T, B)}"]
     if isinstance(backend, CUDA):
         from .kernels.cuda import describe as gpu
 

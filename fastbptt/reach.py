@@ -14,8 +14,8 @@ from .compound import Stack, stages
 from .inputs import Call
 from .layers import Network
 from .reach_follow import follow, log_of, map_state, run_to
-from .sizes import panel_steps
 from .sources import counts
+from .spans import panel_steps
 from .typing import Array, Loss, LossFunction, State
 
 _DEFAULT_LAG = 1000

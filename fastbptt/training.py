@@ -13,7 +13,7 @@ from .layers import Network
 from .memory import Plan
 from .passage import Passage
 from .room import room_for
-from .sizes import panel_steps
+from .spans import panel_steps
 from .typing import AnyLayer, Array, Loss, Memory, Progress, ProgressCallback, Reduction, State
 
 

@@ -87,7 +87,7 @@ class Bench:
 
     def _compile(self) -> None:
         """Run every kernel once: also those that only a run of more than a panel calls."""
-        from ..sizes import panel_steps
+        from ..spans import panel_steps
 
         for T in (2, panel_steps(self.batch) + 1):
             x, y = self._data(T)

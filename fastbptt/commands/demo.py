@@ -166,7 +166,7 @@ def warm_up(network: Network) -> None:
     """
     import fastbptt as fb
 
-    from ..sizes import panel_steps
+    from ..spans import panel_steps
 
     note = "  compiling the kernels (only the first run on a machine does) ..."
     notice = threading.Timer(1.5, print, [note], {"flush": True})

@@ -46,9 +46,9 @@ def facts() -> dict[str, str]:
 
 def _gpu() -> str:
     """The card, or what there is not that it needs."""
-    from .. import crossover
+    from .. import devices
 
-    missing = crossover.missing_gpu()
+    missing = devices.missing_gpu()
     if missing is not None:
         return f"none: {missing}"
     from ..kernels.cuda import cards

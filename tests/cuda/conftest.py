@@ -7,13 +7,13 @@ import os
 
 import pytest
 
-import fastbptt.crossover as crossover
+from fastbptt import devices
 
 
 @pytest.fixture(scope="session", autouse=True)
 def card():
     """The card, or the simulator in its place; a machine that has neither skips these tests."""
-    missing = crossover.missing_gpu()
+    missing = devices.missing_gpu()
     if missing is not None:
         pytest.skip(f"{missing}; NUMBA_ENABLE_CUDASIM=1 runs these tests without a GPU")
     from fastbptt.kernels.cuda import cards

@@ -1,4 +1,4 @@
-"""The harness of bench.gpu, as far as it can run without a card: with runs and a clock of its own."""
+"""The harness of bench.gpu, as far as it can run without a card: with a clock of its own."""
 
 import pytest
 

@@ -8,16 +8,16 @@ import pytest
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
-from fastbptt import arrays, backends, crossover, devices, room
+from fastbptt import arrays, backends, choice, crossover, devices, room
 
 
 def test_numpy_goes_where_the_argument_says_then_where_the_variable_says(monkeypatch):
     layer = fb.RNN.init(2, 3, rng=0)
-    assert devices.of_arrays(None, layer, 5, 1).name == "cuda:0"
-    assert devices.of_arrays("cpu", layer, 5, 1).name == "cpu"
+    assert choice.of_numpy(None, layer, 5, 1).name == "cuda:0"
+    assert choice.of_numpy("cpu", layer, 5, 1).name == "cpu"
     monkeypatch.setenv("FASTBPTT_DEVICE", "cpu")
-    assert devices.of_arrays(None, layer, 5, 1).name == "cpu"
-    assert devices.of_arrays("cuda", layer, 5, 1).name == "cuda:0"
+    assert choice.of_numpy(None, layer, 5, 1).name == "cpu"
+    assert choice.of_numpy("cuda", layer, 5, 1).name == "cuda:0"
 
 
 def test_a_gpu_that_is_not_there_is_named():
@@ -34,8 +34,8 @@ def test_the_faster_device_by_what_was_measured(monkeypatch):
     monkeypatch.setattr(crossover, "_why_not_gpu", lambda: None)
     monkeypatch.setattr(crossover, "rates", measured.get)
     monkeypatch.delenv("FASTBPTT_DEVICE")
-    assert devices.of_arrays(None, layer, 10, 1).name == "cpu"
-    assert devices.of_arrays(None, layer, 1000, 32).name == "cuda:0"
+    assert choice.of_numpy(None, layer, 10, 1).name == "cpu"
+    assert choice.of_numpy(None, layer, 1000, 32).name == "cuda:0"
     text = fb.explain(layer, 1000, 32)
     assert "measured here" in text and "s on cpu" in text and "s on cuda:0" in text
 
