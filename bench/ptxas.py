@@ -33,9 +33,8 @@ SHORT = (
     ("lstm", "float64", 2048, 1),
 )  # fmt: skip
 LONG = (
-    *product(CELLS, ("float32", "float64"), (16, 32, 64, 128, 192, 256, 512, 1024, 2048),
-             (1, 16, 64)),
-    *product(OTHERS, ("float32", "float64"), (64, 256, 1024), (1, 16)),
+    *product(CELLS, ("float32", "float64"), (32, 128, 256, 512, 1024, 2048), (1, 64)),
+    *product(OTHERS, ("float32", "float64"), (128, 512), (1,)),
 )  # fmt: skip
 _INTEGERS = {"ids": np.int64, "lengths": np.int64, "targets": np.int64, "arrivals": np.int32,
              "order": np.int64, "starts": np.int64}  # fmt: skip

@@ -36,12 +36,6 @@ class CPU:
     def __exit__(self, *error: object) -> None:
         """Go back to the device before."""
 
-    out_of_memory = MemoryError
-
-    def free_bytes(self) -> int:
-        """Bytes that can be allocated on a GPU."""
-        raise NotImplementedError("the CPU is not asked")
-
     def wait(self) -> None:
         """Let at most a little work be queued."""
 
@@ -158,6 +152,7 @@ class CUDA:
         return MemoryError if self.xp is np else self.xp.cuda.memory.OutOfMemoryError
 
     def free_bytes(self) -> int:
+        """Bytes that can be allocated."""
         return self._cards.free_bytes(self.ordinal)
 
     def wait(self) -> None:

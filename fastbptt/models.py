@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from . import arguments, devices, typing
+from . import arguments, typing
 from .arrays import home, on_gpu
 from .typing import Array
 
@@ -97,6 +97,8 @@ class Model:
 
     def to(self, device: str) -> Self:
         """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
+        from . import devices  # here, since it loads Numba
+
         name, _ = devices.named(device)
         if name is None:
             raise TypeError(f'device must be "cpu", "cuda" or "cuda:N", not {device!r}')

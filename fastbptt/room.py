@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from .backends import Backend
+from .backends import CUDA, Backend
 from .memory import human
 
 
@@ -35,23 +35,29 @@ class DeviceMemoryError(MemoryError):
 _SHARE = 0.9  # of what is free, that a budget may take: pools round up
 
 
-@contextmanager
+_NOTHING = nullcontext()
+
+
 def room_for(
-    device: Backend, needed: int | None = None, least: int | None = None
-) -> Iterator[None]:
-    """Raise DeviceMemoryError, before or in a call, if the GPU has not the bytes that it needs.
+    device: Backend, needed: int | None = None, least: Callable[[], int] | None = None
+) -> AbstractContextManager[None]:
+    """Have a call raise DeviceMemoryError, at once or later, if the GPU lacks the bytes for it.
 
-    `least`: the least budget with which bptt would work.
+    `least()` is the least budget with which bptt would work.
     """
-    if not device.on_gpu:
-        yield
-        return
+    return _room(device, needed, least) if isinstance(device, CUDA) else _NOTHING
 
+
+@contextmanager
+def _room(
+    device: CUDA, needed: int | None, least: Callable[[], int] | None
+) -> Iterator[None]:
     def error() -> DeviceMemoryError:
         free = device.free_bytes()
         budget = int(_SHARE * free)
-        fits = least is not None and least <= budget
-        return DeviceMemoryError(device.name, needed, free, budget if fits else None, least)
+        least_bytes = None if least is None else least()
+        fits = least_bytes is not None and least_bytes <= budget
+        return DeviceMemoryError(device.name, needed, free, budget if fits else None, least_bytes)
 
     if needed is not None and needed > device.free_bytes():
         raise error()

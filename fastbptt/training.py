@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic
 
 from . import arguments, inputs, losses, planning
@@ -123,7 +124,7 @@ def bptt(
     copied = windows or callable(loss) or not (call.direct and losses.direct(y))
     spans = call.cut(spans, listed, not copied)
     several = plan.backward_steps > panel_steps(call.B)
-    least = planning.least_bytes(network, call.T, call.B, call.device)
+    least = partial(planning.least_bytes, network, call.T, call.B, call.device)
     with call.device, room_for(call.device, plan.peak_bytes, least):
         passage = Passage(call, spans, several)
         top = passage.strands[-1][1]
