@@ -49,9 +49,7 @@ def room_for(
 
 
 @contextmanager
-def _room(
-    device: CUDA, needed: int | None, least: Callable[[], int] | None
-) -> Iterator[None]:
+def _room(device: CUDA, needed: int | None, least: Callable[[], int] | None) -> Iterator[None]:
     def error() -> DeviceMemoryError:
         free = device.free_bytes()
         budget = int(_SHARE * free)
