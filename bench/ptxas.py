@@ -1,7 +1,8 @@
 """What the CUDA kernels take of a card, as its assembler says: python -m bench.ptxas.
 
 No GPU is needed: kernels are compiled to PTX, and `ptxas -v` tells their registers, stack and
-spills. Without --all only the shipped configurations that CI checks, for A100 and H100.
+spills; so does the linker of the code that a card would run. Without --all only the configurations
+that CI checks, for A100 and H100.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def versions():
 
 
 def resources(kernel, types, threads, capability):
-    """Registers, stack frame and spills, in bytes, of a kernel."""
+    """Registers, stack frame and spills, in bytes, of a kernel's PTX and of the code that runs."""
     ptx = machine_code.compile_ptx(kernel, types, threads, capability)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
@@ -89,9 +90,15 @@ def resources(kernel, types, threads, capability):
             [assembler(), "-v", arch, str(file), "-o", str(Path(folder) / "kernel.cubin")],
             capture_output=True, text=True, check=True,
         ).stderr  # fmt: skip
-    numbers = (r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads",
-               r"Used (\d+) registers")  # fmt: skip
-    stack, stores, loads, registers = (int(re.search(text, said)[1]) for text in numbers)
+    _, shipped = machine_code.machine_code(kernel, types, threads, capability)
+    return {**_numbers(said), "as shipped": _numbers(shipped)}
+
+
+def _numbers(said):
+    """What the assembler says, as numbers."""
+    texts = (r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads",
+             r"Used (\d+) registers")  # fmt: skip
+    stack, stores, loads, registers = (int(re.search(text, said)[1]) for text in texts)
     return {"registers": registers, "stack": stack, "spills": stores + loads}
 
 
@@ -132,10 +139,12 @@ def head_rows(name):
 
 def faults(row):
     """What is wrong with a row, in words."""
-    card = KNOWN[row["card"]]
-    found = [f"{row[what]} bytes of {what}" for what in ("stack", "spills") if row[what]]
-    if row["registers"] * row["threads"] > card.registers or row["registers"] > REGISTERS:
-        found.append(f"{row['registers']} registers of {row['threads']} threads")
+    card, found = KNOWN[row["card"]], []
+    for code in (row, row["as shipped"]):
+        found += [f"{code[what]} bytes of {what}" for what in ("stack", "spills") if code[what]]
+        most = min(REGISTERS, card.registers // row["threads"])
+        if code["registers"] > most:
+            found.append(f"{code['registers']} registers of {row['threads']} threads")
     if row["shared"] > card.shared:
         found.append(f"{row['shared']} bytes of shared memory")
     return found

@@ -31,8 +31,11 @@ def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
     """
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return value.view(np.ndarray)
-    if arrays.on_gpu(value):
-        return arrays.wrapped(value)
+    try:
+        if arrays.on_gpu(value):
+            return arrays.wrapped(value)
+    except RuntimeError as error:  # a tensor of PyTorch that requires its gradient
+        raise TypeError(f"{name} must be an array whose memory can be read: {error}") from None
     raise TypeError(f"{name} must be {expected}, not {describe(value)}")
 
 

@@ -24,10 +24,18 @@ def module_of(array: Any) -> Any:
 
 
 def wrapped(value: Any) -> Array:
-    """An array on a GPU as CuPy's, over the same memory."""
+    """An array on a GPU as CuPy's, over the same memory, on whichever GPU it is."""
     from .kernels.cuda import seam
 
-    return seam.arrays().asarray(value)
+    xp = seam.arrays()
+    if isinstance(value, xp.ndarray):
+        return value
+    address = value.__cuda_array_interface__["data"][0]
+    if not address or xp is np:
+        return xp.asarray(value)
+    # CuPy would copy what is not on the current device to it.
+    with xp.cuda.Device(xp.cuda.runtime.pointerGetAttributes(address).device):
+        return xp.asarray(value)
 
 
 def stream_of(value: Any) -> int | None:

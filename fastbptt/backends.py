@@ -36,6 +36,9 @@ class CPU:
     def __exit__(self, *error: object) -> None:
         """Go back to the device before."""
 
+    def follow(self, stream: int | None) -> None:
+        """Nothing: what is in memory is there."""
+
     def wait(self) -> None:
         """Let at most a little work be queued."""
 
@@ -133,14 +136,25 @@ class CUDA:
         return self._cards.card(self.ordinal)
 
     def __enter__(self) -> None:
-        stack = ExitStack()
-        if self.xp is not np:
-            cuda = self.xp.cuda
-            stack.enter_context(cuda.Device(self.ordinal))
-            if self.stream is not None:
-                own = cuda.ExternalStream(self.stream, self.ordinal) if self.stream else None
-                stack.enter_context(own or cuda.Stream.null)
-        self._contexts.append(stack)
+        with ExitStack() as stack:
+            if self.xp is not np:
+                cuda = self.xp.cuda
+                stack.enter_context(cuda.Device(self.ordinal))
+                if self.stream is not None:
+                    before, own = cuda.get_current_stream(), self._stream(self.stream)
+                    own.wait_event(before.record())  # arrays may have been made there
+                    stack.callback(lambda: before.wait_event(own.record()))  # or be read there
+                    stack.enter_context(own)
+            self._contexts.append(stack.pop_all())
+
+    def _stream(self, address: int) -> Any:
+        stream = self.xp.cuda.Stream
+        return stream.from_external(_Foreign(address)) if address else stream.null
+
+    def follow(self, stream: int | None) -> None:
+        """Begin after what another package has queued on a stream of its own, if it has one."""
+        if stream is not None and self.xp is not np:
+            self.xp.cuda.get_current_stream().wait_event(self._stream(stream).record())
 
     def __exit__(self, *error: object) -> None:
         self._events.clear()
@@ -216,6 +230,16 @@ class CUDA:
         self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
     ) -> None:
         self._recurrence.drop(out, values, key, threshold, scale, start)
+
+
+class _Foreign:
+    """A stream of another package, by the protocol that CuPy reads."""
+
+    def __init__(self, address: int):
+        self.address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.address
 
 
 class _Pool:

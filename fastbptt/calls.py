@@ -9,7 +9,7 @@ import numpy as np
 
 from . import arguments, inputs, states
 from .along import Along
-from .arrays import module_of
+from .arrays import module_of, stream_of
 from .chain import Leaf
 from .compound import shaped
 from .inputs import Call
@@ -136,12 +136,14 @@ def backward(
     call, passage, leaves = cache._take(keep=True)
     layer, dtype = call.layer, call.layer.dtype
     shape = (call.T, layer.outputs) if call.squeeze else (call.T, call.B, layer.outputs)
+    stream = stream_of(dh)
     dh = arguments.floats("dh", call.given("dh", dh), shape, dtype)
     dh = dh[:, None] if call.squeeze else dh
     given = None if dstate is None else call.unpack("dstate", dstate)
     cache._take(keep)
 
     with call.device, room_for(call.device):
+        call.device.follow(stream)
         carry = None
         if given is not None:
             carry = states.copied(call.device, call.leaves, given, call.B)

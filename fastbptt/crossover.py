@@ -76,7 +76,13 @@ def _why_not_gpu() -> str | None:
         return missing
     from .kernels.cuda import seam
 
-    return "the simulator of CUDA serves only if asked for" if seam.SIMULATED else None
+    if seam.SIMULATED:
+        return "the simulator of CUDA serves only if asked for"
+    try:
+        rates("cuda:0")
+    except Exception as error:  # another process may have all of its memory
+        return f"the GPU could not be measured: {error}"
+    return None
 
 
 def step_adds(layer: Layer) -> int:

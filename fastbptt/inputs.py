@@ -10,6 +10,7 @@ import numpy as np
 from . import arguments, choice, dropout, states
 from .along import Reversal, Turned
 from .arrays import stream_of
+from .backends import CUDA
 from .chain import Chain
 from .compound import Bidirectional, Stack, Strand, leaves, rebuilt, stages
 from .layers import Network, Readout, Recurrent
@@ -130,7 +131,9 @@ class Call:
             values = np.array([arguments.integer("lengths", lengths, 0)])
         else:
             values = arguments.array("lengths", lengths)
-            values = values if isinstance(values, np.ndarray) else values.get()
+            if not isinstance(values, np.ndarray):
+                with CUDA(values.device.id, stream_of(lengths)):
+                    values = values.get()
             if values.dtype.kind not in "iu":
                 raise TypeError(f"lengths must be integers, not {values.dtype}")
             arguments.check_shape("lengths", values, (self.B,))

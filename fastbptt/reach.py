@@ -193,9 +193,10 @@ def _check_loss(
     network: Network, call: Call, y: Array | None, loss: Loss, weights: Array | None
 ) -> None:
     spans = call.spans(network.readout).short()
-    chain = call.chain(spans, panel_steps(call.B) < call.T)
-    losses.loss_sum(network, call, y, loss, weights, "sum", spans, chain, several=False)
-    chain.release()
+    with call.device:
+        chain = call.chain(spans, panel_steps(call.B) < call.T)
+        losses.loss_sum(network, call, y, loss, weights, "sum", spans, chain, several=False)
+        chain.release()
 
 
 def _draw(

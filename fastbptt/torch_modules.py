@@ -101,6 +101,7 @@ def to_torch(layer: Layer) -> Any:
     torch = _torch("to_torch")
     if not isinstance(layer, (Recurrent, Bidirectional, Stack)):
         raise TypeError(f"layer must be a layer such as LSTM, not {arguments.describe(layer)}")
+    layer = layer.to("cpu")
     stacked = layer.layers if isinstance(layer, Stack) else (layer,)
     levels = [_directions(part) for part in stacked]
     first = levels[0][0]

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..masks import draw
 from .cells import maths_of, on_device
-from .seam import cuda, device, launch
+from .seam import SIMULATED, cuda, device, launch
 
 THREADS = 128
 
@@ -23,8 +23,8 @@ def elements(kernel, size, args):
 
 
 def _threads(size):
-    """Of a block: no more than there are elements, for the simulator's sake."""
-    return min(THREADS, max(1, size))
+    """Of a block; in the simulator, where each is one of Python's, no more than there is to do."""
+    return min(THREADS, max(1, size)) if SIMULATED else THREADS
 
 
 @cache

@@ -6,6 +6,7 @@ the cell, dtype and layout, the types of the arguments, and the card's capabilit
 
 import hashlib
 import os
+import re
 import tempfile
 from contextlib import suppress
 from importlib import metadata
@@ -17,8 +18,6 @@ from numba.core import config
 
 from .. import SOURCE_KEY
 from ..jit import announced
-
-ENTRY = "fastbptt_kernel"  # its name in the file
 
 
 def is_array(arg):
@@ -40,26 +39,50 @@ def signature(args):
 
 
 def compile_ptx(kernel, kinds, threads, capability):
-    """The PTX of a kernel, a plain function, for blocks of so many threads."""
-    ptx, _ = cuda.compile_ptx(kernel, kinds, cc=capability, launch_bounds=(threads, 1))
-    name = ptx.partition(".entry ")[2].partition("(")[0].strip()  # has a number of this process
-    return ptx.replace(name, ENTRY)
+    """The PTX of a kernel, a plain function, for blocks of so many threads: to be looked at."""
+    return cuda.compile_ptx(kernel, kinds, cc=capability, launch_bounds=(threads, 1))[0]
 
 
-def assemble(ptx, capability):
-    """Machine code of PTX, which a driver older than the compiler can load, too."""
+def machine_code(kernel, kinds, threads, capability):
+    """Machine code of a kernel, and what the assembler says of it.
+
+    It is linked from LLVM's form, not from PTX, of which the linker makes code that spills where
+    there are shuffles. A driver older than the compiler can load it, too.
+    """
     from cuda.bindings import nvjitlink
 
-    handle = nvjitlink.create(1, ["-arch=sm_{}{}".format(*capability)])
+    code, _ = cuda.compile(
+        kernel, kinds, cc=capability, launch_bounds=(threads, 1), output="ltoir", abi="numba",
+        device=False,
+    )  # fmt: skip
+    options = ["-arch=sm_{}{}".format(*capability), "-lto", "-Xptxas=--verbose"]
+    handle = nvjitlink.create(len(options), options)
     try:
-        code = ptx.encode()
-        nvjitlink.add_data(handle, nvjitlink.InputType.PTX, code, len(code), "kernel")
+        nvjitlink.add_data(handle, nvjitlink.InputType.LTOIR, code, len(code), kernel.__name__)
         nvjitlink.complete(handle)
         cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
         nvjitlink.get_linked_cubin(handle, cubin)
+        said = bytearray(nvjitlink.get_info_log_size(handle))
+        nvjitlink.get_info_log(handle, said)
     finally:
         nvjitlink.destroy(handle)
-    return bytes(cubin)
+    return bytes(cubin), said.decode()
+
+
+def entry_of(cubin):
+    """The name of the one kernel in machine code."""
+    return re.search(rb"\.text\.(\w+)\0", cubin)[1].decode()
+
+
+def _versions():
+    """The versions of all that makes machine code, as far as they are installed."""
+    nvidias = ("nvvm", "nvjitlink", "nvjitlink-cu12", "cuda-nvcc-cu12")
+    names = ("numba-cuda", "llvmlite", *(f"nvidia-{name}" for name in nvidias))
+    found = []
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found.append((name, metadata.version(name)))
+    return found
 
 
 def _folders():
@@ -74,8 +97,7 @@ def _folders():
 
 def compiled(kernel, kinds, threads, capability):
     """The file of a kernel's machine code, made now if it is not there."""
-    version = metadata.version("numba-cuda")
-    parts = SOURCE_KEY, version, kernel.__name__, kernel.key, kinds, threads, capability
+    parts = SOURCE_KEY, _versions(), kernel.__name__, kernel.key, kinds, threads, capability
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     code = None
     for folder in _folders():
@@ -90,9 +112,7 @@ def compiled(kernel, kinds, threads, capability):
         try:
             with os.fdopen(descriptor, "wb") as opened:
                 with announced():
-                    code = code or assemble(
-                        compile_ptx(kernel, kinds, threads, capability), capability
-                    )
+                    code = code or machine_code(kernel, kinds, threads, capability)[0]
                 opened.write(code)
             os.replace(partial, file)  # whole, whoever else writes it
             return file

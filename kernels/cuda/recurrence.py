@@ -2,8 +2,8 @@
 
 The interface is that of `kernels.cpu.recurrence`. A stretch is cut into chunks for which there is
 scratch. Forward: one product for the inputs of a chunk, then one launch of the sweep. Back: the
-loss, one launch of the sweep, and one product for each weight's gradient. All is queued on the
-current stream; nothing waits for the GPU.
+loss, one launch of the sweep, and one product for each weight's gradient. All of that is queued on
+the current stream, and nothing here waits for the GPU.
 """
 
 import numpy as np

@@ -1,11 +1,12 @@
 """The one place that knows which package compiles CUDA kernels, and which one holds arrays.
 
-Kernels are compiled by `numba.cuda`, as numba-cuda installs it, to PTX and by nvJitLink to machine
+Kernels are compiled by `numba.cuda`, as numba-cuda installs it, and linked by nvJitLink to machine
 code, which is kept on disk. CuPy holds the arrays, launches the kernels, and multiplies by cuBLAS.
 With NUMBA_ENABLE_CUDASIM=1 kernels run in Numba's simulator instead, on NumPy arrays.
 
 Bits: cuBLAS repeats its own only if what it works in is of a fixed size, which
-CUBLAS_WORKSPACE_CONFIG says. TF32 is off unless CuPy is told to use it, by CUPY_TF32=1.
+CUBLAS_WORKSPACE_CONFIG says, for the whole process. TF32 is off unless CuPy is told to use it, by
+CUPY_TF32=1.
 """
 
 import os
@@ -62,6 +63,7 @@ def missing():
     try:
         cupy = arrays()
         if cupy.cuda.runtime.getDeviceCount():
+            cupy.cuda.device.get_cublas_handle()  # its library is loaded when it is first needed
             return None
     except ImportError as error:
         return str(error)
@@ -77,9 +79,12 @@ def _loaded(kernel, kinds, threads, shared_bytes, together, ordinal):
     capability = int(capability[:-1]), int(capability[-1])
     file = machine_code.compiled(kernel, kinds, threads, capability)
     module = cupy.RawModule(path=str(file), enable_cooperative_groups=together)
-    loaded = module.get_function(machine_code.ENTRY)
+    loaded = module.get_function(machine_code.entry_of(file.read_bytes()))
     if shared_bytes > 48 * 1024:  # more than that has to be asked for
         loaded.max_dynamic_shared_size_bytes = shared_bytes
+    resident = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
+    if not resident(loaded.kernel.ptr, threads, shared_bytes):
+        raise RuntimeError(f"a block of {kernel.__name__}, {kernel.key}, does not fit on the card")
     return loaded
 
 
@@ -94,7 +99,7 @@ def _words(arg):
 def launch(kernel, grid, threads, args, shared_bytes=0, together=False):
     """Run a kernel on the current stream of the current device, on C-contiguous arrays.
 
-    `together`: all its blocks have to be resident, since they wait for each other.
+    `together`: its blocks wait for each other, and there are no more of them than multiprocessors.
     """
     if SIMULATED:
         flat = [arg.reshape(-1) if isinstance(arg, np.ndarray) else arg for arg in args]

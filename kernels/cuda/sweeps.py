@@ -9,15 +9,17 @@ threads, and the cell's maths, a thread for each unit of each sequence.
 *Grid sweep*: the units of a slice of sequences are spread over `parts` blocks, which hand their
 states (in reverse: deltas) to each other through the second-level cache and meet once a step.
 
-That meeting (`_meet`) is a counter that only grows. A block's threads first make their writes
-visible to the device (fence), then all of them have done so (syncthreads), then one adds 1 and
-waits until the count is `parts` times the number of meetings so far; its read acquires, and the
-others go on only after it (syncthreads). What is exchanged alternates between two buffers: a block
+That meeting (`_meet`) is a counter that only grows. All threads of a block have written
+(syncthreads); one of them makes all that visible to the device (its fence is cumulative: it orders
+what it has seen through the syncthreads), adds 1, and waits until the count is `parts` times the
+number of meetings so far; its read acquires, and the others go on only after it (syncthreads). This
+is how CUDA's own cooperative groups meet. What is exchanged alternates between two buffers: a block
 that writes for step t+1 has passed the meeting of step t, before which every block had read what
 step t-1 left in that buffer. Data of other blocks is read past the first-level cache, which is not
-coherent. It cannot hang as long as all blocks of a slice are resident: the launcher asks for a
-cooperative launch, which fails where they are not. The simulator runs the blocks of such a launch
-in threads of their own, but its memory is coherent and in order, so it cannot show a missing fence.
+coherent. It cannot hang as long as all blocks of a slice are resident: there are no more blocks in
+a launch than multiprocessors, the loader has made sure that a block fits on one, and the launch is
+cooperative, so the driver starts it once there is room for all. The simulator runs the blocks of
+such a launch side by side, but its memory is coherent and in order: it cannot show a missing fence.
 
 Layouts as on the CPU: see `kernels.cpu.sweeps`. `W` are weights in the order of `shapes.pack`.
 """
@@ -54,9 +56,9 @@ multiply_held, multiply_read, combine, coherent, wait_for = (
 @device
 def _meet(arrivals, group, blocks, times):
     """Meet the other blocks of the group, for the so many-th time: see above."""
-    cuda.threadfence()
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
+        cuda.threadfence()
         cuda.atomic.add(arrivals, group, 1)
         wait_for(arrivals, group, blocks * times)
         cuda.threadfence()

@@ -8,6 +8,7 @@ import functools
 import operator
 from contextlib import nullcontext
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 
@@ -150,12 +151,17 @@ def asarray(value, dtype=None):
     """Bring an array to the device, or leave it there."""
     if isinstance(value, DeviceArray):
         return value
+    if hasattr(value, "__cuda_array_interface__"):
+        return DeviceArray(value.memory)
     return DeviceArray(np.array(value, dtype))
 
 
+ndarray = DeviceArray
+
+
 class _Event:
-    def __init__(self, **kwargs):
-        pass
+    def __init__(self, stream=None, **kwargs):
+        self.stream = stream
 
     def record(self):
         pass
@@ -163,10 +169,40 @@ class _Event:
     synchronize = record
 
 
+class Stream:
+    """A stream, which notes after which others it has been told to go on."""
+
+    made: ClassVar = {}
+
+    def __init__(self, address):
+        self.address, self.after = address, []
+
+    @classmethod
+    def from_external(cls, stream):
+        version, address = stream.__cuda_stream__()
+        assert version == 0
+        return cls.made.setdefault(address, cls(address))
+
+    def record(self):
+        return _Event(self)
+
+    def wait_event(self, event):
+        self.after.append(event.stream.address)
+
+    def __enter__(self):
+        current.append(self)
+
+    def __exit__(self, *error):
+        current.pop()
+
+
+Stream.null = Stream(0)
+current = [Stream.null]
 cuda = SimpleNamespace(
     Device=lambda ordinal: nullcontext(),
-    ExternalStream=lambda address, ordinal: nullcontext(),
-    Stream=SimpleNamespace(null=nullcontext()),
+    Stream=Stream,
+    get_current_stream=lambda: current[-1],
     Event=_Event,
     memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+    runtime=SimpleNamespace(pointerGetAttributes=lambda address: SimpleNamespace(device=DEVICE.id)),
 )

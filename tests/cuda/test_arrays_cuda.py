@@ -171,6 +171,35 @@ def test_a_model_on_the_device_is_saved_and_comes_back(tmp_path):
     assert "lstm" in repr(away).lower() or away.layer.layers
 
 
+class Foreign:
+    """An array of another package, whose work is on a stream of its own."""
+
+    def __init__(self, array, stream):
+        self.memory, self.stream = array, stream
+
+    @property
+    def __cuda_array_interface__(self):
+        own = self.memory.__array_interface__
+        return {"version": 3, "stream": self.stream, **{k: own[k] for k in ("data", "shape")}}
+
+
+@pytest.mark.skipif(not seam.SIMULATED, reason="on a GPU PyTorch's tensors show the same")
+def test_arrays_of_other_packages_come_in_on_their_stream_without_a_copy():
+    p = make_problem("lstm")
+    layer = fb.LSTM(*(Foreign(a, 5) for a in p.layer.arrays()))
+    assert layer.dtype == p.layer.dtype and np.shares_memory(layer.U.inside, p.layer.U)
+    expected = fb.run(p.layer, p.x)[0]
+    h, _, cache = fb.forward(layer, Foreign(p.x, 5))
+    assert np.array_equal(h.get(), expected)
+    own = mirror.Stream.made[5]
+    assert own.after == [0] and mirror.Stream.null.after[-1] == 5, "before it, and after it"
+    fb.backward(cache, Foreign(p.dh, 7))
+    assert own.after == [0, 0, 7]
+    assert mirror.current == [mirror.Stream.null]
+    p.layer.U[...] = 2.0  # weights are read afresh, where they are
+    assert not np.array_equal(fb.run(layer, there(p.x))[0].get(), expected)
+
+
 def test_arrays_of_two_places_are_a_type_error():
     p = make_problem()
     away = there(p.network)
