@@ -51,8 +51,8 @@ def strand(
     # Of each weight: itself here, in order, transposed; its gradient's sum, a product and its copy.
     weights += sum(m * n * (5 * item + 3 * 8) + 8 * m * 8 for m, n in matrices)
     # Deltas and a copy of some of their blocks; states between layers; x, dx, y and copies of them.
-    numbers = 2 * panels + 2 * units + 3 * inputs + 4 * outputs + 2 * read
-    per_step = max(1, batch * (item * numbers + 16 * 8))
+    numbers = 2 * panels + 2 * units + 4 * inputs + 5 * outputs + 3 * read
+    per_step = max(1, batch * (item * numbers + 24 * 8))
     return Sizes(
         total=total,
         batch=batch,
