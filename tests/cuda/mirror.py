@@ -6,6 +6,7 @@ every place where an array would have to cross from the device to the host or ba
 
 import functools
 import operator
+import weakref
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import ClassVar
@@ -31,6 +32,24 @@ def _outside(value):
     return DeviceArray(value) if isinstance(value, (np.ndarray, np.generic)) else value
 
 
+class Memory:
+    """The bytes of all arrays on the device, and the most that there were."""
+
+    def __init__(self):
+        self.now = self.most = 0
+
+    def take(self, array):
+        self._add(array.nbytes)
+        weakref.finalize(array, self._add, -array.nbytes)
+
+    def _add(self, size):
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+memory = Memory()
+
+
 class DeviceArray:
     """An array on the device."""
 
@@ -39,6 +58,8 @@ class DeviceArray:
 
     def __init__(self, inside):
         self.inside = np.asarray(inside)
+        if self.inside.base is None:
+            memory.take(self.inside)
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")

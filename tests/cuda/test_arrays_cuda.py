@@ -10,6 +10,7 @@ from fastbptt.kernels.cuda import heads, seam
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
+from fastbptt import gpu_sizes
 from fastbptt.models import Model
 
 LAYERS = ["rnn-tanh", "lstm-peephole", "gru", "gru-before", "lstm/gru", "gru|lstm",
@@ -198,6 +199,37 @@ def test_arrays_of_other_packages_come_in_on_their_stream_without_a_copy():
     assert mirror.current == [mirror.Stream.null]
     p.layer.U[...] = 2.0  # weights are read afresh, where they are
     assert not np.array_equal(fb.run(layer, there(p.x))[0].get(), expected)
+
+
+@pytest.mark.skipif(not seam.SIMULATED, reason="on a GPU test_on_a_gpu.py measures CuPy's pool")
+@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
+@pytest.mark.parametrize(
+    "memory", ["full", fb.Checkpointed(segment=4), fb.Truncated(2, 5)], ids=str
+)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm/gru", "gru|lstm"])
+def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch):
+    monkeypatch.setattr("fastbptt.gpu_sizes._POOLED", 0)  # what CuPy's pool rounds up
+    monkeypatch.setattr("fastbptt.backends.MOVED_BYTES", 256)
+    monkeypatch.setattr("fastbptt.gpu_sizes.MOVED_BYTES", 256)
+    gpu_sizes.strand.cache_clear()
+    truncated = isinstance(memory, fb.Truncated)
+    if truncated and "|" in cell:
+        pytest.skip("a Bidirectional is never truncated: that is an error on every device")
+    p = make_problem(cell, (12, 3, 5, 3, 4), "float64", tokens=tokens, dropout=0.2 * ("/" in cell))
+    given = {"memory": memory, "lengths": p.lengths, "seed": 1, "weights": p.rng.random((p.T, p.B))}
+    for network, x, y in ((p.network, p.x, p.y), map(there, (p.network, p.x, p.y))):
+        at_home = network is p.network
+        if not at_home:
+            given["weights"] = there(given["weights"])
+        r = fb.bptt(network, x, y, input_grad=not tokens, **given)
+        returned = 0 if at_home else sum(a.nbytes for a in arrays_of((r.grad, r.grad_x)))
+        del r
+        before = mirror.memory.now
+        mirror.memory.most = before
+        r = fb.bptt(network, x, y, input_grad=not tokens, **given)
+        assert mirror.memory.most - before - returned <= r.plan.peak_bytes
+        assert mirror.memory.most > before
+    gpu_sizes.strand.cache_clear()
 
 
 def test_arrays_of_two_places_are_a_type_error():
