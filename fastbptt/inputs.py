@@ -67,8 +67,10 @@ class Call:
         x = arguments.array("x", x)
         self.x = x
         self.from_gpu = not isinstance(x, np.ndarray)  # and so all arrays, given and returned
-        for number, own in enumerate(layer.arrays()):
-            self._check_place(f"layer.arrays()[{number}]", own)
+        own = layer.arrays()
+        if self.from_gpu or any(not isinstance(array, np.ndarray) for array in own):
+            for number, array in enumerate(own):
+                self._check_place(f"layer.arrays()[{number}]", array)
         self.tokens = x.dtype.kind in "iu"
         if self.tokens:
             if x.ndim not in (1, 2):
@@ -121,6 +123,8 @@ class Call:
 
     def handed_out(self, array: Array) -> Array:
         """A copy of an array on the device that the caller may keep."""
+        if not self.device.on_gpu:
+            return array.copy()
         copy = self.result(array)
         return copy.copy() if copy is array else copy
 
