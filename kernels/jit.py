@@ -84,7 +84,10 @@ def announced(what):
     """Say on stderr, once in a process, what is being compiled, if it takes a while."""
     timer = Timer(_PATIENCE, _say, [what])
     timer.daemon = True
-    timer.start()
+    if _PATIENCE > 0:
+        timer.start()
+    else:
+        _say(what)
     try:
         yield
     finally:
