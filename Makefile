@@ -17,7 +17,7 @@ PEERS ?= $(filter true 1,$(CI))
 TORCH := torch==2.13.0
 PEERS_STAMP := $(if $(PEERS),$(VENV)/peers.stamp)
 
-.PHONY: demo test bench docs lint format clean
+.PHONY: demo test fuzz pythons bench docs lint format clean
 
 demo: $(VENV)/cli.stamp
 	$(BIN)/python -m fastbptt demo $(ARGS)
@@ -26,6 +26,15 @@ demo: $(VENV)/cli.stamp
 test: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/cuda $(ARGS)
 	$(if $(ARGS),,NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest --numprocesses 2 tests/cuda)
+
+# Random calls against the oracle, or one again: make fuzz MINUTES=60, SEED=7, CASE=7:123.
+MINUTES ?= 5
+fuzz: $(VENV)/test.stamp
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+# The core of the suite in every other Python from 3.10 to 3.13 that is here.
+pythons:
+	PYTHON=$(PYTHON) .ci/pythons core
 
 bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
@@ -52,7 +61,7 @@ format: $(VENV)/lint.stamp
 	$(BIN)/ruff format $(SOURCES)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .venv-* build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One stamp for each set of packages: made again when the lists of packages change.

@@ -17,6 +17,7 @@ import fastbptt as fb
 SIZES = (6, 3, 4, 5, 2)  # T, B, I, H, O of `small_problem`
 # Python's own objects (frames, actions, views), which tracemalloc counts and no plan does.
 OBJECTS = 100_000
+HANGS = 600  # seconds, however busy the machine: no test may fail because others are at work
 
 f16, f64, c64, longdouble = (
     lambda a, name=name: a.astype(name)
@@ -133,17 +134,30 @@ def start_python(code, *options, cwd=None, **variables):
     )
 
 
-def run_python(code, *options, timeout=60, **given):
+def run_python(code, *options, **given):
     """What `code` prints in a new interpreter; its failure, or a hang, is the test's."""
     with start_python(code, *options, **given) as process:
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(timeout=HANGS)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"hangs: no end within {timeout} s")
+            pytest.fail(f"hangs: no end within {HANGS} s")
         finally:
             kill(process)
     assert process.returncode == 0, err
     return out
+
+
+def run_command(*arguments, **options):
+    """`fastbptt` with these arguments; what it says of compiling is left out of its stderr."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "fastbptt", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=HANGS,
+        **options,
+    )
+    done.stderr = re.sub(r"^fastbptt: compiling.*\n", "", done.stderr, flags=re.M)
+    return done
 
 
 def kill(process):

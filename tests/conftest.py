@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 hypothesis.settings.register_profile(
-    "steady", derandomize=True, deadline=None, database=None, print_blob=True
+    "steady",
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is no fault
+    database=None,
+    print_blob=True,
 )
 hypothesis.settings.load_profile("steady")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import run_command
 
 from fastbptt.commands import demo, demo_text, demo_training
 
@@ -118,12 +119,3 @@ def test_without_matplotlib_the_demo_names_the_extra_that_brings_it():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "fastbptt[cli]" in done.stderr and done.stderr.count("\n") == 1
-
-
-def run_command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "fastbptt", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from checks import HANGS
 
 import fastbptt
 
@@ -156,7 +157,7 @@ def run(arguments, cwd=None, **environment):
         text=True,
         cwd=cwd,
         env={**kept, **environment},
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -72,7 +72,7 @@ def train(
     show: Callable[[float, float, str], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Learning:
-    """Train by truncated BPTT for that many seconds, the weights updated in place.
+    """Train by truncated BPTT for so many seconds, one update at least, on the weights in place.
 
     The text is cut into B streams that run side by side. Every chunk of `CHUNK` steps starts from
     the state the one before it ended in, and its gradient stops there. On the way a part of the
@@ -86,7 +86,7 @@ def train(
     adam, learning = Adam(network.arrays()), Learning()
     state, at, recent = None, 0, np.log2(text.CLASSES)
     start = clock()
-    while (elapsed := clock() - start) < seconds:
+    while (elapsed := clock() - start) < seconds or not learning.updates:
         if elapsed >= len(learning.held_out) * seconds / 12:
             bits = held_out_bits(network, held_x[:500], held_y[:500])
             learning.held_out.append((elapsed, bits))
