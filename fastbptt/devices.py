@@ -72,9 +72,12 @@ def set_num_threads(n: int) -> None:
     """Set how many CPU threads one call uses, the calling one included.
 
     The default is FASTBPTT_NUM_THREADS, else what the process may really use: its affinity, cut
-    by a container's quota. Any number gives the same bits.
+    by a container's quota. Any number up to 4096 gives the same bits. Where the system refuses so
+    many threads, a call does with those it gets.
     """
     n = arguments.integer("n", n, 1)
     from .kernels.cpu import team
 
+    if n > team.MOST:
+        raise ValueError(f"n must be at most {team.MOST}, not {arguments.describe(n)}")
     team.set_num_threads(n)

@@ -14,15 +14,17 @@ code in its name.
 
 import hashlib
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Timer
 from types import CodeType, FunctionType
 
 import numba
 from numba import types
+from numba.core import config
 from numba.extending import intrinsic
 
 from . import SOURCE_KEY  # noqa: F401 - kernels take it from here
+from .stacks import on_ample_stack
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
@@ -84,9 +86,19 @@ def apart(typingctx):
     return types.void(), codegen
 
 
+def compiled(function, **options):
+    """Numba's njit, which compiles nothing where NUMBA_DISABLE_JIT is set."""
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastbptt's kernels work only when they are compiled, but NUMBA_DISABLE_JIT is set, "
+            "which turns Numba's compiler off: unset it"
+        )
+    return numba.njit(**options)(distinct(function))
+
+
 def inner(function):
     """Decorate a function that is only called from other kernels."""
-    dispatcher = numba.njit(**_INNER)(distinct(function))
+    dispatcher = compiled(function, **_INNER)
     template = dispatcher.get_call_template
 
     def without_literals(args, kws):
@@ -100,7 +112,7 @@ def inner(function):
 
 def scalar(function):
     """Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
-    return numba.njit(**INLINED)(distinct(function))
+    return compiled(function, **INLINED)
 
 
 _PATIENCE = 2.0  # seconds of compiling without a word
@@ -119,7 +131,8 @@ def announced():
     """Say on stderr, once in a process, that kernels are being compiled, if it takes a while."""
     timer = Timer(_PATIENCE, _say)
     timer.daemon = True
-    timer.start()
+    with suppress(RuntimeError):  # no thread can be started: then it is not said
+        timer.start()
     try:
         yield
     finally:
@@ -128,10 +141,9 @@ def announced():
 
 def entry(function):
     """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""
-    function = distinct(function)
     try:
-        dispatcher = numba.njit(**OPTIONS, cache=True)(function)
+        dispatcher = compiled(function, **OPTIONS, cache=True)
     except RuntimeError:  # nowhere to write: neither beside the package nor in the home directory
-        dispatcher = numba.njit(**OPTIONS)(function)
-    dispatcher._compile_for_args = announced()(dispatcher._compile_for_args)
+        dispatcher = compiled(function, **OPTIONS)
+    dispatcher._compile_for_args = announced()(on_ample_stack(dispatcher._compile_for_args))
     return dispatcher

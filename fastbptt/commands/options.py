@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..kernels import optional
 from . import peers
 
 if TYPE_CHECKING:
@@ -64,10 +64,9 @@ def has_extras(command: str, *packages: str) -> bool:
     """Whether the packages can be imported; if not, say what to install."""
     for package in packages:
         try:
-            importlib.import_module(package)
-        except ImportError:
-            text = f"fastbptt {command} needs {package}: pip install 'fastbptt[cli]'"
-            print(text, file=sys.stderr)
+            optional.load(package, f"fastbptt {command} needs", "pip install 'fastbptt[cli]'")
+        except ImportError as error:
+            print(error, file=sys.stderr)
             return False
     return True
 

@@ -14,6 +14,7 @@ from numba import types
 from numba.core import cgutils
 
 from ..jit import OPTIONS, SOURCE_KEY, announced, distinct
+from ..stacks import on_ample_stack
 
 _FUNCTIONS = {}
 
@@ -71,6 +72,7 @@ def ready(dtype):
     return kept  # or the code would be freed
 
 
+@on_ample_stack
 def _compile(function, signature):
     try:
         return numba.cfunc(signature, cache=True, **OPTIONS)(function)
