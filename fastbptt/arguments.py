@@ -44,10 +44,11 @@ def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return value.view(np.ndarray)
     try:
-        if arrays.on_gpu(value):
-            return arrays.wrapped(value)
-    except RuntimeError as error:  # a tensor of PyTorch that requires its gradient
+        on_gpu = arrays.on_gpu(value)
+    except Exception as error:  # a tensor of PyTorch that requires its gradient
         raise TypeError(f"{name} must be an array whose memory can be read: {error}") from None
+    if on_gpu:
+        return arrays.wrapped(value)
     raise TypeError(f"{name} must be {expected}, not {describe(value)}")
 
 

@@ -45,6 +45,8 @@ def stream_of(value: Any) -> int | None:
     if type(value).__module__.partition(".")[0] == "torch":
         import torch
 
+        if not value.is_cuda:
+            return None
         return int(torch.cuda.current_stream(value.device).cuda_stream)
     if type(value).__module__.partition(".")[0] == "cupy" or not on_gpu(value):
         return None

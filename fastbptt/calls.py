@@ -136,9 +136,9 @@ def backward(
     call, passage, leaves = cache._take(keep=True)
     layer, dtype = call.layer, call.layer.dtype
     shape = (call.T, layer.outputs) if call.squeeze else (call.T, call.B, layer.outputs)
+    derivative = arguments.floats("dh", call.given("dh", dh), shape, dtype)
     stream = stream_of(dh)
-    dh = arguments.floats("dh", call.given("dh", dh), shape, dtype)
-    dh = dh[:, None] if call.squeeze else dh
+    dh = derivative[:, None] if call.squeeze else derivative
     given = None if dstate is None else call.unpack("dstate", dstate)
     cache._take(keep)
 

@@ -74,10 +74,10 @@ def set_num_threads(n: int) -> None:
     """Set how many CPU threads one call uses, the calling one included.
 
     The default is FASTBPTT_NUM_THREADS, else what the process may really use: its affinity, cut
-    by a container's quota. Any number gives the same bits.
+    by a container's quota. Any number up to 4096 gives the same bits. Where the system refuses so
+    many threads, a call does with those it gets.
     """
     from .kernels.cpu import team
 
     n = arguments.integer("n", n, 1, team.MOST_THREADS)
-
     team.set_num_threads(n)

@@ -63,8 +63,8 @@ class Call:
         self.layer = recurrent(layer)
         self.leaves = list(leaves(layer))
         self.stages = stages(layer)
-        stream = stream_of(x)
-        x = arguments.array("x", x)
+        given, x = x, arguments.array("x", x)
+        stream = stream_of(given)
         self.x = x
         self.from_gpu = not isinstance(x, np.ndarray)  # and so all arrays, given and returned
         own = layer.arrays()
@@ -88,13 +88,13 @@ class Call:
         check_dropout(seed, t0, self.T)
         self.dropout = dropout.of(layer, seed, t0) if drops else None
         self.lengths = self._check_lengths(lengths)
-        given = [] if state is None else self.unpack("state", state)
+        initial = [] if state is None else self.unpack("state", state)
         self.device = choice.of_call(device, layer, self.x, self.T, self.B, stream)
         with self.device:
             self.initial = (
                 states.zeros(self.device, self.leaves, self.B)
                 if state is None
-                else states.copied(self.device, self.leaves, given, self.B)
+                else states.copied(self.device, self.leaves, initial, self.B)
             )
 
     def _check_place(self, name: str, value: Any) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import arguments
 from .compound import Bidirectional, Stack
+from .kernels import optional
 from .layers import GRU, LSTM, RNN, Recurrent
 from .typing import Array, Layer
 
@@ -161,10 +162,4 @@ def _write(torch: Any, module: Any, end: str, part: Recurrent) -> None:
 
 
 def _torch(what: str) -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise ImportError(
-            f"{what} needs PyTorch, the package torch, which is not installed"
-        ) from None
-    return torch
+    return optional.load("torch", f"{what} needs PyTorch, the package")

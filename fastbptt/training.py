@@ -10,6 +10,7 @@ from typing import Any, Generic
 from . import arguments, inputs, losses, planning
 from .held import gradients
 from .inputs import Call
+from .kernels import optional
 from .layers import Network
 from .memory import Plan
 from .passage import Passage
@@ -154,13 +155,8 @@ def _progress(progress: Progress) -> tuple[ProgressCallback | None, Callable[[],
     if progress is None or progress is False:
         return None, lambda: None
     if progress is True:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            raise ImportError(
-                "progress=True draws its bar with tqdm: pip install 'fastbptt[cli]'"
-            ) from None
-        bar = tqdm(unit="step", unit_scale=True)
+        tqdm = optional.load("tqdm", "progress=True needs", "pip install 'fastbptt[cli]'")
+        bar = tqdm.tqdm(unit="step", unit_scale=True)
 
         def report(done: int, total: int) -> None:
             bar.total = total

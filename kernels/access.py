@@ -11,6 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+MOST_ROOM = 8192  # bytes on the stack in one `room`: a kernel's frames may take 16 KiB in all
 _STREAMS = 16  # distinguishable store streams in one loop
 
 
@@ -49,8 +50,13 @@ def data(typingctx, array):
 
 @intrinsic(prefer_literal=True)
 def room(typingctx, array, size):
-    """Room on the stack, `size` bytes (a literal), for numbers like those of `array`."""
+    """Room on the stack, `size` bytes (a literal), for numbers like those of `array`.
+
+    A thread's stack may be as small as 64 KiB: see MOST_ROOM.
+    """
     dtype, count = array.dtype, size.literal_value // (array.dtype.bitwidth // 8)
+    if size.literal_value > MOST_ROOM:
+        raise ValueError(f"room on the stack is at most {MOST_ROOM} bytes, not {size}")
 
     def codegen(context, builder, signature, args):
         kind = ir.ArrayType(context.get_data_type(dtype), count)
@@ -59,6 +65,39 @@ def room(typingctx, array, size):
         return builder.bitcast(place, context.get_data_type(dtype).as_pointer())
 
     return types.CPointer(dtype)(array, size), codegen
+
+
+@intrinsic
+def borrow(typingctx, size):
+    """The address of `size` bytes of C's allocator, to be given back; 0 if it has none."""
+
+    def codegen(context, builder, signature, args):
+        memory = context.nrt.allocate_unchecked(builder, args[0])
+        return builder.ptrtoint(memory, args[0].type)
+
+    return types.intp(types.intp), codegen
+
+
+@intrinsic
+def give_back(typingctx, address):
+    """Free what `borrow` gave."""
+
+    def codegen(context, builder, signature, args):
+        context.nrt.free(builder, builder.inttoptr(args[0], cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.void(types.intp), codegen
+
+
+@intrinsic
+def at(typingctx, array, address):
+    """The memory at an address, for numbers like those of `array`."""
+    dtype = array.dtype
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[1], context.get_data_type(dtype).as_pointer())
+
+    return types.CPointer(dtype)(array, types.intp), codegen
 
 
 @intrinsic

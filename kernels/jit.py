@@ -13,16 +13,18 @@ that of all their sources.
 """
 
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Timer
 
 import numba
 from numba import types
+from numba.core import config
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
 from .cache import KernelCache
 from .fingerprint import fingerprint
+from .stacks import on_ample_stack
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
@@ -49,9 +51,19 @@ def apart(typingctx):
     return types.void(), codegen
 
 
+def compiled(function, **options):
+    """Numba's njit, which compiles nothing where NUMBA_DISABLE_JIT is set."""
+    if config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastbptt's kernels work only when they are compiled, but NUMBA_DISABLE_JIT is set, "
+            "which turns Numba's compiler off: unset it"
+        )
+    return numba.njit(**options)(distinct(function))
+
+
 def inner(function):
     """Decorate a function that is only called from other kernels."""
-    dispatcher = numba.njit(**_INNER)(distinct(function))
+    dispatcher = compiled(function, **_INNER)
     template = dispatcher.get_call_template
 
     def without_literals(args, kws):
@@ -65,7 +77,7 @@ def inner(function):
 
 def scalar(function):
     """Decorate a function of numbers: always inlined, so that the loop around it vectorises."""
-    return numba.njit(**INLINED)(distinct(function))
+    return compiled(function, **INLINED)
 
 
 _PATIENCE = 2.0  # seconds of compiling without a word
@@ -85,7 +97,8 @@ def announced(what):
     timer = Timer(_PATIENCE, _say, [what])
     timer.daemon = True
     if _PATIENCE > 0:
-        timer.start()
+        with suppress(RuntimeError):  # no thread can be started: then it is not said
+            timer.start()
     else:
         _say(what)
     try:
@@ -94,18 +107,18 @@ def announced(what):
         timer.cancel()
 
 
-def _kept(compiled, function, what, lasting=True):
+def _kept(kernel, function, what, lasting=True):
     """Give a kernel its place on disk, and announce it where it has to be compiled after all."""
-    compiled._cache = KernelCache(function, lasting)
-    compile_now = compiled._compiler.compile
+    kernel._cache = KernelCache(function, lasting)
+    compile_now = kernel._compiler.compile
 
     def compile_aloud(args, return_type):
         dtype = "float32" if "float32" in str(args) else "float64"
         with announced(f"{what} for {dtype}"):
             return compile_now(args, return_type)
 
-    compiled._compiler.compile = compile_aloud
-    return compiled
+    kernel._compiler.compile = compile_aloud
+    return kernel
 
 
 def entry(function, what="kernels of all cells", lasting=True):
@@ -115,7 +128,9 @@ def entry(function, what="kernels of all cells", lasting=True):
     not be so in another process, it is not `lasting`.
     """
     function = distinct(function)
-    return _kept(numba.njit(**OPTIONS)(function), function, what, lasting)
+    dispatcher = _kept(compiled(function, **OPTIONS), function, what, lasting)
+    dispatcher._compile_for_args = on_ample_stack(dispatcher._compile_for_args)
+    return dispatcher
 
 
 def callback(function, signature):
@@ -123,5 +138,5 @@ def callback(function, signature):
     function = distinct(function)
     made = CFunc(function, (signature.args, signature.return_type), {}, OPTIONS)
     _kept(made, function, "kernels of all cells")
-    made.compile()
+    on_ample_stack(made.compile)()
     return made

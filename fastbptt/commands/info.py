@@ -9,7 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "numba", "llvmlite", "numba-cuda", "matplotlib", "tqdm", "torch", "jax")
+from ..kernels import optional
+
+PACKAGES = (
+    "numpy", "numba", "llvmlite", "numba-cuda", "cupy", "matplotlib", "tqdm", "torch", "jax",
+)  # fmt: skip
+_NAMES = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}  # that a package is installed under
 
 
 def add_command(commands: Any) -> None:
@@ -21,6 +26,12 @@ def add_command(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     for name, value in facts().items():
+        if name in PACKAGES:
+            found, why = optional.attempt(name.replace("-", "_"))
+            if found is None:
+                value = why
+            elif value == optional.MISSING:  # known to no installer
+                value = getattr(found, "__version__", "unknown version")
         print(f"{name:10} {value}")
     return 0
 
@@ -40,15 +51,18 @@ def facts() -> dict[str, str]:
         "memory": f"{available:.1f} GB available" if available else "unknown",
         "threads": f"{team.get_num_threads()} in a call; {team.available_cpus()} usable CPUs",
         "GPU": _gpu(),
-        **{name: version(name) or "not installed" for name in PACKAGES},
+        **{name: version(name) or optional.MISSING for name in PACKAGES},
     }
 
 
 def _gpu() -> str:
     """The card, or what there is not that it needs."""
-    from .. import devices
+    try:
+        from .. import devices
 
-    missing = devices.missing_gpu()
+        missing = devices.missing_gpu()
+    except RuntimeError as error:  # without Numba's compiler there are no kernels at all
+        missing = str(error)
     if missing is not None:
         return f"none: {missing}"
     from ..kernels.cuda import cards
@@ -72,10 +86,12 @@ def describe(threads: int) -> dict[str, Any]:
 
 def version(package: str) -> str | None:
     """Return the installed version without importing the package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+    for name in _NAMES.get(package, (package,)):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
 
 
 def cpu_name() -> str:

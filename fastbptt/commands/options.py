@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from .. import arguments
 from ..drawing import UNDRAWN
+from ..kernels import optional
 from ..memory import human
 from . import info, peers
 
@@ -100,10 +100,9 @@ def has_extras(command: str, *packages: str) -> bool:
     """Whether the packages can be imported; if not, say what to install."""
     for package in packages:
         try:
-            importlib.import_module(package)
-        except ImportError:
-            text = f"fastbptt {command} needs {package}: pip install 'fastbptt[cli]'"
-            print(text, file=sys.stderr)
+            optional.load(package, f"fastbptt {command} needs", "pip install 'fastbptt[cli]'")
+        except ImportError as error:
+            print(error, file=sys.stderr)
             return False
     return True
 

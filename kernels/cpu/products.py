@@ -11,7 +11,7 @@ from functools import cache
 
 from numba.extending import intrinsic
 
-from ..access import get, itemsize, put, room
+from ..access import at, borrow, get, give_back, itemsize, put, room
 from ..jit import apart, inner
 from ..maths import like
 from .shared import call, shared
@@ -27,10 +27,14 @@ _TILES = (
 PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
 _INNER_BLOCK = 256 if VECTOR_BYTES < 64 else 128  # terms: keeps a panel in the first-level cache
 _ROW_BLOCK = 64  # terms, which are rows, that `outer` brings together at once,
+_FEW_ROWS = 8  # and where memory is short,
 _OUTER_BYTES = 512  # bytes of each in `a`
 _OUTER_HEIGHT = 48  # and columns of each in `d`
-_NEAR_D = _ROW_BLOCK * _OUTER_HEIGHT * 8
+_D_BYTES = _OUTER_HEIGHT * 8
+_FEW_D, _FEW_A = _FEW_ROWS * _D_BYTES, _FEW_ROWS * _OUTER_BYTES
 _NEAR_A = _ROW_BLOCK * _OUTER_BYTES
+_LINE = 64  # bytes
+_BORROWED = _LINE + _ROW_BLOCK * _D_BYTES + _NEAR_A
 PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
 
@@ -164,10 +168,16 @@ def _share():
     ):
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
-        panel = _ROW_BLOCK * width
-        near_d, near_a = room(d, _NEAR_D), room(a, _NEAR_A)
-        for n in range(r_start, r_start + count, _ROW_BLOCK):
-            terms = min(_ROW_BLOCK, r_start + count - n)
+        # Not all on the stack, which is as small as 64 KiB in some threads.
+        near_d, near_a, block = room(d, _FEW_D), room(a, _FEW_A), _FEW_ROWS
+        borrowed = borrow(_BORROWED) if count > _FEW_ROWS else 0
+        if borrowed != 0:
+            block = _ROW_BLOCK
+            aligned = (borrowed + _LINE - 1) // _LINE * _LINE
+            near_a, near_d = at(a, aligned), at(d, aligned + _NEAR_A)
+        panel = block * width
+        for n in range(r_start, r_start + count, block):
+            terms = min(block, r_start + count - n)
             for k in range(left, right, span):
                 wide = min(span, right - k)
                 for m in range(terms):
@@ -186,6 +196,8 @@ def _share():
                             put(near_d, m * height + e, get(d, source + e))
                     _block(out, j * inputs + k, inputs, height, near_d, 0, 1, height,
                            near_a, 0, panel, 0, terms, 0, 0, wide)  # fmt: skip
+        if borrowed != 0:
+            give_back(borrowed)
 
 
 _share()
@@ -211,7 +223,7 @@ def outer(
     """out[j, k] += sum_r d[r, j] * a[r, k] for low <= j < high, left <= k < right.
 
     The sum is over r in rows[r_start:][:count]; `out` is (outputs, inputs). Rows lie far apart, so
-    blocks of both are brought together first, on the stack.
+    blocks of both are brought together first.
     """
     return call("outer", out, (out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
                                low, high, left, right))  # fmt: skip

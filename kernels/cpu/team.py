@@ -10,31 +10,26 @@ from threading import Lock, Semaphore, Thread
 
 import numpy as np
 
-MOST_THREADS = 4096
+from ..stacks import start
+from .quota import quota
+
+MOST_THREADS = 4096  # that may be asked for
 _SMALL = 200_000  # multiply-adds in a call that are not worth waking anyone
+_STACK = 1 << 20  # bytes for a worker; kernels take some 20 KiB of it
+_PATIENCE = 1.0  # seconds before a system that refused a thread is asked again
 
 _lock = Lock()
 _team = None
 _limit = None
 
 
-@cache
 def available_cpus():
-    """CPUs this process may use: its affinity, cut by a container's quota."""
+    """CPUs this process may use now: its affinity, cut by a container's quota."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
         count = os.cpu_count() or 1
-    return max(1, min(count, _quota()))
-
-
-def _quota():
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        return max(1, round(int(quota) / int(period))) if quota != "max" else 1 << 30
-    except (OSError, ValueError):
-        return 1 << 30
+    return max(1, min(count, quota(), MOST_THREADS))
 
 
 def set_num_threads(n):
@@ -61,31 +56,55 @@ def _from_environment():
 
 
 class Team:
-    """Workers, and the mail through which compiled code reaches them (see `workers`)."""
+    """Workers, and the mail through which compiled code reaches them (see `workers`).
 
-    def __init__(self, workers):
+    There are fewer than wanted where the system refuses more threads; it is asked again later.
+    """
+
+    def __init__(self, wanted):
         from .workers import LINE
 
-        self.mail = np.zeros((workers + 1) * LINE, np.int64)
+        self.wanted = wanted
+        self.mail = np.zeros((wanted + 1) * LINE, np.int64)
         self.states = self.mail[::LINE][1:]
-        self.bells = [Semaphore(0) for _ in range(workers)]
-        self.rung = [False] * workers
-        for worker in range(workers):
-            Thread(target=self._work, args=(worker,), name="fastbptt", daemon=True).start()
+        self.bells, self.rung = [], []
+        self.retired = False
+        self.serve = _serve()  # here, since a worker's stack is too small to compile on
+        self._add_workers()
 
-    def _work(self, worker):
-        serve = _serve()
+    def _add_workers(self):
+        while len(self.bells) < self.wanted:
+            worker, bell = len(self.bells), Semaphore(0)
+            work = Thread(target=self._work, args=(worker, bell), name="fastbptt", daemon=True)
+            if not start(work, _STACK):
+                break
+            self.rung.append(False)
+            self.bells.append(bell)
+        self.next_try = time.monotonic() + _PATIENCE
+
+    def _work(self, worker, bell):
         while True:
-            self.bells[worker].acquire()
+            bell.acquire()
             self.rung[worker] = False
-            serve(self.mail, worker + 1)
+            if self.retired:
+                return
+            self.serve(self.mail, worker + 1)
 
     def wake(self):
         """Call back those who went to sleep; they come when they come."""
-        for worker, state in enumerate(self.states):
-            if state == 0 and not self.rung[worker]:
+        if len(self.bells) < self.wanted and time.monotonic() > self.next_try:
+            with _lock:
+                self._add_workers()
+        for worker in range(len(self.bells)):
+            if self.states[worker] == 0 and not self.rung[worker]:
                 self.rung[worker] = True
                 self.bells[worker].release()
+
+    def retire(self):
+        """Let the workers end, each when it is next without work."""
+        self.retired = True
+        for bell in self.bells:
+            bell.release()
 
 
 @cache
@@ -96,12 +115,14 @@ def _serve():
 
 
 def team(threads):
-    """The team, with at least `threads` - 1 workers."""
+    """The team, with `threads` - 1 workers or more if the system allows them."""
     global _team
-    if _team is None or len(_team.bells) < threads - 1:
+    if _team is None or _team.wanted < threads - 1:
         with _lock:
-            if _team is None or len(_team.bells) < threads - 1:
-                _team = Team(threads - 1)
+            if _team is None or _team.wanted < threads - 1:
+                former, _team = _team, Team(threads - 1)
+                if former is not None:
+                    former.retire()
     return _team
 
 
@@ -114,7 +135,7 @@ def hands(work, threads):
         return _SOLO, 1
     own = team(threads)
     own.wake()
-    return own.mail, threads
+    return own.mail, min(threads, len(own.bells) + 1)
 
 
 @cache

@@ -11,21 +11,19 @@ CUPY_TF32=1.
 
 import os
 from functools import lru_cache
-from importlib import util
 from math import prod
 
 import numpy as np
 from numba.core import config
 
 from ..jit import distinct
+from ..optional import load
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 NEEDS = "pip install 'fastbptt[cuda]', or [cuda12] for CUDA 12"
 
-if util.find_spec("numba_cuda") is None:
-    raise ImportError(f"CUDA kernels need numba-cuda, which is not installed: {NEEDS}")
-
-from numba import cuda  # noqa: E402 - Numba's own numba.cuda would do other things
+load("numba_cuda", "CUDA kernels need", NEEDS)  # Numba's own numba.cuda would do other things
+cuda = load("numba.cuda", "CUDA kernels need")
 
 if SIMULATED:
     from . import simulated as primitives
@@ -51,11 +49,7 @@ def arrays():
     """The module of arrays on the GPU: CuPy, or for the simulator NumPy."""
     if SIMULATED:
         return np
-    try:
-        import cupy
-    except ImportError:
-        raise ImportError(f"arrays on a GPU need CuPy, which is not installed: {NEEDS}") from None
-    return cupy
+    return load("cupy", "arrays on a GPU need", NEEDS)
 
 
 def missing():

@@ -52,6 +52,7 @@ class _Launch:
     def __init__(self):
         self.done = threading.Lock()
         self.done.acquire()
+        self.finished = False
         self.error = None
 
     def fail(self, error):
@@ -82,7 +83,11 @@ class _Thread(threading.Thread):
         except BaseException as error:
             self.launch.fail(error)
         self.before.after, self.after.before = self.after, self.before
-        (self.launch.done if self.after is self else self.after.turn).release()
+        if self.after is not self:
+            self.after.turn.release()
+        else:
+            self.launch.finished = True
+            self.launch.done.release()
 
     def rest(self):
         """Let all others run until they wait."""
@@ -119,14 +124,20 @@ def _run(blocks, threads, function, args):
         for block in blocks
         for number in range(threads)
     ]
+    try:
+        for thread in ring:
+            thread.start()
+    except BaseException as error:  # too many threads, or Ctrl-C: those that started shall end
+        launch.fail(error)
+        ring = [thread for thread in ring if thread.is_alive()]
     for thread, after in zip(ring, ring[1:] + ring[:1], strict=True):
         thread.after, after.before = after, thread
-        thread.start()
-    ring[0].turn.release()
-    try:
-        launch.done.acquire()
-    except BaseException as error:  # Ctrl-C: the others stop when they next wait
-        launch.fail(error)
-        launch.done.acquire()
+    if ring:
+        ring[0].turn.release()
+    while ring and not launch.finished:
+        try:
+            launch.done.acquire()
+        except BaseException as error:  # Ctrl-C: the others stop when they next wait
+            launch.fail(error)
     if launch.error is not None:
         raise launch.error
