@@ -12,6 +12,8 @@ from . import arrays
 from .typing import Array, DType, Shape
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+MOST = 2**63 - 1
+"""The largest count or time: they are held in 64 bits."""
 
 
 def describe(value: object) -> str:
@@ -20,8 +22,18 @@ def describe(value: object) -> str:
         return "a masked array"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
-    text = " ".join(repr(value).split())
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    return f"{type(value).__name__} {shown(value)}"
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: short, whatever it is."""
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"{'-' * (value < 0)}2**{value.bit_length() - 1} or more"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of the caller's own making
+        return "that cannot be shown"
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
@@ -66,8 +78,8 @@ def check_shape(name: str, value: Array, shape: Shape) -> None:
         raise ValueError(f"{name} must have shape {due}, not {value.shape}")
 
 
-def integer(name: str, value: Any, least: int) -> int:
-    """`value` as an int of at least `least`."""
+def integer(name: str, value: Any, least: int, most: int | None = MOST) -> int:
+    """`value` as an int from `least` to `most`; None: without an end."""
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, not {describe(value)}")
     try:
@@ -75,7 +87,10 @@ def integer(name: str, value: Any, least: int) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        raise ValueError(f"{name} must be at least {least}, not {shown(value)}")
+    if most is not None and value > most:
+        why = ", to fit into 64 bits" if most == MOST else ""
+        raise ValueError(f"{name} must be at most {most}{why}, not {shown(value)}")
     return value
 
 
@@ -83,10 +98,10 @@ def dtype(value: Any) -> DType:
     """`value` as float32 or float64."""
     try:
         found = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         found = None
     if value is None or found is None or found not in FLOATS:  # NumPy takes None for float64
-        raise TypeError(f"dtype must be float32 or float64, not {value!r}")
+        raise TypeError(f"dtype must be float32 or float64, not {shown(value)}")
     return found
 
 
@@ -95,7 +110,7 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {_listed(options)}, not {describe(value)}")
     if value not in options:
-        raise ValueError(f"{name} must be one of {_listed(options)}, not {value!r}")
+        raise ValueError(f"{name} must be one of {_listed(options)}, not {shown(value)}")
     return value
 
 

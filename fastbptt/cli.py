@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from .commands import bench, demo, info, plan, reach
+from .arguments import MOST, shown
+from .commands import bench, demo, info, options, plan, reach
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,10 +23,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_command(commands)
     args = parser.parse_args(argv)
     try:
-        return int(args.run(args))
+        options.check_environment(parser)
+        status = int(args.run(args))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("\nfastbptt: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (OSError, MemoryError) as error:
+        parser.error(str(error) or "there is not enough memory")
+    except RuntimeError as error:
+        from .devices import DeviceError
+
+        if not isinstance(error, DeviceError):
+            raise
+        parser.error(str(error))
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,17 +53,23 @@ class Parser(argparse.ArgumentParser):
         raise AssertionError  # exit does not return
 
     @staticmethod
-    def number(kind: type, least: float) -> Callable[[str], float]:
-        """Return an argument type: an int or float of at least `least`."""
+    def number(kind: type, least: float, most: float | None = None) -> Callable[[str], float]:
+        """Return an argument type: an int or float from `least` to `most`.
+
+        By default an int must fit into 64 bits, and a float be finite.
+        """
+        if most is None:
+            most = MOST if kind is int else sys.float_info.max
 
         def parse(text: str) -> float:
             try:
                 value = kind(text)
             except ValueError:
                 value = None
-            if value is None or not least <= value < float("inf"):
+            if value is None or not least <= value <= most:
                 noun = "a whole number" if kind is int else "a number"
-                raise argparse.ArgumentTypeError(f"must be {noun} from {least} up, not {text!r}")
+                due = f"must be {noun} from {least} to {most}"
+                raise argparse.ArgumentTypeError(f"{due}, not {shown(text)}")
             return value
 
         return parse

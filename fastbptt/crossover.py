@@ -7,15 +7,13 @@ an LSTM, and kept on disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from importlib import util
-from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +21,7 @@ from . import devices
 from .backends import Backend
 from .chain import Chain, Leaf
 from .compound import leaves
-from .kernels import SOURCE_KEY
+from .kernels import SOURCE_KEY, disk
 from .layers import LSTM
 from .sizes import sizes
 from .sources import Floats, Lengths
@@ -93,27 +91,14 @@ def step_adds(layer: Layer) -> int:
 @lru_cache(maxsize=8)
 def rates(device: str) -> Rates:
     """The rates of a device on this machine, from the disk or measured now."""
-    name = f"{_identity(device)} {SOURCE_KEY}"
-    file = _file()
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return Rates(*json.loads(file.read_text(encoding="utf-8"))[name])
+    identity = hashlib.sha256(f"{_identity(device)} {SOURCE_KEY}".encode()).hexdigest()[:32]
+    name, places = f"crossover-{identity}.json", disk.user_folder()
+    known = disk.read(name, places)
+    if known is not None:
+        return Rates(*json.loads(known))
     found = measure(device)
-    with suppress(OSError, ValueError):
-        known: dict[str, Any] = {}
-        with suppress(OSError, ValueError):
-            known = json.loads(file.read_text(encoding="utf-8"))
-        known = {key: value for key, value in known.items() if key.endswith(SOURCE_KEY)}
-        known[name] = found
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps(known), encoding="utf-8")
-        os.replace(partial, file)
+    disk.write(name, json.dumps(found).encode(), places)
     return found
-
-
-def _file() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "fastbptt" / "crossover.json"
 
 
 def _identity(device: str) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from . import arguments
 from .backends import CPU, CUDA, Backend
 
-_PATTERN = re.compile(r"cpu|cuda(:\d+)?")
+_PATTERN = re.compile(r"cpu|cuda(:[0-9]{1,6})?")
 _CPU = CPU()
 
 
@@ -30,7 +30,9 @@ def named(device: str | None) -> tuple[str | None, str]:
     if not isinstance(device, str):
         raise TypeError(f"{source} must be a string or None, not {arguments.describe(device)}")
     if not _PATTERN.fullmatch(device):
-        raise ValueError(f'{source} must be "cpu", "cuda" or "cuda:N", not {device!r}')
+        raise ValueError(
+            f'{source} must be "cpu", "cuda" or "cuda:N", not {arguments.shown(device)}'
+        )
     return device, source
 
 
@@ -74,7 +76,8 @@ def set_num_threads(n: int) -> None:
     The default is FASTBPTT_NUM_THREADS, else what the process may really use: its affinity, cut
     by a container's quota. Any number gives the same bits.
     """
-    n = arguments.integer("n", n, 1)
     from .kernels.cpu import team
+
+    n = arguments.integer("n", n, 1, team.MOST_THREADS)
 
     team.set_num_threads(n)

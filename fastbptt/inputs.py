@@ -30,11 +30,13 @@ def recurrent(layer: Any) -> Layer:
     return layer
 
 
-def check_dropout(seed: int | None, t0: int) -> None:
+def check_dropout(seed: int | None, t0: int, T: int) -> None:
     """Check the arguments that dropout will take: a seed or None, and the time of x[0]."""
     if seed is not None:
-        arguments.integer("seed", seed, 0)
+        arguments.integer("seed", seed, 0, None)
     arguments.integer("t0", t0, 0)
+    if t0 + T > arguments.MOST:
+        raise ValueError(f"t0 + T must be at most {arguments.MOST}, not {t0} + {T}")
 
 
 def network(value: Any) -> Network:
@@ -61,8 +63,6 @@ class Call:
         self.layer = recurrent(layer)
         self.leaves = list(leaves(layer))
         self.stages = stages(layer)
-        check_dropout(seed, t0)
-        self.dropout = dropout.of(layer, seed, t0) if drops else None
         stream = stream_of(x)
         x = arguments.array("x", x)
         self.x = x
@@ -85,6 +85,8 @@ class Call:
         self.squeeze = x.ndim == (1 if self.tokens else 2)
         self.x = x[:, None] if self.squeeze else x
         self.T, self.B = self.x.shape[:2]
+        check_dropout(seed, t0, self.T)
+        self.dropout = dropout.of(layer, seed, t0) if drops else None
         self.lengths = self._check_lengths(lengths)
         given = [] if state is None else self.unpack("state", state)
         self.device = choice.of_call(device, layer, self.x, self.T, self.B, stream)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal
 
-import numpy as np
-
 from . import arguments
+from .drawing import uniform
 from .models import Definition, Model
 from .typing import Activation, AnyLayer, Array, DType, DTypeLike, ReadoutActivation, Seed, Shape
 
@@ -88,7 +87,7 @@ class Recurrent(Model):
         rows = (gates or cls.gates) * hidden
         shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
         shapes |= {name: (k * hidden,) for name, k in own.items()}
-        return _uniform(shapes, hidden, rng, dtype)
+        return uniform(shapes, {"inputs": inputs, "hidden": hidden}, rng, dtype)
 
     def __repr__(self) -> str:
         extra = "".join(f", {value!r}" for value in self._values() if isinstance(value, str))
@@ -116,7 +115,7 @@ class RNN(Recurrent):
 
     def __post_init__(self) -> None:
         self._check_recurrent()
-        if not isinstance(self.activation, Definition):
+        if not (isinstance(self.activation, Definition) and self.activation.activates):
             known = ("tanh", "sigmoid", "relu", "identity")
             arguments.choice("activation", self.activation, known)
 
@@ -284,7 +283,8 @@ class Readout(Model):
         hidden = arguments.integer("hidden", hidden, 1)
         outputs = arguments.integer("outputs", outputs, 1)
         shapes = {"V": (outputs, hidden), "c": (outputs,)}
-        return cls(**_uniform(shapes, hidden, rng, dtype), activation=activation)
+        sizes = {"hidden": hidden, "outputs": outputs}
+        return cls(**uniform(shapes, sizes, rng, dtype), activation=activation)
 
     def __repr__(self) -> str:
         return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
@@ -327,17 +327,3 @@ class Network(Model, Generic[AnyLayer]):
             raise TypeError(
                 f"readout must be {self.layer.dtype} like the layer, not {self.readout.dtype}"
             )
-
-
-def _uniform(
-    shapes: dict[str, tuple[int, ...]], hidden: int, rng: Seed, dtype: DTypeLike
-) -> dict[str, Array]:
-    dtype = arguments.dtype(dtype)
-    try:
-        rng = np.random.default_rng(rng)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"rng must be None, a seed or a NumPy Generator, not {arguments.describe(rng)}"
-        ) from None
-    bound = hidden**-0.5
-    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}

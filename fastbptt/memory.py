@@ -15,9 +15,10 @@ _UNITS = {"b": 1}
 for _i, _letter in enumerate("kmgt", 1):
     _UNITS[_letter + "b"], _UNITS[_letter + "ib"] = 1000**_i, 1024**_i
 
+_LONGEST = 60  # characters of a budget
 _EXPECTED = (
-    'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB"), '
-    "Full(), Checkpointed(...) or Truncated(k1, k2)"
+    'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
+    "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
 )
 
 
@@ -112,10 +113,17 @@ def parse_bytes(budget: str | int) -> int:
     """The bytes of a budget: an int, or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
     if not isinstance(budget, str):
         return arguments.integer("memory budget", budget, 0)
+    if len(budget) > _LONGEST:
+        raise ValueError(f"{_EXPECTED}, not {arguments.describe(budget)}")
     match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*", budget.lower(), re.ASCII)
     if not match or match[2] not in _UNITS:
         raise ValueError(f"{_EXPECTED}, not {budget!r}")
-    return int(Fraction(match[1]) * _UNITS[match[2]])
+    size = int(Fraction(match[1]) * _UNITS[match[2]])
+    if size > arguments.MOST:
+        raise ValueError(
+            f"memory must be at most {arguments.MOST} bytes, to fit into 64 bits, not {budget!r}"
+        )
+    return size
 
 
 def as_policy(memory: Memory) -> Policy:

@@ -5,6 +5,7 @@ A file is an .npz of plain arrays and one JSON text that says how they fit toget
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +26,13 @@ KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
 
 
 class Definition:
-    """What a file names and does not hold: functions of the caller's."""
+    """What a file names and does not hold: functions of the caller's.
+
+    `activates`: whether it can stand for an activation.
+    """
 
     name: str
+    activates = False
 
     def enter(self) -> None:
         """Let `load` know the definition by its name; a later one of the name takes its place."""
@@ -99,9 +104,10 @@ class Model:
         """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
         from . import devices  # here, since it loads Numba
 
+        if device is None:  # which would ask the environment
+            raise TypeError('device must be "cpu", "cuda" or "cuda:N", not None')
         name, _ = devices.named(device)
-        if name is None:
-            raise TypeError(f'device must be "cpu", "cuda" or "cuda:N", not {device!r}')
+        assert name is not None
         if name == "cpu":
             there = all(isinstance(array, np.ndarray) for array in self.arrays())
             return self if there else self._moved(home)
@@ -113,10 +119,11 @@ class Model:
         """Return the same model with each of its arrays replaced by `move` of it."""
         return self._rebuilt(iter([move(array) for array in self.arrays()]))
 
-    def save(self, path: typing.Path) -> None:
+    def save(self, path: typing.File) -> None:
         """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it.
 
-        An existing file is replaced only once the new one is whole.
+        `path` is a string or Path, "~" being the home directory, or a binary file. An existing
+        file of that path is replaced only once the new one is whole.
         """
         _save(self, path)
 
@@ -140,29 +147,56 @@ class Model:
 
 
 FORMAT = 1
+MOST_TEXT = 1 << 24
+"""Characters of a file's description of a model, at most."""
+
+_MOST_ARRAYS = 1 << 16
 
 
-def _save(model: Model, path: typing.Path) -> None:
-    path = as_path(path)
-    if not path.parent.is_dir() or path.is_dir():
-        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
+def _save(model: Model, path: Any) -> None:
     arrays: dict[str, Any] = {}
-    structure = _describe(model, arrays)
-    text = json.dumps({"format": FORMAT, "model": structure})
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    text = json.dumps({"format": FORMAT, "model": _describe(model, arrays)})
+    if len(arrays) > _MOST_ARRAYS or len(text) > MOST_TEXT:
+        raise ValueError(
+            f"the model must have at most {_MOST_ARRAYS} arrays, described by {MOST_TEXT} "
+            f"characters, to be saved, not {len(arrays)} and {len(text)}"
+        )
+    if hasattr(path, "write"):
+        _write(path, text, arrays)
+        return
+    path = as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path must name a file, not the folder {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
+    partial = path.with_name(f".fastbptt-{os.getpid()}-{os.urandom(8).hex()}.partial")
     try:
-        with open(partial, "wb") as file:
-            np.savez(file, structure=np.array(text), **arrays)
+        with open(partial, "xb") as file:
+            _write(file, text, arrays)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def as_path(path: typing.Path) -> Path:
-    """`path`, which must be a string or a Path."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"path must be a string or a Path, not {arguments.describe(path)}")
-    return Path(path)
+def _write(file: Any, text: str, arrays: dict[str, Any]) -> None:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"path must be a binary file, not {arguments.describe(file)}")
+    np.savez(file, structure=np.array(text), **arrays)
+
+
+def as_path(path: Any) -> Path:
+    """`path`, which must be a string or a Path, and not of a pipe or device; "~" is the home."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(
+            f"path must be a string, a Path or a binary file, not {arguments.describe(path)}"
+        )
+    if "\0" in text:
+        raise ValueError(f"path must not hold a null character, not {arguments.describe(path)}")
+    found = Path(os.path.expanduser(text))
+    if found.exists() and not (found.is_file() or found.is_dir()):
+        raise ValueError(f"path must name an ordinary file, not {str(found)!r}")
+    return found
 
 
 def _describe(value: Any, arrays: dict[str, Array]) -> Any:

@@ -39,6 +39,8 @@ class Activation(Definition):
     slope: Callable[[float], float]
     cell: str = field(init=False, repr=False)
 
+    activates = True
+
     def __post_init__(self) -> None:
         from .kernels.cells import own
 

@@ -65,7 +65,7 @@ def plan(
     losses.check_name(loss)
     arguments.choice("reduction", reduction, ("sum", "mean"))
     arguments.flag("input_grad", input_grad)
-    inputs.check_dropout(seed, t0)
+    inputs.check_dropout(seed, t0, T)
     backend = choice.of_plan(device, inputs.network(network).layer, T, B)
     return choose(network, T, B, memory, backend)[0]
 

@@ -147,7 +147,7 @@ def gradient_reach(
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
     samples = arguments.integer("samples", samples, 1)
-    seed = arguments.integer("seed", seed, 0)
+    seed = arguments.integer("seed", seed, 0, None)
     longest = int(call.lengths.values.max(initial=0))
     if max_lag is None:
         max_lag = max(1, min(_DEFAULT_LAG, longest // 2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, Union
 
 import numpy as np
 
@@ -57,5 +57,9 @@ ProgressCallback: TypeAlias = Callable[[int, int], object]
 Progress: TypeAlias = "bool | ProgressCallback | None"
 Seed: TypeAlias = "int | np.random.Generator | None"
 Path: TypeAlias = "str | os.PathLike[str]"
+
+File: TypeAlias = "Path | IO[bytes]"
+"""A path, or an open binary file."""
+
 Action: TypeAlias = "tuple[Any, ...]"
 """A step of a schedule: its name and its times; see `fastbptt.schedule`."""

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 
-def _source_key():
+def source_key():
+    """The key of all kernel sources as they are now on disk."""
     digest = hashlib.sha256(os.environ.get("FASTBPTT_VECTOR_BYTES", "").encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -15,4 +16,4 @@ def _source_key():
 
 
 # Taken here, before any kernel module is read: code edited in between must not go by the new key.
-SOURCE_KEY = _source_key()
+SOURCE_KEY = source_key()

@@ -3,66 +3,31 @@
 Bits: no fast-math flag is ever set. Every fused multiply-add is written out, so a result does not
 depend on how LLVM vectorises, unrolls or inlines a loop.
 
-Cache: Numba keys its disk cache on the function's own code and file, not on what the function
-calls. Every entry kernel therefore closes over `SOURCE_KEY`, which changes with any kernel source.
+Cache: see `cache`. A kernel is known there by its name, which is why `distinct` matters twice.
 
 Symbols: Numba tells functions of one name apart by a number that it counts up in a process. Two
 files of the cache that came from two processes may hold different code under one symbol, and when
 both are loaded one of them wins (numba/numba#10486). So every function here bears a hash of its
-code in its name.
+code in its name. What our own functions read of their modules need not be in it: `SOURCE_KEY` is
+that of all their sources.
 """
 
-import hashlib
 import sys
 from contextlib import contextmanager
 from threading import Timer
-from types import CodeType, FunctionType
 
 import numba
 from numba import types
+from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-from . import SOURCE_KEY  # noqa: F401 - kernels take it from here
+from .cache import KernelCache
+from .fingerprint import fingerprint
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 
 _INNER = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 INLINED = {**_INNER, "forceinline": True}
-
-
-def fingerprint(*values, names=False):
-    """A text that differs where functions would compute something else; so do other values.
-
-    With `names` the globals that a function names count, too.
-    """
-    digest = hashlib.sha256()
-    seen = set()
-
-    def add(value):
-        if hasattr(value, "py_func"):  # compiled: its name is distinct already
-            digest.update(value.py_func.__qualname__.encode())
-        elif isinstance(value, FunctionType):
-            if value in seen:
-                return
-            seen.add(value)
-            add(value.__code__)
-            for part in (*(cell.cell_contents for cell in value.__closure__ or ()),
-                         *(value.__defaults__ or ())):  # fmt: skip
-                add(part)
-            if names:
-                for name in value.__code__.co_names:
-                    add(value.__globals__.get(name))
-        elif isinstance(value, CodeType):
-            digest.update(value.co_code + repr(value.co_names).encode())
-            for constant in value.co_consts:
-                add(constant)
-        else:
-            text = repr(value)
-            digest.update((type(value).__name__ if " at 0x" in text else text).encode())
-
-    for value in values:
-        add(value)
-    return digest.hexdigest()[:16]
 
 
 def distinct(function):
@@ -104,34 +69,59 @@ def scalar(function):
 
 
 _PATIENCE = 2.0  # seconds of compiling without a word
-_said = []
+_said = set()
 
 
-def _say():
-    if not _said:
-        _said.append(True)
-        text = "fastbptt: compiling its kernels, once on this machine; this takes some 10 seconds"
+def _say(what):
+    if what not in _said:
+        _said.add(what)
+        text = f"fastbptt: compiling {what}, once on this machine; this takes some 10 seconds"
         print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def announced():
-    """Say on stderr, once in a process, that kernels are being compiled, if it takes a while."""
-    timer = Timer(_PATIENCE, _say)
+def announced(what):
+    """Say on stderr, once in a process, what is being compiled, if it takes a while."""
+    timer = Timer(_PATIENCE, _say, [what])
     timer.daemon = True
-    timer.start()
+    if _PATIENCE > 0:
+        timer.start()
+    else:
+        _say(what)
     try:
         yield
     finally:
         timer.cancel()
 
 
-def entry(function):
-    """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""
+def _kept(compiled, function, what, lasting=True):
+    """Give a kernel its place on disk, and announce it where it has to be compiled after all."""
+    compiled._cache = KernelCache(function, lasting)
+    compile_now = compiled._compiler.compile
+
+    def compile_aloud(args, return_type):
+        dtype = "float32" if "float32" in str(args) else "float64"
+        with announced(f"{what} for {dtype}"):
+            return compile_now(args, return_type)
+
+    compiled._compiler.compile = compile_aloud
+    return compiled
+
+
+def entry(function, what="kernels of all cells", lasting=True):
+    """Decorate a kernel that Python calls; `what` says which one it is.
+
+    What it computes must follow from its name, its closure and the kernel sources; if that will
+    not be so in another process, it is not `lasting`.
+    """
     function = distinct(function)
-    try:
-        dispatcher = numba.njit(**OPTIONS, cache=True)(function)
-    except RuntimeError:  # nowhere to write: neither beside the package nor in the home directory
-        dispatcher = numba.njit(**OPTIONS)(function)
-    dispatcher._compile_for_args = announced()(dispatcher._compile_for_args)
-    return dispatcher
+    return _kept(numba.njit(**OPTIONS)(function), function, what, lasting)
+
+
+def callback(function, signature):
+    """Compile a function for that signature, to be called by its address."""
+    function = distinct(function)
+    made = CFunc(function, (signature.args, signature.return_type), {}, OPTIONS)
+    _kept(made, function, "kernels of all cells")
+    made.compile()
+    return made

@@ -14,6 +14,7 @@ ptxas = pytest.importorskip("bench.ptxas")
 if not util.find_spec("cuda.bindings") or ptxas.assembler() is None or not util.find_spec("nvidia"):
     pytest.skip("compiling for CUDA needs numba-cuda[cu13] and ptxas", allow_module_level=True)
 
+from fastbptt.kernels import disk  # noqa: E402
 from fastbptt.kernels.cuda import heads, machine_code  # noqa: E402
 
 KEPT = json.loads(ptxas.FILE.read_text(encoding="utf-8"))
@@ -62,12 +63,16 @@ def compile_to(kernel, capability=(9, 0)):
 
 
 def test_machine_code_is_made_once_and_kept_on_disk(kernel, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine_code, "_folders", lambda: iter([tmp_path]))
-    file = compile_to(kernel)
-    assert file.parent == tmp_path and file.read_bytes()[:4] == b"\x7fELF"
-    assert compile_to(kernel, (8, 0)) != file
+    monkeypatch.setattr(disk, "folders", lambda: [tmp_path])
+    code = compile_to(kernel)
+    assert code[:4] == b"\x7fELF"
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert compile_to(kernel, (8, 0)) != code
+    for damaged in files:
+        damaged.write_bytes(files[damaged][:-1])
+    assert compile_to(kernel) == code
     monkeypatch.setattr(machine_code, "machine_code", None)
-    assert compile_to(kernel) == file
+    assert compile_to(kernel) == code and all(path.read_bytes() == files[path] for path in files)
     assert len(list(tmp_path.iterdir())) == 2, "nothing half-written is left"
     monkeypatch.setattr(machine_code, "SOURCE_KEY", "of changed sources")
     with pytest.raises(TypeError, match="not callable"):
@@ -77,11 +82,11 @@ def test_machine_code_is_made_once_and_kept_on_disk(kernel, tmp_path, monkeypatc
 def test_a_folder_that_cannot_be_written_is_passed_over(kernel, tmp_path, monkeypatch):
     blocked = tmp_path / "a file"
     blocked.write_text("where the folder would be")
-    monkeypatch.setattr(machine_code, "_folders", lambda: iter([blocked, tmp_path / "made"]))
-    assert compile_to(kernel).parent == tmp_path / "made"
-    monkeypatch.setattr(machine_code, "_folders", lambda: iter([blocked]))
-    with pytest.raises(OSError, match="can be kept nowhere"):
-        compile_to(kernel)
+    monkeypatch.setattr(disk, "folders", lambda: [blocked, tmp_path / "made"])
+    code = compile_to(kernel)
+    assert len(list((tmp_path / "made").iterdir())) == 1
+    monkeypatch.setattr(disk, "folders", lambda: [blocked])
+    assert compile_to(kernel) == code, "without a cache it is made again"
 
 
 def test_there_is_one_entry_and_it_takes_what_the_launcher_passes(kernel):

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..drawing import UNDRAWN
 from . import info, options, peers
 from .bar import Bar
 from .bench_lengths import Bench, Point
@@ -31,7 +32,8 @@ def add_command(commands: Any) -> None:
     options.add_network(parser, batch=1, inputs=16, hidden=64, outputs=8)
     parser.add_argument("--k1", type=whole, default=50, help="stride of truncation; default: 50")
     parser.add_argument("--k2", type=whole, default=50, help="window of truncation; default: 50")
-    parser.add_argument("--threads", type=whole, help="default: all CPUs that may be used")
+    threads = parser.number(int, 1, 4096)
+    parser.add_argument("--threads", type=threads, help="default: all CPUs that may be used")
     others = [name for name in peers.PEERS if name != "fastbptt"]
     text = "whom to time beside us, or nobody; default: all that are installed"
     parser.add_argument("--peers", nargs="*", choices=others, default=others, help=text)
@@ -50,8 +52,12 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
     try:
         window = fb.Truncated(args.k1, args.k2)
+        undrawn = options.network(args, UNDRAWN)
     except ValueError as error:
         parser.error(str(error))
+    weights = sum(array.nbytes for array in undrawn.arrays())
+    step = args.batch * (args.inputs + args.outputs) * undrawn.dtype.itemsize
+    options.check_room(parser, "weights, x and y", 2 * weights + max(args.lengths) * step)
     if not options.has_extras("bench", "matplotlib", "tqdm"):
         return 1
     from .bench_picture import draw

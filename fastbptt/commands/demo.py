@@ -58,6 +58,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         fb.plan(new_network(EXACT_HIDDEN, args.seed), args.steps, memory=args.budget)
     except ValueError as error:
         parser.error(f"argument --budget: {error}")
+    numbers = 4 * args.hidden * (args.hidden + text.CLASSES + 1)
+    options.check_room(parser, "weights, their gradient and Adam's two means", 4 * 4 * numbers)
     if not options.has_extras("demo", "matplotlib", "tqdm"):
         return 1
     from .demo_picture import draw

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from itertools import islice
 from typing import Any
 
+from ..drawing import UNDRAWN
 from . import options
+
+_MOST_DRAWN = 1_000_000  # actions: lines of the picture
 
 
 def add_command(commands: Any) -> None:
@@ -33,15 +37,21 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     """Print a plan or the frontier, and draw it if asked to."""
     import fastbptt as fb
 
-    network, plan = options.network(args), None
-    if args.memory is not None:
-        memory = int(args.memory) if args.memory.isdecimal() else args.memory
-        try:
+    plan = None
+    try:
+        network = options.network(args, UNDRAWN)
+        if args.memory is not None:
+            memory = f"{args.memory}B" if args.memory.isdecimal() else args.memory
             plan = fb.plan(network, args.steps, args.batch, memory=memory)
-        except ValueError as error:
-            parser.error(str(error))
+    except ValueError as error:
+        parser.error(str(error))
     if args.out is not None and not options.has_extras("plan --out", "matplotlib"):
         return 1
+    if args.out is not None and plan is not None and _has_more_actions(plan, _MOST_DRAWN):
+        parser.error(
+            f"argument --out: a schedule of more than {_MOST_DRAWN:,} actions is not drawn; "
+            "give more memory, or no --memory to draw the frontier alone"
+        )
     rows = fb.frontier(network, args.steps, args.batch)
     print(rows if plan is None else plan)
     if args.out is None:
@@ -53,3 +63,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     draw(args.out, rows, options.between(network, args.steps, args.batch, rows), plan, title)
     print(f"Picture: {args.out}")
     return 0
+
+
+def _has_more_actions(plan: Any, count: int) -> bool:
+    return next(islice(plan.schedule(), count, None), None) is not None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
+from ..archive import DAMAGE
+from ..models import as_path
 from . import options
 
 LOSSES = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
@@ -67,8 +70,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Any:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError):
+        array = np.load(as_path(path), mmap_mode="r", allow_pickle=False)
+    except (*DAMAGE, SyntaxError, TokenError, MemoryError):
         raise ValueError(f"{path!r} must be a whole .npy file of numbers") from None
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path!r} must be an .npy file of one array")

@@ -50,10 +50,10 @@ def _ticks(ratio: float) -> tuple[float, ...]:
 def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
     """Draw the time factor of plans against their peak bytes, and name those of `rows`."""
     plans = sorted([*rows, *between], key=lambda plan: plan.peak_bytes)
-    memory = [plan.peak_bytes for plan in plans]
+    memory = [float(plan.peak_bytes) for plan in plans]
     axes.plot(memory, [plan.time_factor for plan in plans], color=GREEN, linewidth=1.2)
     for plan in rows:
-        point = plan.peak_bytes, plan.time_factor
+        point = float(plan.peak_bytes), plan.time_factor
         axes.plot(*point, color=GREEN, marker="o")
         full = plan.recomputes == 0
         axes.annotate(
@@ -75,7 +75,7 @@ def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
 
 def this_run(axes: Any, plan: Any, text: str) -> None:
     """Mark one plan in the frontier, and say in the corner that it leaves free what it is."""
-    point = plan.peak_bytes, plan.time_factor
+    point = float(plan.peak_bytes), plan.time_factor
     axes.plot(*point, color=ORANGE, marker="D", markersize=8, linestyle="none", label=text)
     axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
 

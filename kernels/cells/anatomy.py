@@ -72,7 +72,15 @@ class Cell(NamedTuple):
         return gates[-1:] + gates[:-1] if self.split else gates
 
 
-CELLS = {}  # name -> Cell
+CELLS = {}  # name -> Cell; beside those of the package "own-NAME-..." and "rnn-own-NAME-..."
+
+
+def title(cell):
+    """What people call the cell of that name."""
+    for prefix in ("rnn-own-", "own-"):
+        if cell.startswith(prefix):
+            return cell[len(prefix) :].partition("-")[0]
+    return cell.partition("-")[0].upper()
 
 
 def forward(cell, a, s, p):

@@ -8,6 +8,7 @@ whose constants have the dtype of its arguments, and whose tanh and exp are our 
 import builtins
 import dis
 import math
+import sys
 import types
 from functools import cache
 from itertools import pairwise
@@ -15,7 +16,8 @@ from itertools import pairwise
 import numpy as np
 
 from .. import maths
-from ..jit import fingerprint, scalar
+from ..fingerprint import fingerprint, names_of
+from ..jit import scalar
 from .anatomy import CELLS, Cell
 
 _OURS = {"exp": maths.exp, "tanh": maths.tanh}
@@ -34,17 +36,40 @@ def _mathematics(module):
     return ours
 
 
-def _translated(value, dtype):
-    """What stands for a global or enclosed variable of the function."""
+def _module(module, names, dtype):
+    """A module that holds what code of these names can read of it, as it is now."""
+    if module is math or module is np:
+        return _mathematics(module)
+    if module.__name__.partition(".")[0] in sys.stdlib_module_names | {"numpy", "numba"}:
+        return module
+    frozen = types.ModuleType(module.__name__)
+    for name in names:
+        if hasattr(module, name):
+            setattr(frozen, name, _translated(getattr(module, name), names, dtype))
+    return frozen
+
+
+def _translated(value, names, dtype):
+    """What stands for a global or enclosed variable, in code that uses these names."""
     if _is_number(value):
         return dtype(value)
-    if value is math or value is np:
-        return _mathematics(value)
+    if isinstance(value, types.ModuleType):
+        return _module(value, names, dtype)
     for name, ours in _OURS.items():
         if value is getattr(math, name) or value is getattr(np, name):
             return ours
-    if isinstance(value, types.FunctionType):
-        return scalar(of_dtype(value, dtype))
+    function = getattr(value, "py_func", value)  # Numba's hold what they read when compiled first
+    if isinstance(function, types.FunctionType) and not hasattr(function, "distinct"):
+        return scalar(of_dtype(function, dtype))
+    return _frozen(value)
+
+
+def _frozen(value):
+    """Arrays as they are now, by themselves or in tuples."""
+    if type(value) is tuple:
+        return tuple(map(_frozen, value))
+    if isinstance(value, np.ndarray):
+        return value.copy()
     return value
 
 
@@ -71,28 +96,32 @@ def _constants(code, dtype):
 
 
 def of_dtype(function, dtype):
-    """The function with all its constants in that NumPy dtype."""
+    """The function with all its constants in that NumPy dtype, and what it reads as it is now."""
     known = {**vars(builtins), **function.__globals__}
-    names = function.__code__.co_names
-    found = {name: _translated(known[name], dtype) for name in names if name in known}
-    found["__name__"] = __name__  # the disk cache asks for a module that can be imported
+    names = names_of(function.__code__)
+    found = {name: _translated(known[name], names, dtype) for name in names if name in known}
+    found["__name__"] = __name__
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
-    cells = tuple(types.CellType(_translated(value, dtype)) for value in closed)
+    cells = tuple(types.CellType(_translated(value, names, dtype)) for value in closed)
     code = _constants(function.__code__, dtype)
-    return types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
+    made = types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
+    # What it reads is not our own, so it counts for the symbol: see `jit`.
+    made.__qualname__ += f".{fingerprint(function, reads=True)}.{dtype.__name__}"
+    made.distinct = True
+    return made
 
 
 class _Made:
-    """A function of a cell that is built for a dtype when it is compiled."""
+    """A function of a cell for each dtype, made before anything that it reads can change."""
 
     def __init__(self, make):
-        self.of_dtype = make
+        self.of_dtype = {dtype: make(dtype) for dtype in (np.float32, np.float64)}.__getitem__
 
 
 def define(name, gates, states, kept, parameters, forward, reverse):
     """Enter a cell of the caller's own functions; returns the name by which kernels know it."""
     counts = f"{gates}-{states}-{kept}-{parameters}"
-    name = f"own-{name}-{counts}-{fingerprint(forward, reverse, names=True)}"
+    name = f"own-{name}-{counts}-{fingerprint(forward, reverse, reads=True)}"
 
     def make_forward(dtype):
         own = scalar(of_dtype(forward, dtype))
@@ -120,7 +149,7 @@ def define(name, gates, states, kept, parameters, forward, reverse):
 
 def define_activation(name, function, slope):
     """Enter an Elman cell of the caller's own activation; returns the name it has in kernels."""
-    name = f"rnn-own-{name}-{fingerprint(function, slope, names=True)}"
+    name = f"rnn-own-{name}-{fingerprint(function, slope, reads=True)}"
 
     def make_forward(dtype):
         own = scalar(of_dtype(function, dtype))

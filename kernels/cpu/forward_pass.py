@@ -18,7 +18,7 @@ The scratch of chunk k lies at parity k & 1.
 """
 
 from ..access import itemsize
-from ..cells import CELLS
+from ..cells import CELLS, title
 from . import sweeps
 from .linear import project_part, project_rows
 from .products import PANEL_BYTES
@@ -84,7 +84,7 @@ def build_forward(CELL):
                 project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
                              GATES * H, begin, min(more_rows, begin + piece_rows))  # fmt: skip
 
-    @program(f"forward {CELL}")
+    @program(f"forward {CELL}", f"the {title(CELL)} kernels")
     def forward(
         mail, threads, sweeps_, members, chunk, start, stop, first, cached, leaf, h, z, source,
         recurrent,

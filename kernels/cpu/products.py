@@ -12,7 +12,7 @@ from functools import cache
 from numba.extending import intrinsic
 
 from ..access import get, itemsize, put, room
-from ..jit import SOURCE_KEY, apart, inner
+from ..jit import apart, inner
 from ..maths import like
 from .shared import call, shared
 from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
@@ -134,14 +134,13 @@ def _block(
         low = end
 
 
-def _keyed(key):
-    """The products, closing over the key of all sources: see `jit`."""
+def _share():
+    """Share the products under the names that the functions below have, too."""
 
     @shared("float n n float n n n float n n n n")
     def product(
         out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, parts, low, high
     ):
-        key  # noqa: B018 - enters the disk cache's key
         panel = inner_size * (PANEL_BYTES // itemsize(out))
         if rows == 1 and parts == 2:
             _strip1_2(out, out_start, out_step, a, a_start, a_step, 1, w, 0, panel, 0, inner_size,
@@ -163,7 +162,6 @@ def _keyed(key):
     def outer(
         out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, left, right
     ):
-        key  # noqa: B018
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
         panel = _ROW_BLOCK * width
@@ -190,7 +188,7 @@ def _keyed(key):
                            near_a, 0, panel, 0, terms, 0, 0, wide)  # fmt: skip
 
 
-_keyed(SOURCE_KEY)
+_share()
 
 
 @intrinsic

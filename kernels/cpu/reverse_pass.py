@@ -1,7 +1,7 @@
 """A layer's way back over a stretch of time as one kernel call: see `forward_pass`."""
 
 from ..access import data, itemsize
-from ..cells import CELLS
+from ..cells import CELLS, title
 from ..jit import inner
 from . import sweeps
 from .linear import accumulate, add_bias, multiply_part, multiply_rows, scatter
@@ -179,7 +179,7 @@ def build_reverse(CELL):
             multiply_rows(dx, row * I, delta, p_start, step, U_back, width, I, begin,
                           min(n * B, begin + piece_rows), live * B)  # fmt: skip
 
-    @program(f"reverse {CELL}")
+    @program(f"reverse {CELL}", f"the {title(CELL)} kernels")
     def reverse(
         mail, threads, sweeps_, members, chunk, panel_steps, start, stop, first, current, whole,
         leaf, back, source, recurrent, gradients, head, lists,

@@ -13,7 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from ..jit import OPTIONS, SOURCE_KEY, announced, distinct
+from .. import SOURCE_KEY
+from ..jit import callback, distinct
 
 _FUNCTIONS = {}
 
@@ -65,14 +66,6 @@ def ready(dtype):
     dtype = numba.from_dtype(dtype)
     kept = []
     for name, (function, arguments) in _FUNCTIONS.items():
-        with announced():
-            kept.append(_compile(function, _signature(arguments, dtype)))
+        kept.append(callback(function, _signature(arguments, dtype)))
         llvm.add_symbol(_symbol(name, dtype), kept[-1].address)
     return kept  # or the code would be freed
-
-
-def _compile(function, signature):
-    try:
-        return numba.cfunc(signature, cache=True, **OPTIONS)(function)
-    except RuntimeError:  # nowhere to write: see `jit.entry`
-        return numba.cfunc(signature, **OPTIONS)(function)

@@ -10,6 +10,7 @@ from threading import Lock, Semaphore, Thread
 
 import numpy as np
 
+MOST_THREADS = 4096
 _SMALL = 200_000  # multiply-adds in a call that are not worth waking anyone
 
 _lock = Lock()
@@ -51,8 +52,11 @@ def _from_environment():
     text = os.environ.get("FASTBPTT_NUM_THREADS", "").strip()
     if not text:
         return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"FASTBPTT_NUM_THREADS must be a positive integer, not {text!r}")
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) <= MOST_THREADS:
+        shown = text if len(text) <= 60 else text[:57] + "..."
+        raise ValueError(
+            f"FASTBPTT_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, not {shown!r}"
+        )
     return int(text)
 
 

@@ -22,7 +22,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..jit import SOURCE_KEY, entry, inner
+from ..fingerprint import lasting
+from ..jit import entry, inner
 from .atomics import add, cycles, exchange, give_way, load, look, pause, show, store, swap
 from .subnormals import flush_to_zero, restore
 
@@ -100,12 +101,10 @@ def barrier(mail, rank, size, step):
 
 def build_serve():
     """The loop of a worker."""
-    key = SOURCE_KEY
 
     @entry
     def serve(mail, worker):
         """Help with jobs as they come; return after some milliseconds without any."""
-        key  # noqa: B018 - enters the disk cache's key
         word = flush_to_zero()
         line = worker * LINE
         store(mail, line, WAITING)
@@ -263,25 +262,22 @@ def named_job(name):
     return decorate
 
 
-def program(name):
+def program(name, what="kernels of all cells"):
     """Make a function of (*arguments) a kernel that Python calls; it may fork jobs itself.
 
-    Subnormals are flushed to zero while it runs.
+    `what` says which kernel it is, to people. Subnormals are flushed to zero while it runs.
     """
-    key = SOURCE_KEY
 
     def decorate(function):
         PROGRAMS[name] = inner(function)
 
-        @entry
         def launch(*arguments):
-            key  # noqa: B018 - enters the disk cache's key
             function, data = _program(name, arguments)
             word = flush_to_zero()
             _call(function, data, 0, 0)
             restore(word)
 
-        return launch
+        return entry(launch, what, lasting(name))
 
     return decorate
 

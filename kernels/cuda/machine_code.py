@@ -5,18 +5,16 @@ the cell, dtype and layout, the types of the arguments, and the card's capabilit
 """
 
 import hashlib
-import os
 import re
-import tempfile
 from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 from numba import cuda, types
-from numba.core import config
 
-from .. import SOURCE_KEY
+from .. import SOURCE_KEY, disk, source_key
+from ..cells import CELLS, title
+from ..fingerprint import lasting
 from ..jit import announced
 
 
@@ -85,40 +83,22 @@ def _versions():
     return found
 
 
-def _folders():
-    """Where compiled kernels may be kept, the best place first."""
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR)
-    yield Path(__file__).parent / "__pycache__"
-    with suppress(RuntimeError):  # no home directory
-        yield Path.home() / ".cache" / "fastbptt"
-    yield Path(tempfile.mkdtemp(prefix="fastbptt-"))
-
-
 def compiled(kernel, kinds, threads, capability):
-    """The file of a kernel's machine code, made now if it is not there."""
+    """A kernel's machine code, from the disk or made now."""
     parts = SOURCE_KEY, _versions(), kernel.__name__, kernel.key, kinds, threads, capability
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    code = None
-    for folder in _folders():
-        file = folder / f"fastbptt-{kernel.__name__}-{digest}.cubin"
-        if file.is_file():
-            return file
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            descriptor, partial = tempfile.mkstemp(dir=folder)
-        except OSError:  # not writable
-            continue
-        try:
-            with os.fdopen(descriptor, "wb") as opened:
-                with announced():
-                    code = code or machine_code(kernel, kinds, threads, capability)[0]
-                opened.write(code)
-            os.replace(partial, file)  # whole, whoever else writes it
-            return file
-        except OSError:
-            continue
-        finally:
-            with suppress(OSError):
-                os.unlink(partial)
-    raise OSError("compiled kernels can be kept nowhere, not even in a temporary folder")
+    file = f"fastbptt-{kernel.__name__}-{digest}.cubin"
+    keep = lasting(repr(kernel.key))
+    code = disk.read(file, disk.folders()) if keep else None
+    if code is None:
+        with announced(f"the CUDA kernel {kernel.__name__} of {_title(kernel)}"):
+            code = machine_code(kernel, kinds, threads, capability)[0]
+        if keep and source_key() == SOURCE_KEY:  # else they were edited while they were read
+            disk.write(file, code, disk.folders())
+    return code
+
+
+def _title(kernel):
+    """Words for a kernel's key: cell, loss or readout, and dtype."""
+    words = [part for part in kernel.key if isinstance(part, str)]
+    return ", ".join(title(word) if word in CELLS else word for word in words)

@@ -36,6 +36,8 @@ else:
 
 __all__ = ["SIMULATED", "arrays", "cuda", "device", "launch", "matmul", "missing", "primitives"]
 
+_MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
 
 
@@ -73,17 +75,18 @@ def missing():
 
 
 @lru_cache(maxsize=1024)
-def _loaded(kernel, kinds, threads, shared_bytes, together, ordinal):
+def _loaded(kernel, kinds, threads, shared_bytes, ordinal):
     cupy = arrays()
     capability = cupy.cuda.Device(ordinal).compute_capability
     capability = int(capability[:-1]), int(capability[-1])
-    file = machine_code.compiled(kernel, kinds, threads, capability)
-    module = cupy.RawModule(path=str(file), enable_cooperative_groups=together)
-    loaded = module.get_function(machine_code.entry_of(file.read_bytes()))
+    code = machine_code.compiled(kernel, kinds, threads, capability)
+    module = cupy.cuda.function.Module()
+    module.load(code)  # from memory: there need not be a file
+    loaded = module.get_function(machine_code.entry_of(code))
+    driver = cupy.cuda.driver
     if shared_bytes > 48 * 1024:  # more than that has to be asked for
-        loaded.max_dynamic_shared_size_bytes = shared_bytes
-    resident = cupy.cuda.driver.occupancyMaxActiveBlocksPerMultiprocessor
-    if not resident(loaded.kernel.ptr, threads, shared_bytes):
+        driver.funcSetAttribute(loaded.ptr, _MOST_SHARED, shared_bytes)
+    if not driver.occupancyMaxActiveBlocksPerMultiprocessor(loaded.ptr, threads, shared_bytes):
         raise RuntimeError(f"a block of {kernel.__name__}, {kernel.key}, does not fit on the card")
     return loaded
 
@@ -106,13 +109,14 @@ def launch(kernel, grid, threads, args, shared_bytes=0, together=False):
         simulate(kernel, grid, threads, shared_bytes, flat, together)
         return
     ordinal = arrays().cuda.runtime.getDevice()
-    run = _loaded(kernel, machine_code.signature(args), threads, shared_bytes, together, ordinal)
+    run = _loaded(kernel, machine_code.signature(args), threads, shared_bytes, ordinal)
     words = [word for arg in args for word in _words(arg)]
     run(
         (*grid, 1),
         (threads, 1, 1),
         tuple(np.int64(word) if isinstance(word, int) else word for word in words),
         shared_mem=shared_bytes,
+        enable_cooperative_groups=together,
     )
 
 

@@ -1,0 +1,79 @@
+"""Files that are kept between processes: compiled code, and what was measured. Never a reason to
+fail.
+
+A file is its checksum and its content. What cannot be read, is not whole, or may have been put
+there by another user does not exist; what cannot be written is not kept.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+_CHECKSUM = hashlib.sha256
+_SIZE = _CHECKSUM().digest_size
+_OTHERS_WRITE = 0o022
+_NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # less what the umask takes away
+
+
+def user_folder():
+    """A list of the folder for this user, or of none where there is no home directory."""
+    with suppress(RuntimeError):
+        given = os.environ.get("XDG_CACHE_HOME")
+        return [(Path(given) if given else Path.home() / ".cache") / "fastbptt"]
+    return []
+
+
+def folders():
+    """Where compiled code may be kept, the best place first."""
+    from numba.core import config
+
+    named = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
+    return [*named, Path(__file__).parent / "__pycache__", *user_folder()]
+
+
+def _trusted(status):
+    """Whether nobody but this user and root can have written the file, or into the folder."""
+    if os.name != "posix":
+        return True
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _OTHERS_WRITE
+
+
+def _checksum(name, content):
+    return _CHECKSUM(name.encode() + b"\0" + content).digest()
+
+
+def read(name, places):
+    """The content of the file of that name in one of the folders, or None."""
+    for folder in places:
+        with suppress(OSError):
+            if not _trusted(os.stat(folder)):
+                continue
+            with open(folder / name, "rb") as file:
+                if not _trusted(os.fstat(file.fileno())):
+                    continue
+                whole = file.read()
+            content = whole[_SIZE:]
+            if whole[:_SIZE] == _checksum(name, content):
+                return content
+    return None
+
+
+def write(name, content, places):
+    """Keep a file in the first of the folders that takes it, whole, whoever else writes it."""
+    for folder in places:
+        with suppress(OSError):
+            os.makedirs(folder, _NEW_FOLDER, exist_ok=True)
+            if not _trusted(os.stat(folder)):
+                continue
+            partial = folder / f".{uuid4().hex}.partial"
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+                with os.fdopen(os.open(partial, flags, _NEW_FILE), "wb") as file:
+                    file.write(_checksum(name, content) + content)
+                os.replace(partial, folder / name)
+                return
+            finally:
+                with suppress(OSError):
+                    os.unlink(partial)
