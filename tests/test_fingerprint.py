@@ -127,7 +127,11 @@ def halved(a):
     return a / 2
 
 
-@pytest.mark.parametrize("value", [object(), halved, ctypes.c_double(1), iter([1])], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [object(), halved, ctypes.c_double(1), iter([1])],
+    ids=lambda value: type(value).__name__,
+)
 def test_what_cannot_be_told_from_another_value_is_never_met_again(value):
     one, other = (fingerprint(reader(value), reads=True) for _ in range(2))
     assert one != other and not lasting(one) and not lasting(other)
