@@ -133,7 +133,7 @@ def start_python(code, *options, cwd=None, **variables):
     )
 
 
-def run_python(code, *options, timeout=60, **given):
+def run_python(code, *options, timeout=300, **given):
     """What `code` prints in a new interpreter; its failure, or a hang, is the test's."""
     with start_python(code, *options, **given) as process:
         try:

@@ -255,7 +255,7 @@ for name in {!r}:
         h.append(s)
     print(np.abs(fb.run(layer, x)[0] - h).max() < 1e-12)
 """
-    alike = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0", "timeout": 300}
+    alike = {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
     # The first compiles what all share, so that the next two compile the same number of functions.
     for names in (["identity"], ["tanh"], ["relu"], ["tanh", "relu"]):
         out = run_python(code.format(names), **alike)
