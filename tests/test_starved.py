@@ -101,13 +101,15 @@ def test_a_larger_team_takes_the_place_of_the_smaller(set_threads, monkeypatch):
     team._team.retire()
 
 
-@pytest.mark.parametrize("n", [team.MOST_THREADS + 1, 2**40, 10**5000])
+@pytest.mark.parametrize(
+    "n", [team.MOST_THREADS + 1, 2**40, 10**5000], ids=["more", "2^40", "10^5000"]
+)
 def test_more_threads_than_any_machine_has_are_rejected(n):
     with pytest.raises(ValueError, match=rf"\bn must be at most {team.MOST_THREADS}\b"):
         fb.set_num_threads(n)
 
 
-@pytest.mark.parametrize("text", [str(team.MOST_THREADS + 1), "9" * 5000])
+@pytest.mark.parametrize("text", [str(team.MOST_THREADS + 1), "9" * 5000], ids=["more", "9..."])
 def test_the_environments_number_of_threads_is_bounded_too(monkeypatch, text):
     monkeypatch.setattr(team, "_limit", None)
     monkeypatch.setenv("FASTBPTT_NUM_THREADS", text)

@@ -27,41 +27,52 @@ def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+class Copy(types.ModuleType):
+    """A module as the functions of a cell see it."""
+
+
 @cache
 def _mathematics(module):
     """`math` or `numpy` with our own exponential functions, which vectorise."""
-    ours = types.ModuleType(module.__name__)
-    ours.__dict__.update(vars(math if module is math else module))
+    ours = Copy(module.__name__)
+    ours.__dict__.update(vars(module))
     ours.__dict__.update(_OURS)
     return ours
 
 
-def _module(module, names, dtype):
-    """A module that holds what code of these names can read of it, as it is now."""
+def _module(module, translate):
+    """What code can read of a module by the names it uses, as it is now."""
     if module is math or module is np:
         return _mathematics(module)
     if module.__name__.partition(".")[0] in sys.stdlib_module_names | {"numpy", "numba"}:
         return module
-    frozen = types.ModuleType(module.__name__)
-    for name in names:
-        if hasattr(module, name):
-            setattr(frozen, name, _translated(getattr(module, name), names, dtype))
-    return frozen
+    if module not in translate.modules:
+        translate.modules[module] = copy = Copy(module.__name__)
+        for name in translate.names:
+            if hasattr(module, name):
+                setattr(copy, name, translate(getattr(module, name)))
+    return translate.modules[module]
 
 
-def _translated(value, names, dtype):
-    """What stands for a global or enclosed variable, in code that uses these names."""
-    if _is_number(value):
-        return dtype(value)
-    if isinstance(value, types.ModuleType):
-        return _module(value, names, dtype)
-    for name, ours in _OURS.items():
-        if value is getattr(math, name) or value is getattr(np, name):
-            return ours
-    function = getattr(value, "py_func", value)  # Numba's hold what they read when compiled first
-    if isinstance(function, types.FunctionType) and not hasattr(function, "distinct"):
-        return scalar(of_dtype(function, dtype))
-    return _frozen(value)
+class _Translate:
+    """Puts something in the place of what code that uses these names reads."""
+
+    def __init__(self, names, dtype):
+        self.names, self.dtype = names, dtype
+        self.modules = {}  # module -> its copy: modules may hold each other
+
+    def __call__(self, value):
+        if _is_number(value):
+            return self.dtype(value)
+        if isinstance(value, types.ModuleType):
+            return _module(value, self)
+        for name, ours in _OURS.items():
+            if value is getattr(math, name) or value is getattr(np, name):
+                return ours
+        function = getattr(value, "py_func", value)  # Numba's may have frozen what they read
+        if isinstance(function, types.FunctionType) and not hasattr(function, "distinct"):
+            return scalar(of_dtype(function, self.dtype))
+        return _frozen(value)
 
 
 def _frozen(value):
@@ -99,10 +110,11 @@ def of_dtype(function, dtype):
     """The function with all its constants in that NumPy dtype, and what it reads as it is now."""
     known = {**vars(builtins), **function.__globals__}
     names = names_of(function.__code__)
-    found = {name: _translated(known[name], names, dtype) for name in names if name in known}
+    translate = _Translate(names, dtype)
+    found = {name: translate(known[name]) for name in names if name in known}
     found["__name__"] = __name__
     closed = [cell.cell_contents for cell in function.__closure__ or ()]
-    cells = tuple(types.CellType(_translated(value, names, dtype)) for value in closed)
+    cells = tuple(types.CellType(translate(value)) for value in closed)
     code = _constants(function.__code__, dtype)
     made = types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
     # What it reads is not our own, so it counts for the symbol: see `jit`.

@@ -2,13 +2,13 @@
 
 import math
 import types
-from contextlib import suppress
 from functools import cache, lru_cache
 
 import numpy as np
 
 from .. import maths
 from ..cells import CELLS
+from ..cells.own import Copy
 from .seam import device
 
 
@@ -58,24 +58,23 @@ def on_device(compiled, dtype):
     return _device_function(compiled.py_func, dtype)
 
 
+_MODULES = {}  # (module, dtype) -> the module for the GPU; modules may hold each other
+
+
 def _module(module, dtype):
-    """A copy of `math` or `numpy` that has our exponential functions."""
-    copy = types.ModuleType(module.__name__)
-    ours = _mathematics(dtype)
-    for name, value in vars(module).items():
-        with suppress(TypeError):  # not hashable
-            value = ours.get(value, value)
-        copy.__dict__[name] = value
-    return copy
+    """What an own function reads of a module, for the GPU."""
+    if (module, dtype) not in _MODULES:
+        _MODULES[module, dtype] = copy = types.ModuleType(module.__name__)
+        for name, value in vars(module).items():
+            copy.__dict__[name] = _translated(value, dtype)
+    return _MODULES[module, dtype]
 
 
 def _translated(value, dtype):
     """What stands on the GPU for a global or enclosed variable."""
     if hasattr(value, "py_func"):  # compiled for the CPU
         return _device_function(value.py_func, dtype)
-    if isinstance(value, types.ModuleType) and any(
-        getattr(value, f.__name__, None) is f for f in (maths.exp, maths.tanh)
-    ):
+    if isinstance(value, Copy):
         return _module(value, dtype)
     try:
         return _mathematics(dtype).get(value, value)
