@@ -121,14 +121,14 @@ print(kernel(1.5), sum(kernel.stats.cache_misses.values()))
 def test_a_limit_of_the_size_of_files_is_no_error(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
     code = limit + TINY.format(function="lambda x: 2 * x")
-    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path), timeout=600).split() == ["3.0", "1"]
+    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["3.0", "1"]
     assert not list(tmp_path.iterdir())
 
 
 def test_numba_cache_dir_names_the_folder(tmp_path):
     code, named = TINY.format(function="lambda x: 2 * x"), tmp_path / "named"
     for due in ("1", "0"):
-        out = run_python(code, NUMBA_CACHE_DIR=str(named), timeout=600)
+        out = run_python(code, NUMBA_CACHE_DIR=str(named))
         assert out.split() == ["3.0", due]
     assert list(named.iterdir())
 
@@ -235,7 +235,7 @@ def version(tmp_path):
 
 def probe(where, dtype="float64"):
     value, missed = run_python(
-        f"import sys; sys.argv = ['', {dtype!r}]{RUN_PROBE}", timeout=600, **where
+        f"import sys; sys.argv = ['', {dtype!r}]{RUN_PROBE}", **where
     ).split()
     return float(value), int(missed)
 

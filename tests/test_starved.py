@@ -145,7 +145,7 @@ thread.join()
 
 def test_calls_work_in_a_thread_with_a_stack_of_64_kib():
     # Whatever is compiled or loaded by the first of them needs more, and so gets more.
-    assert run_python(SMALL_STACK, timeout=600).split()[-1] == "done"
+    assert run_python(SMALL_STACK).split()[-1] == "done"
 
 
 def frames():
