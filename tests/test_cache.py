@@ -11,17 +11,13 @@ from threading import Barrier, Event, current_thread, main_thread
 
 import numpy as np
 import pytest
-from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem
+from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem, name_of
 from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
 from fastbptt import backends
 
 FEW = ["rnn-tanh", "lstm-peephole", "gru-before", "lstm/gru", BOTH_WAYS[0]]
-
-
-def name_of(cell):
-    return getattr(cell, "name", cell)
 
 
 def problem(cell, tokens=False, dropout=0.0):
