@@ -37,6 +37,7 @@ from typing import TypeAlias
 from .capacity import Filled, capacities, least, reaches
 from .capacity import capacity as capacity
 
+_MOST_STEPS = 10**15
 _TABLE_WORK = 100_000  # pairs (n, j) times depths for the recursion itself: 10 to 20 ms
 _ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
 
@@ -55,7 +56,13 @@ def least_recomputes(T: int, m: int, S: int, C: int) -> int:
 
 def least_memory(T: int, S: int, C: int, recomputes: int) -> int:
     """Least bytes that reach T steps with no step run again more than `recomputes` times."""
+    _check_steps(T)
     return least(T * C, lambda m: reaches(T, m, S, C, recomputes))
+
+
+def _check_steps(T: int) -> None:
+    if T > _MOST_STEPS:  # it would take minutes to find the schedule
+        raise ValueError(f"T must be at most {_MOST_STEPS} for a schedule of checkpoints, not {T}")
 
 
 def forward_steps(T: int, m: int, S: int, C: int) -> int:
@@ -71,6 +78,7 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
     reached) and `left(n, d, k)`: how many of the n steps of a node with d checkpoints outstanding
     and at most k recomputes left go to its left part, 0 for a leaf.
     """
+    _check_steps(T)
     R = least_recomputes(T, m, S, C)
     if R == 0:
         return Leaf(T, C)

@@ -16,7 +16,6 @@ for _i, _letter in enumerate("kmgt", 1):
     _UNITS[_letter + "b"], _UNITS[_letter + "ib"] = 1000**_i, 1024**_i
 
 _LONGEST = 60  # characters of a budget
-_MOST_STEPS = 10**15
 _EXPECTED = (
     'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
     "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
@@ -282,7 +281,6 @@ def make_plan(
             least = checkpointing.least_feasible(T, S, C)
             if spare < least:
                 raise MemoryLimitError(memory.budget, fixed_bytes + least)
-            _check_steps(T)
             tree = checkpointing.best(T, spare, S, C)
             cache_bytes, forward_steps = tree.peak, again * T + tree.forward_steps
             recomputes = again + tree.recomputes
@@ -321,17 +319,11 @@ def frontier(
     for checkpoints and cached steps. Where outputs are `held`, one recompute is for these.
     """
     plans = [plan_of(Full())]
-    _check_steps(T)
     for recomputes in (1, 2, 3):
         least = checkpointing.least_memory(T, state_bytes, step_bytes, recomputes - held)
         if least < plans[-1].cache_bytes:  # a short sequence may need no more recomputes
             plans.append(plan_of(Checkpointed(budget_of(least))))
     return Frontier(plans)
-
-
-def _check_steps(T: int) -> None:
-    if T > _MOST_STEPS:  # the schedule alone would take minutes to find
-        raise ValueError(f"T must be at most {_MOST_STEPS} for a schedule of checkpoints, not {T}")
 
 
 def human(size: int) -> str:
