@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         MemoryLimitError as MemoryLimitError,
         Truncated as Truncated,
     )
-    from .own import Activation as Activation, Cell as Cell
+    from .own import Activation as Activation, Cell as Cell, where as where
     from .planning import explain as explain, frontier as frontier, plan as plan
     from .reach import gradient_reach as gradient_reach
     from .torch_modules import from_torch as from_torch, to_torch as to_torch
@@ -33,7 +33,7 @@ _HOMES = {
     "compound": ("Bidirectional", "Stack"),
     "files": ("load",),
     "layers": ("GRU", "LSTM", "RNN", "Network", "Readout"),
-    "own": ("Activation", "Cell"),
+    "own": ("Activation", "Cell", "where"),
     "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls": ("backward", "forward", "predict", "run"),
     "training": ("bptt", "evaluate"),

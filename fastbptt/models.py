@@ -31,12 +31,27 @@ class Definition:
     `activates`: whether it can stand for an activation.
     """
 
+    if TYPE_CHECKING:  # every definition is a dataclass
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
     name: str
     activates = False
 
     def enter(self) -> None:
         """Let `load` know the definition by its name; a later one of the name takes its place."""
         DEFINITIONS[type(self).__name__, self.name] = self
+
+    def __copy__(self) -> Self:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of: another process has to make it, too."""
+        return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
 
 DEFINITIONS: dict[tuple[str, str], Definition] = {}  # (class name, name) -> definition

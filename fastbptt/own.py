@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from . import arguments
 from .layers import Recurrent
 from .models import Definition
 from .typing import Array, DTypeLike, Seed
-
-if TYPE_CHECKING:
-    pass
 
 _STEP = 1e-6  # of the central differences
 _CLOSE = 1e-5  # what they may differ by from what `reverse` returns, times the largest of them
@@ -28,7 +24,7 @@ class Activation(Definition):
     Parameters
     ----------
     name : what it is called in files and messages
-    function : g(a), plain Python on numbers; `math` and comparisons will do
+    function : g(a), plain Python on numbers, traced as those of `fastbptt.Cell`
     slope : g'(a) as a function of s = g(a), so that a need not be kept
 
     Raises ValueError where the slope is not that of the function, which is tried at once.
@@ -47,12 +43,24 @@ class Activation(Definition):
         _check_name("Activation", self.name)
         for what in ("function", "slope"):
             _check_function(f"Activation.{what}", getattr(self, what))
-        for a in np.random.default_rng(0).uniform(-2, 2, 20).tolist():
-            due = (self.function(a + _STEP) - self.function(a - _STEP)) / (2 * _STEP)
-            _compare(f"Activation.slope at g({a:.3g})", self.slope(self.function(a)), due)
-        cell = own.define_activation(self.name, self.function, self.slope)
+        graph, value = own.trace("Activation.function", self.function, single=True, a=1)
+        forward = ((_node("Activation.function", graph, value),), ())
+        graph, value = own.trace("Activation.slope", self.slope, single=True, s=1)
+        (ds,) = graph.inputs("ds", 1)
+        _node("Activation.slope", graph, value)
+        reverse = ((graph.number(ds * value),), (graph.number(0),))
+        texts = own.texts(forward, reverse)
+        self._try(*texts.interpreted)
+        cell = own.define("rnn-own", self.name, texts, 1, 1, 0, 0)
         object.__setattr__(self, "cell", cell)
         self.enter()
+
+    def _try(self, forward: Callable[..., Any], reverse: Callable[..., Any]) -> None:
+        """Compare `slope` with central differences of `function`."""
+        for a in np.random.default_rng(0).uniform(-2, 2, 20).tolist():
+            low, g, high = (forward((x,), (), ())[0][0] for x in (a - _STEP, a, a + _STEP))
+            found = reverse((1.0,), (g,), (), (), ())[0][0]
+            _compare(f"Activation.slope at g({a:.3g})", found, (high - low) / (2 * _STEP))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,9 +86,13 @@ class Cell(Definition):
         functions take them as a last argument, a tuple `p`, and `reverse` returns a third tuple,
         the derivatives by them
 
+    Both functions are called once, with symbols for numbers: operators, functions of `math` and
+    NumPy, `fastbptt.where` and calls of other functions are recorded, and compiled for the CPU or
+    GPU. TypeError where one branches on a number. What they read counts as it is then.
+
     Numbers in the functions take the dtype of the weights. `cell.init(inputs, hidden)` draws a
-    layer, `cell(U, W, b)` makes one of arrays. Both functions are tried at once, on numbers:
-    ValueError where `reverse` is not the derivative of `forward`.
+    layer, `cell(U, W, b)` makes one of arrays. ValueError where `reverse`
+    is not the derivative of `forward`, which is tried at once, on some numbers.
     """
 
     name: str
@@ -104,10 +116,9 @@ class Cell(Definition):
             )
         for what in ("forward", "reverse"):
             _check_function(f"Cell.{what}", getattr(self, what))
-        kept = self._try()
-        cell = own.define(
-            self.name, self.gates, self.states, kept, self.parameters, self.forward, self.reverse
-        )
+        texts, kept = self._trace()
+        self._try(*texts.interpreted)
+        cell = own.define("own", self.name, texts, self.gates, self.states, kept, self.parameters)
         object.__setattr__(self, "cell", cell)
         self.enter()
 
@@ -123,38 +134,43 @@ class Cell(Definition):
         drawn = Custom._draw(inputs, hidden, rng, dtype, gates=self.gates, **own)
         return Custom(self, **drawn)
 
-    def _outputs(self, a: list, s: list, p: list) -> tuple[Any, Any]:
-        given = (tuple(a), tuple(s), tuple(p)) if self.parameters else (tuple(a), tuple(s))
-        return _tuples("Cell.forward", self.forward(*given), (self.states, None))
+    def _trace(self) -> tuple[Any, int]:
+        """Return the texts of both functions, and how many numbers are kept."""
+        from .kernels.cells import own
 
-    def _try(self) -> int:
-        """Compare `reverse` with central differences of `forward`; returns how much is kept."""
+        gates, states = self.gates, self.states
+        last = {"p": self.parameters} if self.parameters else {}
+        name, due = "Cell.forward", (states, None)
+        graph, value = own.trace(name, self.forward, a=gates, s=states, **last)
+        forward = _nodes(name, graph, _tuples(name, value, due))
+        kept = len(forward[1])
+        name, due = "Cell.reverse", (gates, states, *last.values())
+        given = {"ds": states, "s": states, "previous": states, "kept": kept, **last}
+        graph, value = own.trace(name, self.reverse, **given)
+        deltas, dprevious, *dp = _nodes(name, graph, _tuples(name, value, due))
+        return own.texts(forward, (sum(dp, deltas), dprevious)), kept
+
+    def _try(self, forward: Callable[..., Any], reverse: Callable[..., Any]) -> None:
+        """Compare `reverse` with central differences of `forward`."""
         rng = np.random.default_rng(0)
-        count = 0
         for _ in range(5):
             a, s, p, ds = (
-                rng.uniform(-1, 1, n).tolist()
+                rng.uniform(-1, 1, n)
                 for n in (self.gates, self.states, self.parameters, self.states)
             )
-            states, kept = self._outputs(a, s, p)
-            count = len(kept)
-            given: tuple[Any, ...] = (tuple(ds), tuple(states), tuple(s), tuple(kept))
-            due = (self.gates, self.states, *([self.parameters] if self.parameters else []))
-            given = (*given, tuple(p)) if self.parameters else given
-            found = _tuples("Cell.reverse", self.reverse(*given), due)
-            for what, values, slopes in zip(("a", "s", "p"), (a, s, p), found, strict=False):
-                for index, slope in enumerate(slopes):
-                    expected = self._difference(a, s, p, ds, values, index)
-                    _compare(f"Cell.reverse: derivative by {what}[{index}]", slope, expected)
-        return count
-
-    def _difference(self, a: list, s: list, p: list, ds: list, values: list, index: int) -> float:
-        kept, ends = values[index], []
-        for step in (_STEP, -_STEP):
-            values[index] = kept + step
-            ends.append(math.fsum(map(float.__mul__, ds, map(float, self._outputs(a, s, p)[0]))))
-        values[index] = kept
-        return (ends[0] - ends[1]) / (2 * _STEP)
+            states, kept = forward(a, s, p)
+            deltas, dprevious = reverse(ds, states, s, kept, p)
+            slopes = iter((*deltas, *dprevious))  # after the deltas the derivatives by p
+            for what, values in (("a", a), ("p", p), ("s", s)):
+                for index in range(len(values)):
+                    value, ends = values[index], []
+                    for step in (_STEP, -_STEP):
+                        values[index] = value + step
+                        ends.append(np.dot(ds, forward(a, s, p)[0]))
+                    values[index] = value
+                    expected = (ends[0] - ends[1]) / (2 * _STEP)
+                    name = f"Cell.reverse: derivative by {what}[{index}]"
+                    _compare(name, next(slopes), expected)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -207,6 +223,16 @@ class Custom(Recurrent):
         return f"{self.definition.name}({self.inputs} -> {self.hidden}, {self.dtype})"
 
 
+def where(condition: Any, a: Any, b: Any) -> Any:
+    """Return `a` where the condition holds, else `b`, as NumPy does: a choice in a cell's function.
+
+    Both are computed. Takes numbers, arrays, and what stands for numbers while a
+    `fastbptt.Cell` or `fastbptt.Activation` is made.
+    """
+    found = np.where(condition, a, b)
+    return found[()] if isinstance(found, np.ndarray) else found
+
+
 def _check_name(kind: str, name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"{kind}.name must be a word such as 'mgu', not {arguments.shown(name)}")
@@ -227,6 +253,17 @@ def _tuples(name: str, value: Any, sizes: tuple[int | None, ...]) -> Any:
         came = arguments.shown(value)
         raise ValueError(f"{name} must return {len(sizes)} tuples, of {due} numbers, not {came}")
     return value
+
+
+def _node(name: str, graph: Any, value: Any) -> Any:
+    try:
+        return graph.number(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must return numbers: {error}") from None
+
+
+def _nodes(name: str, graph: Any, parts: Any) -> list[tuple[Any, ...]]:
+    return [tuple(_node(name, graph, value) for value in part) for part in parts]
 
 
 def _compare(name: str, value: float, expected: float) -> None:

@@ -27,7 +27,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from numba.extending import overload
-from numba.np.numpy_support import as_dtype
 
 from ..jit import INLINED, distinct, scalar
 
@@ -103,21 +102,15 @@ def ungate(cell, dv, previous, kept):
     raise NotImplementedError("compiled code only")
 
 
-def _compiled(function, numbers):
-    """One of a cell's functions, for numbers of that type; a caller's own are made for a dtype."""
-    make = getattr(function, "of_dtype", None)
-    return scalar(function if make is None else make(as_dtype(numbers).type))
-
-
 @overload(forward, prefer_literal=True, jit_options=INLINED)
 def _forward(cell, a, s, p):
-    function = _compiled(CELLS[cell.literal_value].forward, s.dtype)
+    function = scalar(CELLS[cell.literal_value].forward)
     return distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(reverse, prefer_literal=True, jit_options=INLINED)
 def _reverse(cell, ds, s, previous, kept, p):
-    function = _compiled(CELLS[cell.literal_value].reverse, s.dtype)
+    function = scalar(CELLS[cell.literal_value].reverse)
     return distinct(lambda cell, ds, s, previous, kept, p: function(ds, s, previous, kept, p))
 
 

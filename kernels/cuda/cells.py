@@ -7,9 +7,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from .. import maths
-from ..cells import CELLS
-from ..cells.own import Copy
-from .seam import device
+from ..cells import CELLS, emit
+from .seam import SIMULATED, device
 
 
 @cache
@@ -44,7 +43,10 @@ def _mathematics(dtype):
     def like(value, x):
         return dtype(value)
 
-    return {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.like: like}
+    found = {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.like: like}
+    if SIMULATED:  # Python's own raise errors where a GPU returns NaN or infinity
+        found |= {known: getattr(np, name, known) for name, known in emit.MATH.items()}
+    return found
 
 
 def maths_of(dtype):
@@ -58,24 +60,10 @@ def on_device(compiled, dtype):
     return _device_function(compiled.py_func, dtype)
 
 
-_MODULES = {}  # (module, dtype) -> the module for the GPU; modules may hold each other
-
-
-def _module(module, dtype):
-    """What an own function reads of a module, for the GPU."""
-    if (module, dtype) not in _MODULES:
-        _MODULES[module, dtype] = copy = types.ModuleType(module.__name__)
-        for name, value in vars(module).items():
-            copy.__dict__[name] = _translated(value, dtype)
-    return _MODULES[module, dtype]
-
-
 def _translated(value, dtype):
     """What stands on the GPU for a global or enclosed variable."""
     if hasattr(value, "py_func"):  # compiled for the CPU
         return _device_function(value.py_func, dtype)
-    if isinstance(value, Copy):
-        return _module(value, dtype)
     try:
         return _mathematics(dtype).get(value, value)
     except TypeError:
@@ -105,9 +93,6 @@ def functions(cell, dtype):
     found = CELLS[cell]
 
     def of(function):
-        if function is None:
-            return None
-        made = getattr(function, "of_dtype", None)
-        return _device_function(function if made is None else made(dtype), dtype)
+        return None if function is None else _device_function(function, dtype)
 
     return tuple(of(f) for f in (found.forward, found.reverse, found.gate, found.ungate))
