@@ -20,6 +20,8 @@ def describe(value: object) -> str:
         return "a masked array"
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
+    if isinstance(value, int) and value.bit_length() > 256:  # Python may refuse to write it out
+        return f"an integer of {value.bit_length()} bits"
     text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
@@ -76,7 +78,8 @@ def integer(name: str, value: Any, least: int) -> int:
     except TypeError:
         raise TypeError(f"{name} must be an integer, not {describe(value)}") from None
     if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
+        shown = describe(value) if value.bit_length() > 256 else value
+        raise ValueError(f"{name} must be at least {least}, not {shown}")
     return value
 
 

@@ -139,6 +139,11 @@ def announced():
         timer.cancel()
 
 
+def prepare(kernel, *arguments):
+    """Compile an entry kernel for arguments like these, or load it, without running it."""
+    kernel._compile_for_args(*arguments)
+
+
 def entry(function):
     """Decorate a kernel that Python calls; its closure must name `SOURCE_KEY`."""
     try:
