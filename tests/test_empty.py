@@ -13,6 +13,10 @@ import fastbptt as fb
 LAYERS = [*CELLS, *STACKS, *BOTH_WAYS, TIMED]
 
 
+def name_of(cell):
+    return getattr(cell, "name", cell)
+
+
 @pytest.fixture(params=[(5, 0), (0, 3), (0, 0)], ids=["no sequence", "no time", "neither"])
 def sizes(request):
     return request.param
@@ -42,7 +46,7 @@ def assert_zero(arrays, like):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_forward_and_backward(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     for lengths in (None, p.no_lengths):
@@ -58,7 +62,7 @@ def test_forward_and_backward(cell, sizes, tokens):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_bptt_in_every_mode(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     memories = ["full", 10**7, fb.Checkpointed(segment=2), fb.Truncated(2, 3)]
@@ -75,7 +79,7 @@ def test_bptt_in_every_mode(cell, sizes, tokens):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_run_predict_and_evaluate(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     for lengths in (None, p.no_lengths):
