@@ -13,10 +13,6 @@ import fastbptt as fb
 LAYERS = [*CELLS, *STACKS, *BOTH_WAYS, TIMED]
 
 
-def name_of(cell):
-    return getattr(cell, "name", cell)
-
-
 @pytest.fixture(params=[(5, 0), (0, 3), (0, 0)], ids=["no sequence", "no time", "neither"])
 def sizes(request):
     return request.param
