@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 setup(
     packages=[
         "fastbptt",
-        "fastbptt.commands",
+        *(f"fastbptt.{name}" for name in find_packages("fastbptt")),
         "fastbptt.kernels",
         *(f"fastbptt.kernels.{name}" for name in find_packages("kernels")),
     ],

@@ -5,7 +5,7 @@ import pytest
 from fastbptt.kernels.cpu import team
 
 import fastbptt as fb
-from fastbptt.commands import peers
+from fastbptt.commands.bench import peers
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from fastbptt.kernels.cpu import team
 
-from fastbptt.commands import info, measuring, peers
+from fastbptt.commands import info, measuring
+from fastbptt.commands.bench import peers
 
 TIMED = 3  # runs, or one where it takes LONG seconds
 LONG = 1.0

@@ -20,13 +20,14 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from fastbptt.kernels.cuda import cards, machine_code, seam, sweeps
-from fastbptt.kernels.cuda.shapes import choose
+from fastbptt.kernels.cuda import gpus, machine_code, runtime, sweeps
+from fastbptt.kernels.cuda.layout import choose
 
 import fastbptt as fb
 from bench import ptxas
-from fastbptt import devices
-from fastbptt.commands import info, peers
+from fastbptt.backends import devices
+from fastbptt.commands import info
+from fastbptt.commands.bench import peers
 
 ROOT = Path(__file__).parent.parent
 OUT = Path(__file__).parent / "results" / "gpu.json"
@@ -57,7 +58,7 @@ def _compile(job):
 
 def compile_all(processes, dtypes):
     """Compile the sweeps that will be timed, beside each other."""
-    card = cards.card(cards.current())
+    card = gpus.card(gpus.current())
     sizes = sorted({(H, B) for _, H, B in GRID})
     jobs = [
         (cell, dtype, H, B, reverse, card)
@@ -70,7 +71,7 @@ def compile_all(processes, dtypes):
 def ours(name, T, B, H, dtype):
     """Runs of ours: forward, and forward and backward."""
     layer, x, dh = peers.problem(name, 1, B, H, H, dtype)
-    xp = seam.arrays()
+    xp = runtime.arrays()
     layer = layer.to("cuda")
     x, dh = (xp.random.standard_normal((T, B, H), dtype=dtype) for _ in (x, dh))
 
@@ -150,7 +151,7 @@ def _peers():
 
 def _seconds(run):
     """Seconds of a run on the GPU, by its own clock."""
-    cuda = seam.arrays().cuda
+    cuda = runtime.arrays().cuda
     start, stop = cuda.Event(), cuda.Event()
     start.record()
     run()
@@ -163,8 +164,8 @@ def _fits(name, T, B, H, dtype):
     """Whether all that a run keeps fits; forward and backward keep every step."""
     item = np.dtype(dtype).itemsize
     cell = sweeps.CELLS[CELLS[name]]
-    needed = T * B * H * item * (cell.states + cell.kept + 6)
-    return needed < SHARE * cards.free_bytes(cards.current())
+    needed = T * B * H * item * (cell.states + cell.residuals + 6)
+    return needed < SHARE * gpus.free_bytes(gpus.current())
 
 
 def time_point(name, T, B, H, dtype, makers, rounds):
@@ -196,7 +197,7 @@ def time_point(name, T, B, H, dtype, makers, rounds):
 
 
 def _free():
-    seam.arrays().get_default_memory_pool().free_all_blocks()
+    runtime.arrays().get_default_memory_pool().free_all_blocks()
     if "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()
 
@@ -218,11 +219,11 @@ def line(point):
 
 def machine():
     """What the results say of where they were measured."""
-    cuda = seam.arrays().cuda
+    cuda = runtime.arrays().cuda
     packages = ("numpy", "numba", "numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch", "flashrnn")
     versions = {name: info.version(name) for name in packages}
     return {
-        **info.describe(1), "GPU": cards.name(cards.current()),
+        **info.describe(1), "GPU": gpus.name(gpus.current()),
         "driver": cuda.runtime.driverGetVersion(), "runtime": cuda.runtime.runtimeGetVersion(),
         "cuDNN": _cudnn_version(), "TF32": "off for ours",
         **{name: version for name, version in versions.items() if version},
@@ -245,7 +246,7 @@ def main():
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
     missing = devices.missing_gpu()
-    if missing is not None or seam.SIMULATED:
+    if missing is not None or runtime.SIMULATED:
         parser.exit(2, f"bench.gpu needs a GPU: {missing or 'this is the simulator'}\n")
     if not args.only_time and not check(args.processes):
         return 1

@@ -18,9 +18,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from fastbptt.kernels.cuda import heads, machine_code, sweeps
-from fastbptt.kernels.cuda.cards import KNOWN
-from fastbptt.kernels.cuda.shapes import choose
+from fastbptt.kernels.cuda import machine_code, rowwise, sweeps
+from fastbptt.kernels.cuda.gpus import KNOWN
+from fastbptt.kernels.cuda.layout import choose
 
 FILE = Path(__file__).parent / "results" / "ptxas.json"
 REGISTERS = 255  # of a thread at most, on every card
@@ -122,18 +122,18 @@ def head_rows(name):
     """Rows of the kernels of one thread an element or a row, in float32 and float64."""
     for kind in (np.float32, np.float64):
         kernels = [
-            *(heads.loss_kernel(*pair, kind) for pair in (
+            *(rowwise.loss_kernel(*pair, kind) for pair in (
                 ("squared_error", "identity"), ("squared_error", "softmax"),
                 ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"))),
-            heads.outputs_kernel("tanh", kind), heads.counted_kernel(kind),
-            heads.dropout_kernel(kind), heads.scatter_kernel(kind),
+            rowwise.outputs_kernel("tanh", kind), rowwise.counted_kernel(kind),
+            rowwise.dropout_kernel(kind), rowwise.scatter_kernel(kind),
         ]  # fmt: skip
         for kernel in kernels:
-            found = resources(kernel, kinds(kernel, kind), heads.THREADS, KNOWN[name].capability)
+            found = resources(kernel, kinds(kernel, kind), rowwise.THREADS, KNOWN[name].capability)
             what = " ".join(str(part) for part in kernel.key[:-1])
             yield {
                 "card": name, "kernel": f"{kernel.__name__} {what}".strip(), "dtype": kind.__name__,
-                "threads": heads.THREADS, **found, "shared": 0,
+                "threads": rowwise.THREADS, **found, "shared": 0,
             }  # fmt: skip
 
 
@@ -152,17 +152,17 @@ def faults(row):
 
 def table(whole, processes=1):
     """The rows: of the short list for two cards or, `whole`, of the long one for all."""
-    cards = KNOWN if whole else ("A100", "H100")
+    gpus = KNOWN if whole else ("A100", "H100")
     jobs = [
         (card, *point, reverse)
-        for card in cards for point in (LONG if whole else SHORT) for reverse in (False, True)
+        for card in gpus for point in (LONG if whole else SHORT) for reverse in (False, True)
     ]  # fmt: skip
     if processes == 1:
         rows = [sweep_row(*job) for job in jobs]
     else:
         with ProcessPoolExecutor(processes) as pool:
             rows = list(pool.map(sweep_row, *zip(*jobs, strict=True), chunksize=4))
-    return rows + [row for card in cards for row in head_rows(card)]
+    return rows + [row for card in gpus for row in head_rows(card)]
 
 
 def main():

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 
 import numpy as np
-from fastbptt.kernels.access import data
 from fastbptt.kernels.cpu import products, team, tile
 from fastbptt.kernels.cpu.memory import Workspace
 from fastbptt.kernels.cpu.recurrence import Linear
+from fastbptt.kernels.flat import data
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 

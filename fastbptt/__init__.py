@@ -6,41 +6,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names again, for type checkers and editors
-    from .calls import backward as backward, forward as forward, predict as predict, run as run
-    from .compound import Bidirectional as Bidirectional, Stack as Stack
-    from .devices import set_num_threads as set_num_threads
-    from .files import load as load
-    from .layers import (
-        GRU as GRU,
-        LSTM as LSTM,
-        RNN as RNN,
-        Network as Network,
-        Readout as Readout,
+    from .backends.devices import set_num_threads as set_num_threads
+    from .calls.gradient import bptt as bptt, evaluate as evaluate
+    from .calls.layerwise import (
+        backward as backward,
+        forward as forward,
+        predict as predict,
+        run as run,
     )
-    from .memory import (
+    from .calls.planning import explain as explain, frontier as frontier, plan as plan
+    from .calls.reach import gradient_reach as gradient_reach
+    from .layers.composite import Bidirectional as Bidirectional, Stack as Stack
+    from .layers.custom import Activation as Activation, Cell as Cell, where as where
+    from .layers.files import load as load
+    from .layers.network import Network as Network, Readout as Readout
+    from .layers.pytorch import from_torch as from_torch, to_torch as to_torch
+    from .layers.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+    from .memory.policies import (
         Checkpointed as Checkpointed,
         Full as Full,
         MemoryLimitError as MemoryLimitError,
         Truncated as Truncated,
     )
-    from .own import Activation as Activation, Cell as Cell, where as where
-    from .planning import explain as explain, frontier as frontier, plan as plan
-    from .reach import gradient_reach as gradient_reach
-    from .torch_modules import from_torch as from_torch, to_torch as to_torch
-    from .training import bptt as bptt, evaluate as evaluate
 
 _HOMES = {
-    "compound": ("Bidirectional", "Stack"),
-    "files": ("load",),
-    "layers": ("GRU", "LSTM", "RNN", "Network", "Readout"),
-    "own": ("Activation", "Cell", "where"),
-    "memory": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
-    "calls": ("backward", "forward", "predict", "run"),
-    "training": ("bptt", "evaluate"),
-    "reach": ("gradient_reach",),
-    "planning": ("explain", "frontier", "plan"),
-    "torch_modules": ("from_torch", "to_torch"),
-    "devices": ("set_num_threads",),
+    "layers.recurrent": ("GRU", "LSTM", "RNN"),
+    "layers.network": ("Network", "Readout"),
+    "layers.composite": ("Bidirectional", "Stack"),
+    "layers.custom": ("Activation", "Cell", "where"),
+    "layers.files": ("load",),
+    "layers.pytorch": ("from_torch", "to_torch"),
+    "memory.policies": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
+    "calls.layerwise": ("backward", "forward", "predict", "run"),
+    "calls.gradient": ("bptt", "evaluate"),
+    "calls.reach": ("gradient_reach",),
+    "calls.planning": ("explain", "frontier", "plan"),
+    "backends.devices": ("set_num_threads",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Collection
-from typing import Any
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
 from . import arrays
-from .typing import Array, DType, Shape
+from .arrays import Array, DType, Shape
+
+Seed: TypeAlias = "int | np.random.Generator | None"
+Path: TypeAlias = "str | os.PathLike[str]"
+
+File: TypeAlias = "Path | IO[bytes]"
+"""A path, or an open binary file."""
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 MOST = 2**63 - 1

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from .typing import Array
+Array: TypeAlias = np.ndarray
+"""A NumPy array. Which axes it has, and of which dtype, its docstring says."""
+
+DType: TypeAlias = "np.dtype[Any]"
+"""float32 or float64, as NumPy's own object."""
+
+DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
+"""float32 or float64, in any form that `numpy.dtype` takes."""
+
+Shape: TypeAlias = "tuple[int | str, ...]"
+"""Sizes; a letter stands for an axis of any size."""
 
 
 def on_gpu(value: Any) -> bool:
@@ -18,16 +28,16 @@ def module_of(array: Any) -> Any:
     """NumPy for its arrays, CuPy for others."""
     if isinstance(array, np.ndarray):
         return np
-    from .kernels.cuda import seam
+    from .kernels.cuda import runtime
 
-    return seam.arrays()
+    return runtime.arrays()
 
 
 def wrapped(value: Any) -> Array:
     """An array on a GPU as CuPy's, over the same memory, on whichever GPU it is."""
-    from .kernels.cuda import seam
+    from .kernels.cuda import runtime
 
-    xp = seam.arrays()
+    xp = runtime.arrays()
     if isinstance(value, xp.ndarray):
         return value
     address = value.__cuda_array_interface__["data"][0]

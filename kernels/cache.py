@@ -15,7 +15,8 @@ import numba
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from . import SOURCE_KEY, disk, source_key
+from . import disk
+from .source import SOURCE_KEY, source_key
 
 _VERSIONS = SOURCE_KEY, numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
 

@@ -41,7 +41,7 @@ def distinct(function):
 
 
 @intrinsic
-def apart(typingctx):
+def noinline(typingctx):
     """Keep the function that calls this from being inlined: compiled once, not at every call."""
 
     def codegen(context, builder, signature, args):

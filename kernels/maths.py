@@ -26,7 +26,7 @@ def fma(typingctx, a, b, c):
 
 
 @intrinsic
-def like(typingctx, value, x):
+def cast_like(typingctx, value, x):
     """The number `value` in the type of `x`: 0.5 is a float64 in Numba, and would widen float32."""
     if not isinstance(x, types.Float):
         raise TypeError(f"like takes a float to follow, not {x}")

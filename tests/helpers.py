@@ -8,6 +8,8 @@ import numpy as np
 import oracle
 
 import fastbptt as fb
+from fastbptt.memory import policies
+from fastbptt.memory.plan import Costs
 
 # The norm of the difference over the norm, for contractive networks (one place for all tests).
 STATES = {"float32": 2e-6, "float64": 1e-10}
@@ -286,3 +288,8 @@ def assert_no_alias(results, inputs):
 def name_of(cell):
     """What a test case of that cell is called: the same in every process, without addresses."""
     return str(getattr(cell, "name", cell))
+
+
+def make_plan(T, B, state_bytes, step_bytes, fixed_bytes, memory):
+    """What a `memory=` comes to for these bytes."""
+    return policies.as_policy(memory).plan(Costs(T, B, state_bytes, step_bytes, fixed_bytes))

@@ -27,7 +27,7 @@ def zero_state(layer, B):
     if parts is not None:
         return tuple(zero_state(part, B) for part in parts)
     H = layer["W"].shape[1]
-    return as_state(tuple(np.zeros((B, H)) for _ in range(CELLS[layer["cell"]].planes)))
+    return as_state(tuple(np.zeros((B, H)) for _ in range(CELLS[layer["cell"]].states)))
 
 
 def layers_of(layer):

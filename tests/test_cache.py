@@ -7,6 +7,7 @@ import gc
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from importlib import import_module
 from threading import Barrier, Event, current_thread, main_thread
 
 import numpy as np
@@ -15,7 +16,6 @@ from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem, name_of
 from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
-from fastbptt import backends
 
 FEW = ["rnn-tanh", "lstm-peephole", "gru-before", "lstm/gru", BOTH_WAYS[0]]
 
@@ -66,8 +66,9 @@ def at_once(count, function):
 def between_stretches(function):
     """Have a function called between two stretches of time."""
     with pytest.MonkeyPatch.context() as patch:
-        for device in (backends.CPU, backends.CUDA):
-            patch.setattr(device, "wait", lambda self: function())
+        name = "cuda" if on_gpu() else "cpu"
+        device = getattr(import_module(f"fastbptt.backends.{name}"), name.upper())
+        patch.setattr(device, "wait", lambda self: function())
         yield
 
 

@@ -12,7 +12,10 @@ import pytest
 from checks import policy, run_command
 
 import fastbptt as fb
-from fastbptt.commands import bench, bench_lengths, info, options, peers, plan_picture, reach
+from fastbptt.commands import info, options, plan_picture, reach
+from fastbptt.commands.bench import command as bench
+from fastbptt.commands.bench import lengths as bench_lengths
+from fastbptt.commands.bench import peers
 
 
 def size_in_pixels(picture):
@@ -301,7 +304,7 @@ def test_without_matplotlib_a_command_that_draws_names_the_extra(command, saved,
     if words[0] == "reach":
         words[1:1] = map(str, saved)
     code = "import sys; sys.modules['matplotlib'] = None\n"
-    code += f"from fastbptt.cli import main; sys.exit(main({words!r}))"
+    code += f"from fastbptt.commands.cli import main; sys.exit(main({words!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
@@ -310,7 +313,7 @@ def test_without_matplotlib_a_command_that_draws_names_the_extra(command, saved,
 
 
 def test_network_of_the_options_has_their_sizes():
-    from fastbptt.cli import Parser
+    from fastbptt.commands.cli import Parser
 
     parser = Parser()
     options.add_network(parser, batch=1, inputs=2, hidden=3, outputs=4)

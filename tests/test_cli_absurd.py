@@ -10,7 +10,7 @@ from model_files import archive, header
 from test_files import BOMBS, HOSTILE
 
 import fastbptt as fb
-from fastbptt.cli import main
+from fastbptt.commands.cli import main
 
 NETWORK = ["-B", "-I", "-H", "-O", "--layers"]
 WHOLE = {
@@ -132,7 +132,7 @@ def test_a_wrong_width_of_vectors_is_named_by_every_command(command):
 
 
 def test_a_card_that_is_not_there_is_named_before_any_work(capsys, monkeypatch, data):
-    from fastbptt import devices
+    from fastbptt.backends import devices
 
     monkeypatch.setattr(devices, "missing_gpu", lambda: "there is none")
     monkeypatch.setenv("FASTBPTT_DEVICE", "cuda")

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from checks import run_command
 
-from fastbptt.commands import demo, demo_text, demo_training
+from fastbptt.commands.demo import command as demo
+from fastbptt.commands.demo import text as demo_text
+from fastbptt.commands.demo import training as demo_training
 
 
 def test_every_printable_character_and_newline_survives_encoding():
@@ -115,7 +117,7 @@ def test_exact_gradient_keeps_to_its_budgets_and_is_the_same_to_the_bit():
 
 def test_without_matplotlib_the_demo_names_the_extra_that_brings_it():
     code = "import sys; sys.modules['matplotlib'] = None\n"
-    code += "from fastbptt.cli import main; sys.exit(main(['demo']))"
+    code += "from fastbptt.commands.cli import main; sys.exit(main(['demo']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "fastbptt[cli]" in done.stderr and done.stderr.count("\n") == 1

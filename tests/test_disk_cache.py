@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from checks import run_python, start_python
-from fastbptt.kernels import cache, cells, disk, jit
+from fastbptt.kernels import cache, disk, jit
+from fastbptt.kernels.cells import registry as cells
 
 import fastbptt as fb
-from fastbptt import crossover
+from fastbptt.calls import crossover
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ READING = """
 import types
 import numba, numpy as np
 from fastbptt.kernels import cells, jit
-from fastbptt.kernels.cells import own
+from fastbptt.kernels.cells import custom as own
 
 def kernel(f):
     CELL = own.define_activation("one", f, f)

@@ -8,7 +8,7 @@ from fastbptt.kernels import optional
 from helpers import make_problem
 
 import fastbptt as fb
-from fastbptt.cli import main
+from fastbptt.commands.cli import main
 
 REASON = "libnowhere.so.1: cannot open shared object file"
 
@@ -121,7 +121,7 @@ def test_info_lists_every_optional_package_or_why_it_fails(tmp_path):
         torch="__version__ = '0.fake'",
         jax="raise ModuleNotFoundError(\"No module named 'jax'\", name='jax')",
     )
-    out = run_python("from fastbptt.cli import main\nmain(['info'])", **given)
+    out = run_python("from fastbptt.commands.cli import main\nmain(['info'])", **given)
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert REASON in lines["cupy"] and "OSError" in lines["cupy"]
     assert lines["jax"] == optional.MISSING
@@ -143,5 +143,5 @@ def test_kernels_that_numba_may_not_compile_say_so():
     lines = run_python(DISABLED, NUMBA_DISABLE_JIT="1").splitlines()
     assert len(lines) == 2 and all("NUMBA_DISABLE_JIT is set" in line for line in lines)
     assert "numba" in run_python(
-        "from fastbptt.cli import main\nmain(['info'])", NUMBA_DISABLE_JIT="1"
+        "from fastbptt.commands.cli import main\nmain(['info'])", NUMBA_DISABLE_JIT="1"
     )

@@ -5,11 +5,12 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbptt import memory
-from fastbptt.memory import Checkpointed, Full, MemoryLimitError, Truncated, make_plan
+from fastbptt.memory import policies
+from fastbptt.memory.policies import Checkpointed, Full, MemoryLimitError, Truncated
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from fastbptt.memory import Checkpointed, Full, MemoryLimitError, Truncated, mak
     ],
 )
 def test_budgets_are_bytes_or_text_with_a_unit(text, size):
-    assert Checkpointed(text) == memory.as_policy(text) == Checkpointed(size)
+    assert Checkpointed(text) == policies.as_policy(text) == Checkpointed(size)
     assert type(Checkpointed(text).budget) is int
 
 
@@ -39,7 +40,7 @@ def test_budgets_are_bytes_or_text_with_a_unit(text, size):
     "text", ["", "64", "MB", "64 furlongs", "-1MB", "1e3MB", "1,5GB", "Full", "٣MB", "1..5GB"]
 )
 def test_text_that_is_no_budget_is_a_value_error_naming_memory(text):
-    for reject in (memory.as_policy, Checkpointed):
+    for reject in (policies.as_policy, Checkpointed):
         with pytest.raises(ValueError, match=r"^memory"):
             reject(text)
 
@@ -47,10 +48,10 @@ def test_text_that_is_no_budget_is_a_value_error_naming_memory(text):
 @pytest.mark.parametrize("value", [True, np.True_, None, 1.5, b"1MB", [1], float("nan"), Full])
 def test_what_is_no_policy_is_a_type_error_naming_memory(value):
     with pytest.raises(TypeError, match=r"^memory"):
-        memory.as_policy(value)
+        policies.as_policy(value)
 
 
-@pytest.mark.parametrize("reject", [memory.as_policy, Checkpointed])
+@pytest.mark.parametrize("reject", [policies.as_policy, Checkpointed])
 def test_a_negative_budget_is_a_value_error_naming_memory(reject):
     with pytest.raises(ValueError, match=r"^memory.* at least 0, not -1$"):
         reject(-1)
@@ -60,7 +61,7 @@ def test_a_negative_budget_is_a_value_error_naming_memory(reject):
     "policy", [Full(), Checkpointed(5), Checkpointed(segment=3), Truncated(1, 2)]
 )
 def test_policies_stand_for_themselves_and_are_values(policy):
-    assert memory.as_policy(policy) is policy
+    assert policies.as_policy(policy) is policy
     assert pickle.loads(pickle.dumps(policy)) == dataclasses.replace(policy) == policy
     assert hash(dataclasses.replace(policy)) == hash(policy)
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -68,7 +69,7 @@ def test_policies_stand_for_themselves_and_are_values(policy):
 
 
 def test_full_is_the_word_for_full():
-    assert memory.as_policy("full") == Full()
+    assert policies.as_policy("full") == Full()
 
 
 def test_checkpointed_takes_one_of_budget_and_segment():
@@ -205,7 +206,7 @@ def test_a_plan_prints_as_a_table_with_units():
 
 
 def frontier(T, B, S, C, fixed):
-    return memory.frontier(
+    return policies.frontier(
         T, S, C, lambda policy: make_plan(T, B, S, C, fixed, policy), lambda least: fixed + least
     )
 

@@ -58,8 +58,8 @@ def test_a_process_forked_after_a_call_can_call_again(due, how):
 # known how many stretches began after it, with no clock. The call waits for it in the 50th.
 LONG = """
 import os, signal, threading
-from fastbptt.chain import Chain
-from fastbptt.compound import leaves
+from fastbptt.engine.chain import Chain
+from fastbptt.layers.composite import recurrent_layers
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 stretches, third, sent = [], threading.Event(), threading.Event()
@@ -86,7 +86,7 @@ def press_ctrl_c(seen):
 
 def interrupted(network, B, call):
     seen = []
-    for name, times in {"advance": 1, "fill": 2, "reverse": 2}.items():
+    for name, times in {"advance": 1, "extend": 2, "reverse": 2}.items():
         noting(name, times)
     presses = threading.Thread(target=press_ctrl_c, args=(seen,))
     presses.start()
@@ -97,7 +97,7 @@ def interrupted(network, B, call):
     else:
         print("finished", end=" ")
     presses.join()
-    adds = 3 * B * sum(part.U.size + part.W.size for part in leaves(network.layer))
+    adds = 3 * B * sum(part.U.size + part.W.size for part in recurrent_layers(network.layer))
     print(len(stretches) - seen[0], max(stretches), max(stretches) * adds)
 
 def long(cell, T, B, H):

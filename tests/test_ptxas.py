@@ -15,7 +15,7 @@ if not util.find_spec("cuda.bindings") or ptxas.assembler() is None or not util.
     pytest.skip("compiling for CUDA needs numba-cuda[cu13] and ptxas", allow_module_level=True)
 
 from fastbptt.kernels import disk  # noqa: E402
-from fastbptt.kernels.cuda import heads, machine_code  # noqa: E402
+from fastbptt.kernels.cuda import machine_code, rowwise  # noqa: E402
 
 KEPT = json.loads(ptxas.FILE.read_text(encoding="utf-8"))
 SWEEPS = [row for row in KEPT["rows"] if "cell" in row]
@@ -54,12 +54,12 @@ def test_the_kernels_of_one_thread_a_row_compile():
 
 @pytest.fixture
 def kernel():
-    return heads.counted_kernel(np.float32)
+    return rowwise.counted_kernel(np.float32)
 
 
 def compile_to(kernel, capability=(9, 0)):
     kinds = ptxas.kinds(kernel, np.float32)
-    return machine_code.compiled(kernel, kinds, heads.THREADS, capability)
+    return machine_code.compiled(kernel, kinds, rowwise.THREADS, capability)
 
 
 def test_machine_code_is_made_once_and_kept_on_disk(kernel, tmp_path, monkeypatch):
@@ -92,9 +92,9 @@ def test_a_folder_that_cannot_be_written_is_passed_over(kernel, tmp_path, monkey
 
 def test_there_is_one_entry_and_it_takes_what_the_launcher_passes(kernel):
     kinds = ptxas.kinds(kernel, np.float32)
-    ptx = machine_code.compile_ptx(kernel, kinds, heads.THREADS, (9, 0))
+    ptx = machine_code.compile_ptx(kernel, kinds, rowwise.THREADS, (9, 0))
     assert ptx.count(".entry ") == 1 and "call.uni" not in ptx and ".extern .func" not in ptx
-    cubin, _ = machine_code.machine_code(kernel, kinds, heads.THREADS, (9, 0))
+    cubin, _ = machine_code.machine_code(kernel, kinds, rowwise.THREADS, (9, 0))
     assert machine_code.entry_of(cubin).isidentifier()
     words = sum(7 if isinstance(kind, types.Array) else 1 for kind in kinds)
     assert len(re.findall(r"\.param \.[bu]64 ", ptx)) == words

@@ -90,7 +90,7 @@ def test_every_public_name_used_exists(page):
 
 
 def test_every_command_named_exists(page):
-    from fastbptt import cli
+    from fastbptt.commands import cli
 
     named = set(re.findall(r"(?:^|`)fastbptt ([a-z]+)", read(page), re.M))
     help_text = io.StringIO()

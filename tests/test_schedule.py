@@ -5,10 +5,11 @@ from functools import cache
 from math import comb
 
 import pytest
+from helpers import make_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastbptt import checkpointing, memory, schedule
+from fastbptt.memory import optimal, policies, schedules
 
 RATIOS = [(1, 1), (1, 2), (1, 3), (1, 5), (2, 5), (2, 7), (2, 3), (4, 5), (2, 1), (3, 2), (7, 1)]
 MULTIPLES = [(S, C) for S, C in RATIOS if C % S == 0]
@@ -83,9 +84,7 @@ def grid(S, C):
 def test_forward_steps_are_the_fewest_that_the_recursion_allows(S, C):
     T = 60
     for m in grid(S, C):
-        assert [checkpointing.forward_steps(n, m, S, C) for n in range(T + 1)] == least_runs(
-            T, m, S, C
-        )
+        assert [optimal.forward_steps(n, m, S, C) for n in range(T + 1)] == least_runs(T, m, S, C)
 
 
 @pytest.mark.parametrize(("S", "C"), MULTIPLES)
@@ -93,13 +92,13 @@ def test_forward_steps_are_the_fewest_that_the_recursion_allows(S, C):
 def test_forward_steps_are_the_fewest_for_longer_sequences(S, C, m):
     T, m = 400, m * C
     for n in range(1, T + 1, 7):
-        assert checkpointing.forward_steps(n, m, S, C) == least_runs(T, m, S, C)[n]
+        assert optimal.forward_steps(n, m, S, C) == least_runs(T, m, S, C)[n]
 
 
 @pytest.mark.parametrize(("S", "C"), [(S, C) for S, C in RATIOS if C > S and C % S])
 def test_without_the_table_other_ratios_are_within_one_run_of_the_fewest(S, C, monkeypatch):
-    monkeypatch.setattr(checkpointing, "_TABLE_WORK", 0)
-    plain = checkpointing.best.__wrapped__
+    monkeypatch.setattr(optimal, "_TABLE_WORK", 0)
+    plain = optimal.best.__wrapped__
     for m in grid(S, C):
         for n in range(1, 61):
             assert 0 <= plain(n, m, S, C).forward_steps - least_runs(60, m, S, C)[n] <= 1
@@ -109,8 +108,8 @@ def test_without_the_table_other_ratios_are_within_one_run_of_the_fewest(S, C, m
 def test_schedules_stay_within_their_bytes_and_are_what_the_plan_says(S, C):
     for m in grid(S, C):
         for T in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 300):
-            tree = checkpointing.best(T, m, S, C)
-            found = simulate(schedule.optimal(T, m, S, C), T, S, C)
+            tree = optimal.best(T, m, S, C)
+            found = simulate(schedules.optimal(T, m, S, C), T, S, C)
             assert found == (tree.forward_steps, tree.recomputes, tree.peak)
             assert tree.peak <= m
 
@@ -123,12 +122,12 @@ def test_schedules_stay_within_their_bytes_and_are_what_the_plan_says(S, C):
 )
 def test_any_budget_gives_a_right_schedule_within_it(T, S, ratio, spare):
     C = int(S * ratio)
-    least, full = checkpointing.least_feasible(T, S, C), T * C
+    least, full = optimal.least_feasible(T, S, C), T * C
     m = least + int((full - least) * spare**6)
-    tree = checkpointing.best(T, m, S, C)
+    tree = optimal.best(T, m, S, C)
     if tree.forward_steps > 100_000:
         return  # legal, but long to watch
-    found = simulate(schedule.optimal(T, m, S, C), T, S, C)
+    found = simulate(schedules.optimal(T, m, S, C), T, S, C)
     assert found == (tree.forward_steps, tree.recomputes, tree.peak)
     assert tree.peak <= m
 
@@ -137,8 +136,8 @@ def test_any_budget_gives_a_right_schedule_within_it(T, S, ratio, spare):
 @pytest.mark.parametrize(("S", "C"), [(10, 10), (10, 30), (10, 35)])
 def test_a_long_schedule_runs_the_steps_that_were_counted_without_walking_it(m, S, C):
     T = 20_000
-    tree = checkpointing.best(T, m, S, C)
-    found = simulate(schedule.optimal(T, m, S, C), T, S, C)
+    tree = optimal.best(T, m, S, C)
+    found = simulate(schedules.optimal(T, m, S, C), T, S, C)
     assert found == (tree.forward_steps, tree.recomputes, tree.peak)
 
 
@@ -146,17 +145,17 @@ def test_a_long_schedule_runs_the_steps_that_were_counted_without_walking_it(m, 
 def test_recomputes_are_as_few_as_the_capacity_allows(S, C):
     for m in grid(S, C):
         for T in range(1, 100, 3):
-            r = checkpointing.least_recomputes(T, m, S, C)
-            assert checkpointing.best(T, m, S, C).recomputes == r
-            assert checkpointing.capacity(m, S, C, r) >= T
-            assert r == 0 or checkpointing.capacity(m, S, C, r - 1) < T
+            r = optimal.least_recomputes(T, m, S, C)
+            assert optimal.best(T, m, S, C).recomputes == r
+            assert optimal.capacity(m, S, C, r) >= T
+            assert r == 0 or optimal.capacity(m, S, C, r - 1) < T
 
 
 @pytest.mark.parametrize(("S", "C"), RATIOS)
 def test_capacity_is_the_recursion_and_the_binomial_sum(S, C):
     for m, r in itertools.product(range(0, 12 * max(S, C), 3), range(5)):
         expected = capacity_by_recursion(m, S, C, r)
-        assert checkpointing.capacity(m, S, C, r) == expected
+        assert optimal.capacity(m, S, C, r) == expected
         if r:
             rooms = [(m - i * S) // C for i in range(m // S + 1) if m - i * S >= C]
             assert expected == sum(comb(r - 1 + i, i) * c for i, c in enumerate(rooms))
@@ -166,9 +165,9 @@ def test_capacity_is_the_recursion_and_the_binomial_sum(S, C):
 @pytest.mark.parametrize(("S", "C"), RATIOS)
 def test_least_memory_reaches_t_and_one_byte_less_does_not(S, C, recomputes):
     for T in (1, 2, 7, 40, 1000):
-        m = checkpointing.least_memory(T, S, C, recomputes)
-        assert checkpointing.capacity(m, S, C, recomputes) >= T
-        assert checkpointing.capacity(m - 1, S, C, recomputes) < T
+        m = optimal.least_memory(T, S, C, recomputes)
+        assert optimal.capacity(m, S, C, recomputes) >= T
+        assert optimal.capacity(m - 1, S, C, recomputes) < T
 
 
 @pytest.mark.parametrize("r", [1, 2, 3])
@@ -177,34 +176,34 @@ def test_the_capacity_of_many_checkpoints_is_the_binomial_sum(S, C, r):
     for m in (2000 * S + C, 3001 * S + 5 * C + 1, 10_000 * S + C // 2):
         rooms = ((m - i * S) // C for i in range((m - C) // S + 1))
         expected = sum(comb(r - 1 + i, i) * c for i, c in enumerate(rooms))
-        assert checkpointing.capacity(m, S, C, r) == expected
+        assert optimal.capacity(m, S, C, r) == expected
 
 
 @pytest.mark.parametrize(("S", "C"), RATIOS)
 def test_one_recompute_of_many_checkpoints_is_the_spine_added_up(S, C):
     T = 2_000_000
-    m = checkpointing.least_memory(T, S, C, 1) + S // 2
+    m = optimal.least_memory(T, S, C, 1) + S // 2
     rooms = [(m - i * S) // C for i in range((m - C) // S + 1)]
     sums = [0, *itertools.accumulate(rooms)]
     k = next(k for k, total in enumerate(sums[1:]) if total >= T)
     first = T - (sums[k + 1] - sums[1])
     used = [i * S + C * (rooms[i] if i else first) for i in range(k + 1)]
-    tree = checkpointing.best(T, m, S, C)
+    tree = optimal.best(T, m, S, C)
     assert (tree.forward_steps, tree.recomputes) == (2 * T - rooms[k], 1)
     assert (tree.peak, tree.left(T, 0, 1)) == (max(used), first)
 
 
 @pytest.mark.parametrize("recomputes", [1, 2, 3])
 def test_the_schedule_of_a_trillion_steps_is_found_without_walking_it(recomputes):
-    m = checkpointing.least_memory(10**12, 2, 7, recomputes)
-    tree = checkpointing.best(10**12, m, 2, 7)
+    m = optimal.least_memory(10**12, 2, 7, recomputes)
+    tree = optimal.best(10**12, m, 2, 7)
     assert tree.recomputes == recomputes and tree.peak <= m
-    names = [name for name, *_ in itertools.islice(schedule.optimal(10**12, m, 2, 7), 4)]
+    names = [name for name, *_ in itertools.islice(schedules.optimal(10**12, m, 2, 7), 4)]
     assert names == ["advance", "store"] * 2
 
 
 def test_more_than_a_quadrillion_steps_are_too_many_for_a_schedule():
-    for find in (checkpointing.least_memory, checkpointing.best):
+    for find in (optimal.least_memory, optimal.best):
         with pytest.raises(ValueError, match=r"^T must be at most 10{15} "):
             find(10**15 + 1, 100, 7, 7)
 
@@ -212,19 +211,19 @@ def test_more_than_a_quadrillion_steps_are_too_many_for_a_schedule():
 @pytest.mark.parametrize(("S", "C"), RATIOS)
 @pytest.mark.parametrize("T", [0, 1, 2, 3, 50])
 def test_the_least_feasible_bytes_work_and_one_byte_less_does_not(T, S, C):
-    m = checkpointing.least_feasible(T, S, C)
-    assert simulate(schedule.optimal(T, m, S, C), T, S, C)[2] <= m
+    m = optimal.least_feasible(T, S, C)
+    assert simulate(schedules.optimal(T, m, S, C), T, S, C)[2] <= m
     if T:
         with pytest.raises(ValueError, match=f"need {m} bytes"):
-            checkpointing.best(T, m - 1, S, C)
+            optimal.best(T, m - 1, S, C)
 
 
 @pytest.mark.parametrize(("recomputes", "mebibytes"), [(0, 31250.0), (1, 44.2), (2, 5.7), (3, 2.2)])
 def test_a_million_elman_steps_need_the_bytes_of_the_specification(recomputes, mebibytes):
     S = 32 * 256 * 4
-    m = checkpointing.least_memory(10**6, S, S, recomputes)
+    m = optimal.least_memory(10**6, S, S, recomputes)
     assert round(m / 2**20, 1) == mebibytes
-    tree = checkpointing.best(10**6, m, S, S)
+    tree = optimal.best(10**6, m, S, S)
     assert (tree.recomputes, tree.peak) == (recomputes, m)
 
 
@@ -232,9 +231,9 @@ def test_a_million_elman_steps_need_the_bytes_of_the_specification(recomputes, m
 def test_one_recompute_has_the_closed_form(T, m, S, C):
     rooms = [(m - i * S) // C for i in range(m // S)]
     k = next(k for k in range(len(rooms)) if sum(rooms[: k + 1]) >= T)
-    actions = list(schedule.optimal(T, m, S, C))
+    actions = list(schedules.optimal(T, m, S, C))
     leaves = [b - a for action, a, b in (x for x in actions if x[0] == "cache")][::-1]
-    assert checkpointing.forward_steps(T, m, S, C) == 2 * T - rooms[k]
+    assert optimal.forward_steps(T, m, S, C) == 2 * T - rooms[k]
     assert leaves[1:] == rooms[1 : k + 1], "segments are as long as the checkpoints leave room"
     assert simulate(actions, T, S, C)[:2] == (2 * T - rooms[k], 1)
 
@@ -246,18 +245,18 @@ def test_one_step_leaves_agree_with_mixed_checkpointing():
     for s in range(1, 9):
         for n in range(s + 1, 90):
             expected = mixed.optimal_steps_mixed(n, s)
-            assert checkpointing.forward_steps(n, (s + 1) * 7, 7, 7) == expected
+            assert optimal.forward_steps(n, (s + 1) * 7, 7, 7) == expected
 
 
 @pytest.mark.parametrize(
     "actions",
     [
-        schedule.full(10**12),
-        schedule.segmented(10**12, 1000),
-        schedule.truncated(10**12, 3, 7),
-        schedule.optimal(10**7, 60_000_000, 512, 1536),
-        schedule.optimal(10**7, 300_000, 512, 1536),
-        schedule.optimal(10**7, 2048, 512, 1536),  # ten million recomputes: absurd but legal
+        schedules.full(10**12),
+        schedules.segmented(10**12, 1000),
+        schedules.truncated(10**12, 3, 7),
+        schedules.optimal(10**7, 60_000_000, 512, 1536),
+        schedules.optimal(10**7, 300_000, 512, 1536),
+        schedules.optimal(10**7, 2048, 512, 1536),  # ten million recomputes: absurd but legal
     ],
     ids=["full", "segmented", "truncated", "one", "two", "least"],
 )
@@ -267,17 +266,17 @@ def test_schedules_are_made_as_they_are_read(actions):
 
 def test_many_recomputes_neither_recurse_deeply_nor_miscount():
     T, S, C = 400, 5, 10
-    m = checkpointing.least_feasible(T, S, C)
-    found = simulate(schedule.optimal(T, m, S, C), T, S, C)
+    m = optimal.least_feasible(T, S, C)
+    found = simulate(schedules.optimal(T, m, S, C), T, S, C)
     assert found == (T * (T + 1) // 2, T - 1, m)
-    assert checkpointing.forward_steps(10**6, m, S, C) == 10**6 * (10**6 + 1) // 2
+    assert optimal.forward_steps(10**6, m, S, C) == 10**6 * (10**6 + 1) // 2
 
 
 @pytest.mark.parametrize("T", [0, 1, 2, 7, 12, 13])
 @pytest.mark.parametrize("L", [1, 2, 3, 6, 12, 20])
 def test_segments_run_twice_except_the_last(T, L):
-    plan = memory.make_plan(T, 1, 3, 5, 0, memory.Checkpointed(segment=L))
-    found = simulate(schedule.segmented(T, L), T, 3, 5)
+    plan = make_plan(T, 1, 3, 5, 0, policies.Checkpointed(segment=L))
+    found = simulate(schedules.segmented(T, L), T, 3, 5)
     assert found == (plan.forward_steps, plan.recomputes, plan.cache_bytes)
     if T:
         assert plan.forward_steps == 2 * T - (T - (T - 1) // L * L)
@@ -286,7 +285,7 @@ def test_segments_run_twice_except_the_last(T, L):
 @pytest.mark.parametrize("T", [0, 1, 5])
 def test_full_caches_and_reverses_every_step(T):
     expected = [("cache", 0, T), ("reverse", 0, T)] if T else []
-    assert list(schedule.full(T)) == expected
+    assert list(schedules.full(T)) == expected
     assert simulate(expected, T, 1, 1) == (T, 0, T)
 
 
@@ -295,7 +294,7 @@ def test_truncation_counts_each_loss_once_in_the_windows_of_the_specification(T)
     for k2 in range(1, 16):
         for k1 in range(1, k2 + 1):
             windows, first, last = [], 0, 0  # cached: [first, last)
-            for action, *times in schedule.truncated(T, k1, k2):
+            for action, *times in schedules.truncated(T, k1, k2):
                 if action == "cache":
                     assert times[0] == last, "nothing is run twice"
                     last = times[1]
@@ -317,4 +316,4 @@ def test_truncation_counts_each_loss_once_in_the_windows_of_the_specification(T)
                 assert windows == expected
             assert [t for _, a, b in windows for t in range(a, b)] == list(range(T))
             steps = sum(b - s for s, _, b in windows)
-            assert schedule.truncated_backward_steps(T, k1, k2) == steps
+            assert schedules.truncated_backward_steps(T, k1, k2) == steps

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from checks import run_python
-from fastbptt.kernels import access
+from fastbptt.kernels import flat
 from fastbptt.kernels.cpu import quota, team
 from helpers import all_results, make_problem
 
@@ -191,9 +191,9 @@ def test_room_on_the_stack_is_bounded():
 
     @njit
     def greedy(a):
-        access.room(a, 65536)
+        flat.room(a, 65536)
 
-    with pytest.raises((TypingError, ValueError), match=f"at most {access.MOST_ROOM} bytes"):
+    with pytest.raises((TypingError, ValueError), match=f"at most {flat.MOST_ROOM} bytes"):
         greedy(np.zeros(1))
 
 

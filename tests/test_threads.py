@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fastbptt.kernels.cells import CELLS as ANATOMY
+from fastbptt.kernels.cells.registry import CELLS as ANATOMY
 from fastbptt.kernels.cpu import split, team
 from helpers import CELLS, DTYPES, flatten, make_problem
 

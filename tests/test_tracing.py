@@ -12,14 +12,14 @@ import numba
 import numpy as np
 import pytest
 from checks import rejected, run_python
-from fastbptt.kernels.cells import emit, own
+from fastbptt.kernels.cells import custom, emit
 
 import fastbptt as fb
 
 
 def text_of(function):
     """The text of a function of two numbers, which returns one or a tuple of them."""
-    graph, value = own.trace("function", function, a=2)
+    graph, value = custom.trace("function", function, a=2)
     values = value if isinstance(value, tuple) else (value,)
     return emit.source("function", ("a",), (tuple(map(graph.number, values)),))
 

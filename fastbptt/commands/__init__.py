@@ -1,1 +1,0 @@
-"""The commands of `fastbptt`: one file each, with its picture beside it."""

@@ -58,18 +58,18 @@ def facts() -> dict[str, str]:
 def _gpu() -> str:
     """The card, or what there is not that it needs."""
     try:
-        from .. import devices
+        from ..backends import devices
 
         missing = devices.missing_gpu()
     except RuntimeError as error:  # without Numba's compiler there are no kernels at all
         missing = str(error)
     if missing is not None:
         return f"none: {missing}"
-    from ..kernels.cuda import cards
+    from ..kernels.cuda import gpus
 
-    card = cards.card(0)
+    card = gpus.card(0)
     major, minor = card.capability
-    return f"{cards.name(0)} (capability {major}.{minor}, {card.processors} multiprocessors)"
+    return f"{gpus.name(0)} (capability {major}.{minor}, {card.processors} multiprocessors)"
 
 
 def describe(threads: int) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import arguments
-from ..drawing import UNDRAWN
 from ..kernels import optional
-from ..memory import human
-from . import info, peers
+from ..layers.drawing import UNDRAWN
+from ..memory.plan import human
+from . import info
+from .bench import peers
 
 if TYPE_CHECKING:
-    from ..layers import Network
+    from ..layers.network import Network
 
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
@@ -27,7 +28,7 @@ def check_environment(parser: Any, runs: bool) -> None:
     `runs`: whether the device that it names must be there.
     """
     try:
-        from .. import devices
+        from ..backends import devices
         from ..kernels.cpu import team
 
         team.get_num_threads()

@@ -6,7 +6,7 @@ import argparse
 from itertools import islice
 from typing import Any
 
-from ..drawing import UNDRAWN
+from ..layers.drawing import UNDRAWN
 from . import options
 
 _MOST_DRAWN = 1_000_000  # actions: lines of the picture

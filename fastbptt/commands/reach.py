@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..archive import DAMAGE
-from ..models import as_path
+from ..layers.archive import DAMAGE
+from ..layers.model import as_path
 from . import options
 
 LOSSES = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}

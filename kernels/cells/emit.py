@@ -52,15 +52,15 @@ def maximum(a, b):
 @scalar
 def sign(x):
     """-1, 0, 1 or NaN."""
-    zero = maths.like(0, x)
-    above = maths.like(1, x) if x > zero else x
-    return maths.like(-1, x) if x < zero else above
+    zero = maths.cast_like(0, x)
+    above = maths.cast_like(1, x) if x > zero else x
+    return maths.cast_like(-1, x) if x < zero else above
 
 
 @scalar
 def floor(x):
     """The whole number below; from 2^52 on every number is whole, and may be no int64."""
-    return maths.like(math.floor(x), x) if abs(x) < maths.like(2.0**52, x) else x
+    return maths.cast_like(math.floor(x), x) if abs(x) < maths.cast_like(2.0**52, x) else x
 
 
 @scalar
@@ -71,7 +71,7 @@ def ceil(x):
 
 _COMPILED = {
     **MATH, "minimum": minimum, "maximum": maximum, "sign": sign, "floor": floor, "ceil": ceil,
-    "exp": maths.exp, "tanh": maths.tanh, "like": maths.like, "inf": math.inf, "nan": math.nan,
+    "exp": maths.exp, "tanh": maths.tanh, "like": maths.cast_like, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 _INTERPRETED = {
     **{name: getattr(np, name, known) for name, known in _COMPILED.items()},
@@ -84,14 +84,14 @@ def source(name, arguments, outputs):
 
     It returns a tuple of tuples: the values of the nodes in `outputs`.
     """
-    like = f"{arguments[0]}[0]"
+    cast_like = f"{arguments[0]}[0]"
     names, lines = {}, []
     for node in _in_order([node for part in outputs for node in part]):
         if node.op == "input":
             name_of_tuple, index = node.value
             names[node], text = f"{name_of_tuple}{index}", f"{name_of_tuple}[{index}]"
         else:
-            text = _expression(node, [names[x] for x in node.operands], like)
+            text = _expression(node, [names[x] for x in node.operands], cast_like)
             names[node] = f"{'c' if node.op == 'constant' else 'v'}{len(names)}"
         lines.append(f"    {names[node]} = {text}")
     parts = ["".join(f"{names[node]}, " for node in part).rstrip() for part in outputs]
@@ -99,9 +99,9 @@ def source(name, arguments, outputs):
     return "\n".join([f"def {name}({', '.join(arguments)}):", *lines, f"    return {result}\n"])
 
 
-def _expression(node, values, like):
+def _expression(node, values, cast_like):
     if node.op == "constant":
-        return f"like({node.value!r}, {like})"
+        return f"like({node.value!r}, {cast_like})"
     if node.op in _INFIX:
         return f" {_INFIX[node.op]} ".join(values)
     if node.op in _CAST:

@@ -1,7 +1,7 @@
 """Cho et al. (2014): gates r, z, n; s = (1-z)*n + z*s'. The reset acts after W or before it."""
 
-from ..maths import like, sigmoid, tanh
-from .anatomy import CELLS, Cell
+from ..maths import cast_like, sigmoid, tanh
+from .spec import CELLS, Cell
 
 
 def after_forward(a, s, p):
@@ -11,10 +11,10 @@ def after_forward(a, s, p):
     return (n + z * (s[0] - n),), (r, z, n, m)
 
 
-def after_reverse(ds, s, previous, kept, p):
+def after_reverse(ds, s, previous, residuals, p):
     """The deltas of n's input part, r, z and n's recurrent part, which is also that of bn."""
-    r, z, n, m = kept
-    one = like(1, r)
+    r, z, n, m = residuals
+    one = cast_like(1, r)
     delta_n = ds[0] * (one - z) * (one - n * n)
     delta_r = delta_n * m * r * (one - r)
     delta_z = ds[0] * (previous[0] - n) * z * (one - z)
@@ -32,17 +32,17 @@ def before_forward(a, s, p):
     return (n + z * (s[0] - n),), (r, z, n)
 
 
-def before_reverse(ds, s, previous, kept, p):
+def before_reverse(ds, s, previous, residuals, p):
     """The deltas of z and n; that of r waits for the second product."""
-    r, z, n = kept
-    one = like(1, r)
+    r, z, n = residuals
+    one = cast_like(1, r)
     delta_z = ds[0] * (previous[0] - n) * z * (one - z)
-    return (like(0, r), delta_z, ds[0] * (one - z) * (one - n * n)), (ds[0] * z,)
+    return (cast_like(0, r), delta_z, ds[0] * (one - z) * (one - n * n)), (ds[0] * z,)
 
 
-def before_ungate(dv, previous, kept):
+def before_ungate(dv, previous, residuals):
     """The delta of r, what dv adds to ds', and r*s'."""
-    r, one = kept[0], like(1, kept[0])
+    r, one = residuals[0], cast_like(1, residuals[0])
     return (dv * previous[0] * r * (one - r),), dv * r, r * previous[0]
 
 

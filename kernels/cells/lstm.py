@@ -1,7 +1,7 @@
 """Hochreiter and Schmidhuber (1997), forget gate by Gers et al. (2000): gates i, f, g, o."""
 
-from ..maths import like, sigmoid, tanh
-from .anatomy import CELLS, Cell
+from ..maths import cast_like, sigmoid, tanh
+from .spec import CELLS, Cell
 
 
 def forward(a, s, p):
@@ -11,10 +11,10 @@ def forward(a, s, p):
     return (o * tanh(c), c), (i, f, g, o)
 
 
-def reverse(ds, s, previous, kept, p):
+def reverse(ds, s, previous, residuals, p):
     """The deltas of i, f, g, o; s is not seen by its own next step but through W."""
-    i, f, g, o = kept
-    one = like(1, i)
+    i, f, g, o = residuals
+    one = cast_like(1, i)
     tanh_c = tanh(s[1])
     dc = ds[1] + ds[0] * o * (one - tanh_c * tanh_c)
     delta = (
@@ -23,7 +23,7 @@ def reverse(ds, s, previous, kept, p):
         dc * i * (one - g * g),
         ds[0] * tanh_c * o * (one - o),
     )
-    return delta, (like(0, i), dc * f)
+    return delta, (cast_like(0, i), dc * f)
 
 
 def peephole_forward(a, s, p):
@@ -34,10 +34,10 @@ def peephole_forward(a, s, p):
     return (o * tanh(c), c), (i, f, g, o)
 
 
-def peephole_reverse(ds, s, previous, kept, p):
+def peephole_reverse(ds, s, previous, residuals, p):
     """The deltas, and after them what adds up to the gradients of the three peepholes."""
-    i, f, g, o = kept
-    one = like(1, i)
+    i, f, g, o = residuals
+    one = cast_like(1, i)
     tanh_c = tanh(s[1])
     delta_o = ds[0] * tanh_c * o * (one - o)
     dc = ds[1] + ds[0] * o * (one - tanh_c * tanh_c) + delta_o * p[2]
@@ -45,7 +45,7 @@ def peephole_reverse(ds, s, previous, kept, p):
     delta_f = dc * previous[1] * f * (one - f)
     delta = (delta_i, delta_f, dc * i * (one - g * g), delta_o,
              delta_i * previous[1], delta_f * previous[1], delta_o * s[1])  # fmt: skip
-    return delta, (like(0, i), dc * f + delta_i * p[0] + delta_f * p[1])
+    return delta, (cast_like(0, i), dc * f + delta_i * p[0] + delta_f * p[1])
 
 
 CELLS["lstm"] = Cell(4, 2, 4, forward, reverse)

@@ -1,8 +1,8 @@
 """Elman (1990): s = g(a)."""
 
 from ..jit import scalar
-from ..maths import like, sigmoid, tanh
-from .anatomy import CELLS, Cell
+from ..maths import cast_like, sigmoid, tanh
+from .spec import CELLS, Cell
 
 
 def elman(activate, slope):
@@ -11,19 +11,19 @@ def elman(activate, slope):
     def forward(a, s, p):
         return (activate(a[0]),), ()
 
-    def reverse(ds, s, previous, kept, p):
-        return (ds[0] * slope(s[0]),), (like(0, s[0]),)
+    def reverse(ds, s, previous, residuals, p):
+        return (ds[0] * slope(s[0]),), (cast_like(0, s[0]),)
 
     return Cell(1, 1, 0, forward, reverse)
 
 
 # NaN fails both comparisons, so it goes through relu as it does in NumPy.
-_relu = scalar(lambda a: like(0, a) if a < like(0, a) else a)
-_relu_slope = scalar(lambda s: like(0, s) if s <= like(0, s) else like(1, s))
+_relu = scalar(lambda a: cast_like(0, a) if a < cast_like(0, a) else a)
+_relu_slope = scalar(lambda s: cast_like(0, s) if s <= cast_like(0, s) else cast_like(1, s))
 _identity = scalar(lambda a: a)
-_identity_slope = scalar(lambda s: like(1, s))
-_tanh_slope = scalar(lambda s: like(1, s) - s * s)
-_sigmoid_slope = scalar(lambda s: s * (like(1, s) - s))
+_identity_slope = scalar(lambda s: cast_like(1, s))
+_tanh_slope = scalar(lambda s: cast_like(1, s) - s * s)
+_sigmoid_slope = scalar(lambda s: s * (cast_like(1, s) - s))
 
 CELLS["rnn-tanh"] = elman(tanh, _tanh_slope)
 CELLS["rnn-sigmoid"] = elman(sigmoid, _sigmoid_slope)

@@ -38,7 +38,10 @@ def _writer(order):
 
 
 load, store = _reader("seq_cst"), _writer("seq_cst")
-look, show = _reader("acquire"), _writer("release")  # what came before a `show` is seen after it
+load_acquire, store_release = (
+    _reader("acquire"),
+    _writer("release"),
+)  # what came before a `show` is seen after it
 
 
 @intrinsic
@@ -53,7 +56,7 @@ def exchange(typingctx, array, index, value):
 
 
 @intrinsic
-def swap(typingctx, array, index, old, new):
+def compare_exchange(typingctx, array, index, old, new):
     """Set the number to `new` if it is `old`; whether it was."""
 
     def codegen(context, builder, signature, args):

@@ -1,6 +1,6 @@
 """Which kernel a call on the CPU meets, in words."""
 
-from ..cells import CELLS
+from ..cells.registry import CELLS
 from . import split, team
 from .products import tiles
 from .tile import VECTOR_BYTES

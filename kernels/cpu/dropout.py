@@ -2,10 +2,10 @@
 
 from functools import cache
 
-from ..access import data, get, put
-from ..jit import apart
+from ..flat import data, get, put
+from ..jit import noinline
 from ..masks import draw
-from ..maths import like
+from ..maths import cast_like
 from .workers import fork, job, named_job, program
 
 _ROWS = 64  # in a piece
@@ -13,15 +13,15 @@ _ROWS = 64  # in a piece
 
 @named_job("dropout")
 def _dropout(out, a, key, threshold, scale, t, B, H, low, high):
-    apart()
+    noinline()
     rows = out.shape[0] * B
     out_data, a_data = data(out), data(a)
     for r in range(low * _ROWS, min(rows, (high) * _ROWS)):
         own = draw(draw(key, t + r // B), r % B)
         for j in range(H):
             s = get(a_data, r * H + j)
-            kept = draw(own, j) >= threshold
-            put(out_data, r * H + j, s * like(scale, s) if kept else like(0, s))
+            residuals = draw(own, j) >= threshold
+            put(out_data, r * H + j, s * cast_like(scale, s) if residuals else cast_like(0, s))
 
 
 @cache
@@ -29,10 +29,10 @@ def build_dropout():
     """Dropout of a stretch."""
 
     @program("dropout of a stretch")
-    def dropout(mail, threads, out, a, key, threshold, scale, t):
+    def dropout(mailbox, threads, out, a, key, threshold, scale, t):
         """out (n, B, H), which may be a, = a * mask / (1 - rate); t is the time of row 0."""
         n, B, H = out.shape
         function, arguments = job("dropout", (out, a, key, threshold, scale, t, B, H))
-        fork(mail, threads, -(-n * B // _ROWS), function, arguments)
+        fork(mailbox, threads, -(-n * B // _ROWS), function, arguments)
 
     return dropout

@@ -17,8 +17,8 @@ gang of all threads does the sweep first, each a share of the units:
 The scratch of chunk k lies at parity k & 1.
 """
 
-from ..access import itemsize
-from ..cells import CELLS, title
+from ..cells.registry import CELLS, title
+from ..flat import itemsize
 from . import sweeps
 from .linear import project_part, project_rows
 from .products import PANEL_BYTES
@@ -34,18 +34,40 @@ def build_forward(CELL):
     GANG, CHUNK, RUNS = (f"forward {what} {CELL}" for what in ("gang", "chunk", "runs"))
 
     @named_job(GANG)
-    def members_job(mail, leaf, h, z, recurrent, place, at, panel, rank, size):
-        states, kept, lengths = leaf
+    def members_job(mailbox, cache, h, z, recurrent, place, at, panel, rank, size):
+        states, residuals, lengths = cache
         z_start, _, h_start, _ = place
         t, n, first, rows, cached = at
         _, _, B, H = states.shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
-        sweep(mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t, n, B, H, first,
-              rows, cached, 0, B, left, right, rank, size)  # fmt: skip
+        sweep(
+            mailbox,
+            z,
+            z_start,
+            states,
+            residuals,
+            h,
+            h_start,
+            lengths,
+            recurrent,
+            t,
+            n,
+            B,
+            H,
+            first,
+            rows,
+            cached,
+            0,
+            B,
+            left,
+            right,
+            rank,
+            size,
+        )
 
     @named_job(RUNS)
-    def runs_job(mail, leaf, h, z, source, recurrent, span, tokens, cached, runs, low, high):
-        states, kept, lengths = leaf
+    def runs_job(mailbox, cache, h, z, source, recurrent, span, tokens, cached, runs, low, high):
+        states, residuals, lengths = cache
         x, ids, U, b = source
         start, stop, chunk, first = span
         _, rows, B, H = states.shape
@@ -60,25 +82,46 @@ def build_forward(CELL):
                 live = live_steps(lengths, t, n, begin, end)
                 project_part(z, 0, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I, GATES * H,
                              live, B, begin, end)  # fmt: skip
-                sweep(mail, z, 0, states, kept, h, row * H, lengths, recurrent, t, n, B, H,
+                sweep(mailbox, z, 0, states, residuals, h, row * H, lengths, recurrent, t, n, B, H,
                       first + t - start, rows, cached, begin, end, 0, H, 0, 1)  # fmt: skip
                 t = following
 
     @named_job(CHUNK)
     def chunk_job(
-        mail, leaf, h, z, source, recurrent, place, at, tokens, more_rows, I, swept, piece_rows,
+        mailbox, cache, h, z, source, recurrent, place, at, tokens, more_rows, I, swept, piece_rows,
         low, high,
     ):  # fmt: skip
-        states, kept, lengths = leaf
+        states, residuals, lengths = cache
         x, ids, U, b = source
         z_start, z_next, h_start, row = place
         t, n, first, rows, cached = at
         _, _, B, H = states.shape
         for piece in range(low, high):
             if piece < swept:
-                sweep(mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t, n, B, H,
-                      first, rows, cached, cut(lengths, t, n, B, swept, piece),
-                      cut(lengths, t, n, B, swept, piece + 1), 0, H, 0, 1)  # fmt: skip
+                sweep(
+                    mailbox,
+                    z,
+                    z_start,
+                    states,
+                    residuals,
+                    h,
+                    h_start,
+                    lengths,
+                    recurrent,
+                    t,
+                    n,
+                    B,
+                    H,
+                    first,
+                    rows,
+                    cached,
+                    cut(lengths, t, n, B, swept, piece),
+                    cut(lengths, t, n, B, swept, piece + 1),
+                    0,
+                    H,
+                    0,
+                    1,
+                )
             else:
                 begin = (piece - swept) * piece_rows
                 project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
@@ -86,7 +129,7 @@ def build_forward(CELL):
 
     @program(f"forward {CELL}", f"the {title(CELL)} kernels")
     def forward(
-        mail, threads, sweeps_, members, chunk, start, stop, first, cached, leaf, h, z, source,
+        mailbox, threads, sweeps_, members, chunk, start, stop, first, cached, cache, h, z, source,
         recurrent,
     ):  # fmt: skip
         """Steps start..stop from row `first` of `states`; see `sweeps.build_forward`.
@@ -95,17 +138,27 @@ def build_forward(CELL):
         source: (x (n, B, I), ids (n, B), U packed, b), where ids are empty unless x is tokens;
         recurrent: see `sweeps.build_forward`.
         """
-        states, x, ids = leaf[0], source[0], source[1]
+        states, x, ids = cache[0], source[0], source[1]
         _, rows, B, H = states.shape
         width, I, tokens = GATES * H, x.shape[2], ids.size > 0
         if sweeps_ >= threads:
             function, arguments = job(
                 RUNS,
-                (mail, leaf, h, z, source, recurrent, (start, stop, chunk, first), tokens, cached,
-                 sweeps_),
-            )  # fmt: skip
+                (
+                    mailbox,
+                    cache,
+                    h,
+                    z,
+                    source,
+                    recurrent,
+                    (start, stop, chunk, first),
+                    tokens,
+                    cached,
+                    sweeps_,
+                ),
+            )
             work = (stop - start) * B * width * (H + I)
-            fork(mail, threads_for(work, threads), sweeps_, function, arguments)
+            fork(mailbox, threads_for(work, threads), sweeps_, function, arguments)
             return
         panel = PANEL_BYTES // itemsize(states)
         half = chunk * B * BLOCKS * H
@@ -114,23 +167,23 @@ def build_forward(CELL):
         while t < stop:
             end = next_cut(following, stop, chunk)
             more = end - following
-            more_rows = live_steps(leaf[2], following, more, 0, B) * B
+            more_rows = live_steps(cache[2], following, more, 0, B) * B
             piece_rows = piece_rows_of(more_rows, threads)
             place = (parity * half, (1 - parity) * half, (t - start) * B * H,
                      (following - start) * B)  # fmt: skip
             at = (t, n, first + t - start, rows, cached)
             swept = sweeps_ if n > 0 else 0
             if swept > 0 and members > 1:
-                function, arguments = job(GANG, (mail, leaf, h, z, recurrent, place, at, panel))
-                gang(mail, members, function, arguments)
+                function, arguments = job(GANG, (mailbox, cache, h, z, recurrent, place, at, panel))
+                gang(mailbox, members, function, arguments)
                 swept = 0
             work = B * width * (n * H + more * I)
             function, arguments = job(
                 CHUNK,
-                (mail, leaf, h, z, source, recurrent, place, at, tokens, more_rows, I, swept,
+                (mailbox, cache, h, z, source, recurrent, place, at, tokens, more_rows, I, swept,
                  piece_rows),
             )  # fmt: skip
-            fork(mail, threads_for(work, threads), swept + -(-more_rows // piece_rows), function,
+            fork(mailbox, threads_for(work, threads), swept + -(-more_rows // piece_rows), function,
                  arguments)  # fmt: skip
             t, n, following = following, more, end
             parity = 1 - parity

@@ -5,9 +5,9 @@ Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
 
 from functools import cache
 
-from ..access import data, get, itemsize, put
-from ..jit import apart, inner
-from ..maths import like
+from ..flat import data, get, itemsize, put
+from ..jit import inner, noinline
+from ..maths import cast_like
 from .products import PANEL_BYTES, outer, product
 from .workers import fork, job, named_job, program
 
@@ -28,7 +28,7 @@ def project_rows(
 
     `w` is packed. With `tokens` row r of a is one-hot at ids[r], and `w` a row for each class.
     """
-    apart()
+    noinline()
     out_data = data(out)
     _fill(out_data, o, o_step, bias, low, high)
     if not tokens:
@@ -46,7 +46,7 @@ def project_rows(
 @inner
 def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high, end):
     """out[o:] = a[i:] @ w for rows low..high; `w` is packed. From row `end` on a is 0."""
-    apart()
+    noinline()
     out_data = data(out)
     for j in range(o + low * outputs, o + high * outputs):
         put(out_data, j, 0)
@@ -119,7 +119,7 @@ def accumulate(
     `grad` is the running sum of a panel of time. If the panel `ends` with these rows and there are
     others, it is carried into `total`.
     """
-    apart()
+    noinline()
     if inputs == 1:  # one row of many columns instead of many rows of one column
         outer(
             data(grad), a, a_start, 1, d, d_start, d_step, rows, r_start, count, 0, 1, low, high,
@@ -163,7 +163,7 @@ def flush(grad, total, low, high):
     for i in range(low, high):
         s = get(grad, i)
         put(total, i, get(total, i) + s)
-        put(grad, i, like(0, s))
+        put(grad, i, cast_like(0, s))
 
 
 _SPAN = 4096  # numbers in a piece
@@ -180,7 +180,7 @@ def _finish(grad, total, low, high):
     for piece in range(low, high):
         for i in range(piece * _SPAN, min(total.size, (piece + 1) * _SPAN)):
             s = get(grad, i)
-            put(grad, i, like(get(total, i) + s, s))
+            put(grad, i, cast_like(get(total, i) + s, s))
 
 
 @cache
@@ -188,13 +188,13 @@ def build_flush():
     """End a panel of time."""
 
     @program("flush a panel")
-    def run(mail, threads, grad, total, last):
+    def run(mailbox, threads, grad, total, last):
         """Carry a panel into the total, or with `last` the total and the last panel into `grad`."""
         pieces = -(-total.size // _SPAN)
         if last:
             function, data_ = job("finish", (grad, total))
         else:
             function, data_ = job("flush", (grad, total))
-        fork(mail, threads, pieces, function, data_)
+        fork(mailbox, threads, pieces, function, data_)
 
     return run

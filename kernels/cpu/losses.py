@@ -8,9 +8,9 @@ from functools import cache
 
 import numpy as np
 
-from ..access import data, get, put
-from ..jit import apart, inner
-from ..maths import exp, like, sigmoid, tanh
+from ..flat import data, get, put
+from ..jit import inner, noinline
+from ..maths import cast_like, exp, sigmoid, tanh
 from .linear import accumulate, add_bias, multiply_rows, project_rows
 from .workers import fork, job, named_job, program
 
@@ -21,7 +21,7 @@ LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
 @inner
 def _softmax(o, start, outputs):
     """o = softmax(o); returns log(sum exp) in float64."""
-    apart()
+    noinline()
     top = get(o, start)
     for j in range(1, outputs):
         value = get(o, start + j)
@@ -31,7 +31,7 @@ def _softmax(o, start, outputs):
     total = 0.0
     for j in range(outputs):
         total += get(o, start + j)
-    scale = like(1 / total, top)
+    scale = cast_like(1 / total, top)
     for j in range(outputs):
         put(o, start + j, get(o, start + j) * scale)
     return top + math.log(total)
@@ -63,14 +63,14 @@ def _squared_error(o, start, outputs, readout, y, y_start, scale):
             mean += np.float64(error) * np.float64(s)
     for j in range(outputs):
         s = get(o, start + j)
-        one = like(1, s)
-        d = (s - get(y, y_start + j)) * like(2 * scale, s)
+        one = cast_like(1, s)
+        d = (s - get(y, y_start + j)) * cast_like(2 * scale, s)
         if readout == 1:
             d *= s * (one - s)
         elif readout == 2:
             d *= one - s * s
         elif readout == 3:
-            d = s * (d - like(2 * scale * mean, s))
+            d = s * (d - cast_like(2 * scale * mean, s))
         put(o, start + j, d)
     return value
 
@@ -82,8 +82,8 @@ def _cross_entropy(o, start, outputs, target, scale):
     value = _softmax(o, start, outputs) - chosen
     for j in range(outputs):
         s = get(o, start + j)
-        hit = like(1, s) if j == target else like(0, s)
-        put(o, start + j, (s - hit) * like(scale, s))
+        hit = cast_like(1, s) if j == target else cast_like(0, s)
+        put(o, start + j, (s - hit) * cast_like(scale, s))
     return value
 
 
@@ -96,7 +96,7 @@ def _binary_cross_entropy(o, start, outputs, y, y_start, scale):
         wanted = get(y, y_start + j)
         value += (a if a > 0 else 0.0) - a * np.float64(wanted) + math.log1p(math.exp(-abs(a)))
         s = sigmoid(get(o, start + j))
-        put(o, start + j, (s - wanted) * like(scale, s))
+        put(o, start + j, (s - wanted) * cast_like(scale, s))
     return value
 
 
@@ -117,7 +117,7 @@ def loss_rows(
     (all 1); `targets` serves cross entropy, `y` the other losses. Rows past their length or of
     weight 0 become 0. Where `dh` is not empty, dE/dh goes there.
     """
-    apart()
+    noinline()
     project_rows(o, o_start, O, h, h_start, targets, 0, False, V, c, H, O, low, high)
     o_data = data(o)
     for r in range(low, high):
@@ -146,7 +146,7 @@ def list_rows(rows, start, lengths, weights, row, t, n, B):
     They are numbered from 0 at (t, 0), which is `row` of `weights`; this is the order in which
     gradients add.
     """
-    apart()
+    noinline()
     count = 0
     for m in range(n - 1, -1, -1):
         for b in range(B):
@@ -194,9 +194,25 @@ def build_loss():
 
     @program("loss of a stretch")
     def loss(
-        mail, threads, readout, loss, factor, V, c, h, o, y, targets, weights, values, rows, total,
-        nothing, lengths, t,
-    ):  # fmt: skip
+        mailbox,
+        threads,
+        readout,
+        loss,
+        factor,
+        V,
+        c,
+        h,
+        o,
+        y,
+        targets,
+        weights,
+        values,
+        rows,
+        total,
+        nothing,
+        lengths,
+        t,
+    ):
         """Add the loss at the states h (n, B, H), the first at time t, to `total`."""
         n, B, H = h.shape
         function, data_ = job(
@@ -204,7 +220,7 @@ def build_loss():
             (readout, loss, factor, V, V, c, h, o, y, targets, weights, values, nothing, lengths, t,
              B, H, o.shape[2]),
         )  # fmt: skip
-        fork(mail, threads, -(-n * B // _ROWS), function, data_)
+        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
         count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
         add_losses(total, values, 0, rows, 0, count)
 
@@ -226,9 +242,30 @@ def build_loss_and_derivative():
 
     @program("loss and derivative of a stretch")
     def loss(
-        mail, threads, readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, rows,
-        total, dh, lengths, t, panel_steps, grad, grad_total, bias,
-    ):  # fmt: skip
+        mailbox,
+        threads,
+        readout,
+        loss,
+        factor,
+        V,
+        V_back,
+        c,
+        h,
+        o,
+        y,
+        targets,
+        weights,
+        values,
+        rows,
+        total,
+        dh,
+        lengths,
+        t,
+        flush_steps,
+        grad,
+        grad_total,
+        bias,
+    ):
         """Like `build_loss`, and dh (n, B, H) = dE/dh; adds to the gradients of V and c."""
         n, B, H = h.shape
         O = o.shape[2]
@@ -237,15 +274,15 @@ def build_loss_and_derivative():
             (readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, dh, lengths, t,
              B, H, O),
         )  # fmt: skip
-        fork(mail, threads, -(-n * B // _ROWS), function, data_)
+        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
         count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
         add_losses(total, values, 0, rows, 0, count)
         block = 24
         function, data_ = job(
             "readout gradient",
-            (o, h, O, H, rows, count, grad, grad_total, bias, t % panel_steps == 0, block),
+            (o, h, O, H, rows, count, grad, grad_total, bias, t % flush_steps == 0, block),
         )  # fmt: skip
-        fork(mail, threads, -(-O // block), function, data_)
+        fork(mailbox, threads, -(-O // block), function, data_)
 
     return loss
 
@@ -269,10 +306,10 @@ def build_outputs():
     """The readout of a stretch."""
 
     @program("outputs of a stretch")
-    def outputs(mail, threads, readout, V, c, h, ids, o, lengths, t):
+    def outputs(mailbox, threads, readout, V, c, h, ids, o, lengths, t):
         """o = readout(V h + c), 0 past a sequence's length; `ids` is empty."""
         n, B, H = h.shape
         function, data_ = job("outputs", (readout, V, c, h, ids, o, lengths, t, B, H, o.shape[2]))
-        fork(mail, threads, -(-n * B // _ROWS), function, data_)
+        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
 
     return outputs

@@ -11,9 +11,9 @@ from functools import cache
 
 from numba.extending import intrinsic
 
-from ..access import at, borrow, get, give_back, itemsize, put, room
-from ..jit import apart, inner
-from ..maths import like
+from ..flat import at, borrow, get, give_back, itemsize, put, room
+from ..jit import inner, noinline
+from ..maths import cast_like
 from .shared import call, shared
 from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
 from .workers import fork, job, named_job, program
@@ -111,7 +111,7 @@ def _block(
     out, o, o_step, height, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
 ):
     """Add to `height` rows by columns low..high: panels outside, so that one serves every row."""
-    apart()
+    noinline()
     width = PANEL_BYTES // itemsize(out)
     if height == 1:
         _strip1(out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh,
@@ -186,7 +186,9 @@ def _share():
                         target = c // width * panel + m * width
                         for e in range(width):
                             inside = c + e < wide
-                            value = get(a, source + c + e) if inside else like(0, get(a, source))
+                            value = (
+                                get(a, source + c + e) if inside else cast_like(0, get(a, source))
+                            )
                             put(near_a, target + e, value)
                 for j in range(low, high, _OUTER_HEIGHT):
                     height = min(_OUTER_HEIGHT, high - j)
@@ -194,8 +196,24 @@ def _share():
                         source = d_start + get(rows, n + m) * outputs + j
                         for e in range(height):
                             put(near_d, m * height + e, get(d, source + e))
-                    _block(out, j * inputs + k, inputs, height, near_d, 0, 1, height,
-                           near_a, 0, panel, 0, terms, 0, 0, wide)  # fmt: skip
+                    _block(
+                        out,
+                        j * inputs + k,
+                        inputs,
+                        height,
+                        near_d,
+                        0,
+                        1,
+                        height,
+                        near_a,
+                        0,
+                        panel,
+                        0,
+                        terms,
+                        0,
+                        0,
+                        wide,
+                    )
         if borrowed != 0:
             give_back(borrowed)
 
@@ -253,7 +271,7 @@ def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, hig
             for n in range(k, last):
                 target = (panel * inner_size + n) * width
                 for j in range(count, width):
-                    put(packed, target + j, like(0, get(w, 0)))
+                    put(packed, target + j, cast_like(0, get(w, 0)))
 
 
 @cache
@@ -261,10 +279,10 @@ def build_pack():
     """A matrix as panels of columns one after another, each contiguous."""
 
     @program("pack")
-    def pack(mail, threads, packed, w, row_step, column_step, inner_size, columns):
+    def pack(mailbox, threads, packed, w, row_step, column_step, inner_size, columns):
         """`packed` becomes w (inner_size, columns), whose memory is flat: see `_pack_panels`."""
         panels = -(-columns // (PANEL_BYTES // itemsize(packed)))
         function, data = job("pack panels", (packed, w, row_step, column_step, inner_size, columns))
-        fork(mail, threads, panels, function, data)
+        fork(mailbox, threads, panels, function, data)
 
     return pack

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import forward_pass, linear, losses, reverse_pass, split
 from .products import chains
-from .team import hands
+from .team import team_for
 from .weights import Matrix
 
 READOUTS, LOSSES = losses.READOUTS, losses.LOSSES
@@ -36,10 +36,10 @@ class Sum:
     across them. Tokens add to a table of rows in float64.
     """
 
-    def __init__(self, weight, threads, several):
+    def __init__(self, weight, threads, multi_flush):
         self.weight = weight
         self.threads = threads
-        self.several = several and weight.dtype != np.float64
+        self.multi_flush = multi_flush and weight.dtype != np.float64
         self.grad = None
 
     def start(self, tokens=False):
@@ -52,13 +52,13 @@ class Sum:
         if tokens:
             self.total = np.zeros(shape[::-1])
         else:
-            self.total = np.zeros(shape) if self.several else NO_TOTAL
+            self.total = np.zeros(shape) if self.multi_flush else NO_TOTAL
 
     def flush(self):
         """End a panel."""
         if self.grad is not None and self.total.size and not self.tokens:
-            mail, threads = hands(4 * self.weight.size, self.threads)
-            linear.build_flush()(mail, threads, self.grad, self.total, False)
+            mailbox, threads = team_for(4 * self.weight.size, self.threads)
+            linear.build_flush()(mailbox, threads, self.grad, self.total, False)
 
     def gradient(self):
         """The gradient, handed over: the next one starts at zero."""
@@ -69,8 +69,8 @@ class Sum:
             grad[own.outputs - own.front :] = total.T[: own.front]
             grad[: own.outputs - own.front] = total.T[own.front :]
         elif total.size:
-            mail, threads = hands(4 * own.size, self.threads)
-            linear.build_flush()(mail, threads, grad, total, True)
+            mailbox, threads = team_for(4 * own.size, self.threads)
+            linear.build_flush()(mailbox, threads, grad, total, True)
         self.grad = None
         return grad
 
@@ -78,10 +78,10 @@ class Sum:
 class Head:
     """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
 
-    def __init__(self, readout, batch, workspace, threads, several):
+    def __init__(self, readout, batch, workspace, threads, multi_flush):
         self.readout = readout
         self.weight = Matrix(readout.V, workspace, threads)
-        self.sum = Sum(self.weight, threads, several)
+        self.sum = Sum(self.weight, threads, multi_flush)
         self.bias = np.array(readout.c)
         self.bias_total = None
         self.kind = READOUTS[readout.activation]
@@ -98,32 +98,48 @@ class Head:
     def outputs(self, h, o, lengths, start):
         """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
         own = self.weight
-        mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
+        mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_outputs()(
-            mail, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
+            mailbox, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
         )
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
         """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
         own, (o, values, rows) = self.weight, scratch
-        mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
+        mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss()(
-            mail, threads, self.kind, LOSSES[kind], factor, own.forth, self.bias, h, o, y, targets,
-            weights, values, rows, total, o[:0], lengths, start,
-        )  # fmt: skip
+            mailbox,
+            threads,
+            self.kind,
+            LOSSES[kind],
+            factor,
+            own.forth,
+            self.bias,
+            h,
+            o,
+            y,
+            targets,
+            weights,
+            values,
+            rows,
+            total,
+            o[:0],
+            lengths,
+            start,
+        )
 
     def loss_and_derivative(
-        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, panel_steps
+        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
     ):  # fmt: skip
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         own, sum_, (o, values, rows) = self.weight, self.sum, scratch
         sum_.start()
         if self.bias_total is None:
             self.bias_total = np.zeros(own.outputs)
-        mail, threads = hands(3 * h.shape[0] * self.batch * own.size, self.threads)
+        mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss_and_derivative()(
-            mail, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
-            y, targets, weights, values, rows, total, dh, lengths, start, panel_steps, sum_.grad,
+            mailbox, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
+            y, targets, weights, values, rows, total, dh, lengths, start, flush_steps, sum_.grad,
             sum_.total, self.bias_total,
         )  # fmt: skip
 
@@ -155,29 +171,31 @@ class Recurrence:
     Arrays: `scratch` (chunk, B, 2*blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
     """
 
-    def __init__(self, weights, batch, chunk, workspace, threads, several):
+    def __init__(self, weights, batch, chunk, workspace, threads, multi_flush):
         self.weights = weights
         self.cell, self.layer = cell, layer = weights.cell, weights.layer
         self.hidden = H = layer.hidden
-        self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
+        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
         self.batch = batch
         self.chunk = chunk
         self.threads = threads
         self.dtype = dtype = layer.dtype
-        self.input = Sum(weights.input, threads, several)
-        self.recurrent = Sum(weights.recurrent, threads, several)
+        self.input = Sum(weights.input, threads, multi_flush)
+        self.recurrent = Sum(weights.recurrent, threads, multi_flush)
         rows = 2 * chunk + 1 if cell.second else 0
         self.multiplied = workspace.empty((rows, batch, H), dtype)
         self.sums = None
         self._forward, self._reverse = _passes(layer.cell)
         item, first = dtype.itemsize, weights.parts[0].outputs
         self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
-        self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
+        self.deltas_in_order = (
+            self.blocks == cell.gates
+        )  # the blocks of deltas are the gates', in order
 
-    def _hands(self, steps, products):
+    def _team_for(self, steps, products):
         inputs, recurrent = self.weights.input.size, self.weights.recurrent.size
         work = steps * self.batch * (recurrent * products + inputs)
-        mail, threads = hands(work, self.threads)
+        mailbox, threads = team_for(work, self.threads)
         members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
         parts = split.sweep_parts(threads, self.batch)
         chunk = self.chunk
@@ -185,25 +203,32 @@ class Recurrence:
             cost = self.batch * (recurrent + 2000)
             while chunk * 8 > steps and chunk * self.batch > 64 and chunk * cost > 1_000_000:
                 chunk //= 2
-        return mail, threads, parts, members, chunk
+        return mailbox, threads, parts, members, chunk
 
     def _weights(self, packed, chained):
         first, *second = (getattr(part, packed) for part in self.weights.parts)
         return (first, chained, second[0] if second else first[:0], self.chains[2],
-                self.weights.own, self.multiplied)  # fmt: skip
+                self.weights.params, self.multiplied)  # fmt: skip
 
-    def forward(self, x, ids, scratch, states, kept, lengths, h, start, stop, first, cached):
+    def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
         """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
         own = self.weights.input
         self._forward(
-            *self._hands(stop - start, 1), start, stop, first, cached, (states, kept, lengths), h,
-            scratch, (x, ids, own.table if ids.size else own.forth, self.weights.bias),
+            *self._team_for(stop - start, 1),
+            start,
+            stop,
+            first,
+            cached,
+            (states, residuals, lengths),
+            h,
+            scratch,
+            (x, ids, own.table if ids.size else own.forth, self.weights.bias),
             self._weights("forth", self.chains[0]),
-        )  # fmt: skip
+        )
 
     def reverse(
-        self, x, ids, dx, delta, states, kept, lengths, dh, carry, current, start, stop, first,
-        whole, head, lists, panel_steps,
+        self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
+        whole, head, lists, flush_steps,
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
@@ -215,8 +240,8 @@ class Recurrence:
         if self.sums is None:
             self.sums = np.zeros(self.blocks * self.hidden)
         self._reverse(
-            *self._hands(stop - start, 3), panel_steps, start, stop, first, current, whole,
-            (states, kept, lengths), (carry, dh, delta),
+            *self._team_for(stop - start, 3), flush_steps, start, stop, first, current, whole,
+            (states, residuals, lengths), (carry, dh, delta),
             (x, ids, weight.back if dx.size else weight.none, dx, own.grad, own.total, self.sums),
             self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, lists,
         )  # fmt: skip
@@ -232,7 +257,7 @@ class Recurrence:
         H, cell = self.hidden, self.cell
         sums = np.zeros(self.blocks * H) if self.sums is None else self.sums
         self.sums = None
-        if self.plain and not cell.sums:
+        if self.deltas_in_order and not cell.sums:
             db, own = sums.astype(self.dtype), None
             return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
         blocks = sums.astype(self.dtype).reshape(-1, H)

@@ -1,7 +1,7 @@
 """A layer's way back over a stretch of time as one kernel call: see `forward_pass`."""
 
-from ..access import data, itemsize
-from ..cells import CELLS, title
+from ..cells.registry import CELLS, title
+from ..flat import data, itemsize
 from ..jit import inner
 from . import sweeps
 from .linear import accumulate, add_bias, multiply_part, multiply_rows, scatter
@@ -104,22 +104,66 @@ def build_reverse(CELL):
             add_bias(source[6], data(delta), d_start, step, rows, r_start, count, begin, end)
 
     @named_job(GANG)
-    def members_job(mail, leaf, back, recurrent, places, S, current, panel, rank, size):
-        states, kept, lengths = leaf
+    def members_job(mailbox, cache, back, recurrent, places, S, current, panel, rank, size):
+        states, residuals, lengths = cache
         carry, dh, delta = back
         t, n, _, first, _ = S
         dh_start, d_start, v_start = places
         _, rows, B, H = states.shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
-        sweep(mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, recurrent, v_start,
-              t, n, B, H, first, rows, current, 0, B, left, right, rank, size)  # fmt: skip
+        sweep(
+            mailbox,
+            states,
+            residuals,
+            dh,
+            dh_start,
+            carry,
+            delta,
+            d_start,
+            lengths,
+            recurrent,
+            v_start,
+            t,
+            n,
+            B,
+            H,
+            first,
+            rows,
+            current,
+            0,
+            B,
+            left,
+            right,
+            rank,
+            size,
+        )
 
     @named_job(CHUNK)
     def chunk_job(
-        mail, panel_steps, leaf, back, source, recurrent, gradients, head, lists, places, L, S, V,
-        P, current, span, together, counts, block, piece_rows, low, high,
-    ):  # fmt: skip
-        states, kept, lengths = leaf
+        mailbox,
+        flush_steps,
+        cache,
+        back,
+        source,
+        recurrent,
+        gradients,
+        head,
+        lists,
+        places,
+        L,
+        S,
+        V,
+        P,
+        current,
+        span,
+        together,
+        counts,
+        block,
+        piece_rows,
+        low,
+        high,
+    ):
+        states, residuals, lengths = cache
         carry, dh, delta = back
         x, U_back, dx = source[0], source[2], source[3]
         dh_start, d_start, p_start, v_start, v_p_start = places
@@ -137,9 +181,32 @@ def build_reverse(CELL):
                     for m in range(1 if whole else n):
                         _lose(head, states, first, dh, dh_start, lengths, S, span,
                               m * B + begin, n * B if whole else m * B + end)  # fmt: skip
-                sweep(mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, recurrent,
-                      v_start, t, n, B, H, first, rows, current, begin, end, 0, H, 0,
-                      1)  # fmt: skip
+                sweep(
+                    mailbox,
+                    states,
+                    residuals,
+                    dh,
+                    dh_start,
+                    carry,
+                    delta,
+                    d_start,
+                    lengths,
+                    recurrent,
+                    v_start,
+                    t,
+                    n,
+                    B,
+                    H,
+                    first,
+                    rows,
+                    current,
+                    begin,
+                    end,
+                    0,
+                    H,
+                    0,
+                    1,
+                )
                 if together and dx.size > 0:
                     live = live_steps(lengths, t, n, begin, end)
                     multiply_part(dx, row * I, delta, d_start, step, U_back, width, I, n, B, begin,
@@ -157,12 +224,12 @@ def build_reverse(CELL):
                 continue
             index -= lost
             if index < V_pieces:
-                _readout_gradient(head, lists, states, V, span, V[0] % panel_steps == 0,
+                _readout_gradient(head, lists, states, V, span, V[0] % flush_steps == 0,
                                   index * block, min(O, (index + 1) * block))  # fmt: skip
                 continue
             index -= V_pieces
             t, n, row, first, parity = P
-            ends = t % panel_steps == 0
+            ends = t % flush_steps == 0
             listed = data(lists[1]), parity * span, lists[2][2 + parity]
             if index < W_pieces:
                 input_gradient(source, delta, p_start, listed, row, H, ends, index * block,
@@ -181,8 +248,8 @@ def build_reverse(CELL):
 
     @program(f"reverse {CELL}", f"the {title(CELL)} kernels")
     def reverse(
-        mail, threads, sweeps_, members, chunk, panel_steps, start, stop, first, current, whole,
-        leaf, back, source, recurrent, gradients, head, lists,
+        mailbox, threads, sweeps_, members, chunk, flush_steps, start, stop, first, current, whole,
+        cache, back, source, recurrent, gradients, head, lists,
     ):  # fmt: skip
         """Steps stop back to start, of which `start` is row `first` of the leaf.
 
@@ -200,7 +267,7 @@ def build_reverse(CELL):
             total, total of c's); no loss if o is empty
         lists: (rows, rows, marks): scratch, integers (2 * chunk * B) twice and four counts
         """
-        states, dh = leaf[0], back[1]
+        states, dh = cache[0], back[1]
         x, dx, O = source[0], source[3], head[6].shape[2]
         B, H = states.shape[2:]
         width, step, I = GATES * H, DELTAS * H, x.shape[2]
@@ -233,10 +300,10 @@ def build_reverse(CELL):
             if swept > 0 and members > 1:
                 function, arguments = job(
                     GANG,
-                    (mail, leaf, back, recurrent, (places[0], places[1], places[3]), S, current,
+                    (mailbox, cache, back, recurrent, (places[0], places[1], places[3]), S, current,
                      panel),
                 )  # fmt: skip
-                gang(mail, members, function, arguments)
+                gang(mailbox, members, function, arguments)
                 swept = 0
             piece_rows = piece_rows_of(max(L[1], P[1]) * B, threads)
             lost = 0 if together or O == 0 else -(-L[1] * B // piece_rows)
@@ -246,12 +313,31 @@ def build_reverse(CELL):
             total = swept + 1 + lost + V_pieces + 2 * W_pieces + X_pieces
             function, arguments = job(
                 CHUNK,
-                (mail, panel_steps, leaf, back, source, recurrent, gradients, head, lists, places,
-                 L, S, V, P, current, span, together, (swept, lost, V_pieces, W_pieces), block,
-                 piece_rows),
-            )  # fmt: skip
+                (
+                    mailbox,
+                    flush_steps,
+                    cache,
+                    back,
+                    source,
+                    recurrent,
+                    gradients,
+                    head,
+                    lists,
+                    places,
+                    L,
+                    S,
+                    V,
+                    P,
+                    current,
+                    span,
+                    together,
+                    (swept, lost, V_pieces, W_pieces),
+                    block,
+                    piece_rows,
+                ),
+            )
             work = B * width * (n * H + P[1] * (2 * I + H)) + 3 * O * H * B * L[1]
-            fork(mail, threads_for(work, threads), total, function, arguments)
+            fork(mailbox, threads_for(work, threads), total, function, arguments)
             current ^= n & 1
 
     return reverse

@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from .. import SOURCE_KEY
 from ..jit import callback, distinct
+from ..source import SOURCE_KEY
 
 _FUNCTIONS = {}
 
@@ -64,8 +64,8 @@ def call(name, first, args):
 def ready(dtype):
     """Compile the shared functions for that NumPy dtype, or load them."""
     dtype = numba.from_dtype(dtype)
-    kept = []
+    residuals = []
     for name, (function, arguments) in _FUNCTIONS.items():
-        kept.append(callback(function, _signature(arguments, dtype)))
-        llvm.add_symbol(_symbol(name, dtype), kept[-1].address)
-    return kept  # or the code would be freed
+        residuals.append(callback(function, _signature(arguments, dtype)))
+        llvm.add_symbol(_symbol(name, dtype), residuals[-1].address)
+    return residuals  # or the code would be freed

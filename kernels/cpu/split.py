@@ -1,6 +1,6 @@
 """How the work of a pass is shared out: runs of sequences, shares of units, pieces of rows."""
 
-from ..access import get
+from ..flat import get
 from ..jit import inner
 from .products import PANEL_COLUMNS
 from .team import barrier_seconds

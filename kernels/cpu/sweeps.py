@@ -8,10 +8,10 @@ A sequence past its length keeps its state, and its deltas are zero.
 A sweep does sequences low..high, and as member `rank` of a gang of `size` its share of the units.
 """
 
-from .. import cells
-from ..access import data, get, load, put, settle, store
-from ..jit import apart, inner
-from ..maths import like
+from ..cells import registry as cells
+from ..flat import compiler_fence, data, get, load, put, store
+from ..jit import inner, noinline
+from ..maths import cast_like
 from .products import product
 from .workers import barrier
 
@@ -43,17 +43,37 @@ def share_of_units(H, panel, rank, size):
 def build_forward(CELL):
     """The forward sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, KEPT, BLOCKS, OWN = (
-        cell.gates, cell.states, cell.kept, cell.blocks, len(cell.sums)
+    GATES, STATES, RESIDUALS, BLOCKS, OWN = (
+        cell.gates, cell.states, cell.residuals, cell.blocks, len(cell.sums)
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = GATES - SECOND  # gates whose product is with s
 
     @inner
     def forward(
-        mail, z, z_start, states, kept, h, h_start, lengths, recurrent, t0, n, B, H, first, rows,
-        cached, low, high, left, right, rank, size,
-    ):  # fmt: skip
+        mailbox,
+        z,
+        z_start,
+        states,
+        residuals,
+        h,
+        h_start,
+        lengths,
+        recurrent,
+        t0,
+        n,
+        B,
+        H,
+        first,
+        rows,
+        cached,
+        low,
+        high,
+        left,
+        right,
+        rank,
+        size,
+    ):
         """Steps t0..t0+n for units left..right: `z` holds U x + b on entry.
 
         cached: states go to rows first+1.. of `states`, what reverse needs to `kept`.
@@ -62,7 +82,7 @@ def build_forward(CELL):
         recurrent: (W packed, chains, and the same of W's second product, the cell's own parameters,
         room for what the second product multiplies)
         """
-        apart()
+        noinline()
         W, parts, W_second, parts_second, own, v = recurrent
         plane = rows * B * H
         step = BLOCKS * H
@@ -90,22 +110,22 @@ def build_forward(CELL):
                             s = load(states, old + j, plane, STATES)
                             p = load(own, j, H, OWN)
                             store(v, r * H + j, 0, (cells.gate(CELL, a, s, p),), 0)
-                        settle()
+                        compiler_fence()
                     product(z_data, z_row + width, step, v_data, b * H, H, end - b, data(W_second),
                             H, parts_second, left, right)  # fmt: skip
                 for r in range(b, end):
                     source = z_start + (t * B + r) * step
                     old = (before * B + r) * H
                     new = (after * B + r) * H
-                    keep = ((first + t) * B + r) * KEPT * H if cached else r * KEPT * H
+                    keep = ((first + t) * B + r) * RESIDUALS * H if cached else r * RESIDUALS * H
                     for j in range(left, right):
                         a = load(z, source + j, H, BLOCKS)
                         s = load(states, old + j, plane, STATES)
                         p = load(own, j, H, OWN)
                         s, extra = cells.forward(CELL, a, s, p)
                         store(states, new + j, plane, s, 0)
-                        store(kept, keep + j, H, extra, STATES)
-                    settle()
+                        store(residuals, keep + j, H, extra, STATES)
+                    compiler_fence()
                 if end < high:
                     old, new = (before * B + end) * H, (after * B + end) * H
                     _copy_rows(states, old, new, plane, STATES, left, right)
@@ -115,9 +135,9 @@ def build_forward(CELL):
                     live = t0 + t < get(lengths, b)
                     for j in range(left, right):
                         s = get(states, (after * B + b) * H + j)
-                        put(h, h_start + (t * B + b) * H + j, s if live else like(0, s))
+                        put(h, h_start + (t * B + b) * H + j, s if live else cast_like(0, s))
             if size > 1:
-                barrier(mail, rank, size, t + 1)
+                barrier(mailbox, rank, size, t + 1)
 
     return forward
 
@@ -125,8 +145,8 @@ def build_forward(CELL):
 def build_reverse(CELL):
     """The reverse sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, KEPT, DELTAS, OWN = (
-        cell.gates, cell.states, cell.kept, cell.delta_blocks, len(cell.sums)
+    GATES, STATES, RESIDUALS, DELTAS, OWN = (
+        cell.gates, cell.states, cell.residuals, cell.delta_blocks, len(cell.sums)
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = GATES - SECOND
@@ -134,16 +154,38 @@ def build_reverse(CELL):
 
     @inner
     def reverse(
-        mail, states, kept, dh, dh_start, carry, delta, d_start, lengths, recurrent, v_start, t0, n,
-        B, H, first, rows, current, low, high, left, right, rank, size,
-    ):  # fmt: skip
+        mailbox,
+        states,
+        residuals,
+        dh,
+        dh_start,
+        carry,
+        delta,
+        d_start,
+        lengths,
+        recurrent,
+        v_start,
+        t0,
+        n,
+        B,
+        H,
+        first,
+        rows,
+        current,
+        low,
+        high,
+        left,
+        right,
+        rank,
+        size,
+    ):
         """Steps t0+n down to t0 for units left..right; fills `delta`.
 
         delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990). `carry[:, current]` holds
         the derivatives by the state after the stretch; after n steps, by that before it. What a
         second product multiplied goes to `v` from `v_start` on; the last B rows of `v` are scratch.
         """
-        apart()
+        noinline()
         W, parts, W_second, parts_second, own, v = recurrent
         plane = rows * B * H
         step = DELTAS * H
@@ -159,7 +201,7 @@ def build_reverse(CELL):
                 for r in range(b, end):
                     carried, passed = (current * B + r) * H, (passing * B + r) * H
                     old, new = (before * B + r) * H, (after * B + r) * H
-                    keep = (before * B + r) * KEPT * H
+                    keep = (before * B + r) * RESIDUALS * H
                     target = d_start + (t * B + r) * step
                     source = dh_start + (t * B + r) * H
                     for j in range(left, right):
@@ -167,12 +209,12 @@ def build_reverse(CELL):
                         ds = (ds[0] + load(dh, source + j, 1, 1)[0],) + ds[1:]
                         s = load(states, new + j, plane, STATES)
                         previous = load(states, old + j, plane, STATES)
-                        extra = load(kept, keep + j, H, KEPT)
+                        extra = load(residuals, keep + j, H, RESIDUALS)
                         p = load(own, j, H, OWN)
                         d, ds = cells.reverse(CELL, ds, s, previous, extra, p)
                         store(delta, target + j, H, d, 0)
                         store(carry, passed + j, 2 * B * H, ds, DELTAS)
-                    settle()
+                    compiler_fence()
                 if SECOND > 0:
                     for j in range(dv + b * H, dv + end * H):
                         put(v_data, j, 0)
@@ -183,19 +225,19 @@ def build_reverse(CELL):
                     )  # fmt: skip
                     for r in range(b, end):
                         passed, old = (passing * B + r) * H, (before * B + r) * H
-                        keep = (before * B + r) * KEPT * H
+                        keep = (before * B + r) * RESIDUALS * H
                         target = d_start + (t * B + r) * step
                         product_row = v_start + (t * B + r) * H
                         for j in range(left, right):
                             previous = load(states, old + j, plane, STATES)
-                            extra = load(kept, keep + j, H, KEPT)
+                            extra = load(residuals, keep + j, H, RESIDUALS)
                             into = load(v, dv + r * H + j, 0, 1)[0]
                             ds = load(carry, passed + j, 0, 1)[0]
                             d, more, multiplied = cells.ungate(CELL, into, previous, extra)
                             store(delta, target + j, H, d, 0)
                             store(carry, passed + j, 0, (ds + more,), DELTAS)
                             store(v, product_row + j, 0, (multiplied,), NEXT)
-                        settle()
+                        compiler_fence()
                 if end < high:
                     old, new = (current * B + end) * H, (passing * B + end) * H
                     _copy_rows(carry, old, new, 2 * B * H, STATES, left, right)
@@ -204,7 +246,7 @@ def build_reverse(CELL):
                             put(delta, d_start + (t * B + end) * step + gate + j, 0)
                 b = end + 1
             if size > 1:
-                barrier(mail, rank, size, n - t)
+                barrier(mailbox, rank, size, n - t)
             b = low
             while b < high:
                 end = _running(lengths, t0 + t, b, high)

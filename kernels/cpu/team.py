@@ -66,8 +66,8 @@ class Team:
         from .workers import LINE
 
         self.wanted = wanted
-        self.mail = np.zeros((wanted + 1) * LINE, np.int64)
-        self.states = self.mail[::LINE][1:]
+        self.mailbox = np.zeros((wanted + 1) * LINE, np.int64)
+        self.states = self.mailbox[::LINE][1:]
         self.bells, self.rung = [], []
         self.retired = False
         self.serve = _serve()
@@ -89,7 +89,7 @@ class Team:
             self.rung[worker] = False
             if self.retired:
                 return
-            self.serve(self.mail, worker + 1)
+            self.serve(self.mailbox, worker + 1)
 
     def wake(self):
         """Call back those who went to sleep; they come when they come."""
@@ -133,13 +133,13 @@ def team(threads):
 _SOLO = np.zeros(16, np.int64)
 
 
-def hands(work, threads):
+def team_for(work, threads):
     """(mail, threads) for a kernel of so many multiply-adds: the team, or no one but the caller."""
     if threads == 1 or work < _SMALL:
         return _SOLO, 1
     own = team(threads)
     own.wake()
-    return own.mail, min(threads, len(own.bells) + 1)
+    return own.mailbox, min(threads, len(own.bells) + 1)
 
 
 @cache
@@ -153,9 +153,9 @@ def barrier_seconds():
     meet, found, count = build_barriers(), np.zeros(1, np.int64), 500
     best = float("inf")
     for _ in range(20):
-        mail, _ = hands(_SMALL, 2)
+        mailbox, _ = team_for(_SMALL, 2)
         started = time.perf_counter()
-        meet(mail, 2, found, count)
+        meet(mailbox, 2, found, count)
         if found[0] == 2:
             best = min(best, (time.perf_counter() - started) / count)
     return best

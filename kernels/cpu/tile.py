@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..access import element, require_contiguous
+from ..flat import element, require_contiguous
 
 
 def vector_bytes():

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ..cells import CELLS
+from ..cells.registry import CELLS
 from .memory import flat
 from .products import build_pack, packed_size
 from .shared import ready
-from .team import hands
+from .team import team_for
 
 
 class Matrix:
@@ -40,8 +40,8 @@ class Matrix:
         memory, row_step, column_step = flat(weight)
         if transposed:
             row_step, column_step = column_step, row_step
-        mail, threads = hands(2 * self.size, self.threads)
-        build_pack()(mail, threads, packed, memory, row_step, column_step, inner, columns)
+        mailbox, threads = team_for(2 * self.size, self.threads)
+        build_pack()(mailbox, threads, packed, memory, row_step, column_step, inner, columns)
         return packed
 
     @property
@@ -88,8 +88,8 @@ class Weights:
         self.bias = np.array(layer.b)
         if cell.split:  # no bias where W s stands alone
             self.bias = np.concatenate([np.roll(layer.b, H), np.zeros(H, layer.dtype)])
-        own = layer.own
-        self.own = np.empty(0, layer.dtype) if own is None else np.array(own).reshape(-1)
+        own = layer.params
+        self.params = np.empty(0, layer.dtype) if own is None else np.array(own).reshape(-1)
 
     def hold(self, tokens):
         """Pack all that the way back reads: the caller's arrays may have changed by then.

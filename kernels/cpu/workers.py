@@ -24,7 +24,18 @@ from numba.extending import intrinsic
 
 from ..fingerprint import lasting
 from ..jit import entry, inner
-from .atomics import add, cycles, exchange, give_way, load, look, pause, show, store, swap
+from .atomics import (
+    add,
+    compare_exchange,
+    cycles,
+    exchange,
+    give_way,
+    load,
+    load_acquire,
+    pause,
+    store,
+    store_release,
+)
 from .subnormals import flush_to_zero, restore
 
 LINE = 16  # numbers in a line: two cache lines, since processors fetch them in pairs
@@ -65,36 +76,36 @@ def _wait(spins):
 
 
 @inner
-def _take_pieces(mail):
+def _take_pieces(mailbox):
     """Do pieces of the open job until none is left."""
-    function, data, total = mail[_FUNCTION], mail[_DATA], mail[_TOTAL]
+    function, data, total = mailbox[_FUNCTION], mailbox[_DATA], mailbox[_TOTAL]
     while True:
-        piece = add(mail, _NEXT, 1)
+        piece = add(mailbox, _NEXT, 1)
         if piece >= total:
             return
         _call(function, data, piece, piece + 1)
 
 
 @inner
-def _join_gang(mail):
+def _join_gang(mailbox):
     """Be a member of the open gang, if it still takes some."""
-    rank = add(mail, _NEXT, 1)
-    if rank >= mail[_TOTAL]:
+    rank = add(mailbox, _NEXT, 1)
+    if rank >= mailbox[_TOTAL]:
         return
     spins = 0
-    while look(mail, _SIZE) == 0:
+    while load_acquire(mailbox, _SIZE) == 0:
         _wait(spins)
         spins += 1
-    _call(mail[_FUNCTION], mail[_DATA], rank, mail[_SIZE])
+    _call(mailbox[_FUNCTION], mailbox[_DATA], rank, mailbox[_SIZE])
 
 
 @inner
-def barrier(mail, rank, size, step):
+def barrier(mailbox, rank, size, step):
     """Wait until all members of the gang have come to barrier number `step`, counted from 1."""
-    show(mail, rank * LINE + _STEP, step)
+    store_release(mailbox, rank * LINE + _STEP, step)
     for other in range(size):
         spins = 0
-        while look(mail, other * LINE + _STEP) < step:
+        while load_acquire(mailbox, other * LINE + _STEP) < step:
             _wait(spins)
             spins += 1
 
@@ -103,104 +114,104 @@ def build_serve():
     """The loop of a worker."""
 
     @entry
-    def serve(mail, worker):
+    def serve(mailbox, worker):
         """Help with jobs as they come; return after some milliseconds without any."""
         word = flush_to_zero()
         line = worker * LINE
-        store(mail, line, WAITING)
+        store(mailbox, line, WAITING)
         spins, last = 0, 0
         while spins <= _SPINS + _YIELDS:
-            serial = load(mail, _JOB)
+            serial = load(mailbox, _JOB)
             if serial != 0 and serial != last:
-                add(mail, _ACTIVE, 1)
-                if load(mail, _JOB) == serial:  # else the caller may already be gone
-                    if worker >= mail[_THREADS]:
+                add(mailbox, _ACTIVE, 1)
+                if load(mailbox, _JOB) == serial:  # else the caller may already be gone
+                    if worker >= mailbox[_THREADS]:
                         pass
-                    elif mail[_KIND] == _GANG:
-                        _join_gang(mail)
+                    elif mailbox[_KIND] == _GANG:
+                        _join_gang(mailbox)
                     else:
-                        _take_pieces(mail)
+                        _take_pieces(mailbox)
                     last = serial
-                add(mail, _ACTIVE, -1)
+                add(mailbox, _ACTIVE, -1)
                 spins = 0
             _wait(spins)
             spins += 1
-        store(mail, line, AWAY)
+        store(mailbox, line, AWAY)
         restore(word)
 
     return serve
 
 
 @inner
-def _claim(mail):
+def _claim(mailbox):
     """Whether the team is ours for a job."""
-    if not swap(mail, _CLAIM, 0, 1):
+    if not compare_exchange(mailbox, _CLAIM, 0, 1):
         return False
-    if mail[_ALONE] == 0:
+    if mailbox[_ALONE] == 0:
         return True
-    mail[_ALONE] -= 1
-    store(mail, _CLAIM, 0)
+    mailbox[_ALONE] -= 1
+    store(mailbox, _CLAIM, 0)
     return False
 
 
 @inner
-def _open(mail, threads, total, kind, function, data):
+def _open(mailbox, threads, total, kind, function, data):
     """Open a job whose piece 0, or rank 0, is the caller's."""
-    mail[_FUNCTION], mail[_DATA], mail[_TOTAL] = function, data, total
-    mail[_KIND], mail[_THREADS] = kind, threads
-    mail[_SERIAL] += 1
-    store(mail, _NEXT, 1)
-    store(mail, _JOB, mail[_SERIAL])
+    mailbox[_FUNCTION], mailbox[_DATA], mailbox[_TOTAL] = function, data, total
+    mailbox[_KIND], mailbox[_THREADS] = kind, threads
+    mailbox[_SERIAL] += 1
+    store(mailbox, _NEXT, 1)
+    store(mailbox, _JOB, mailbox[_SERIAL])
 
 
 @inner
-def _finish(mail, started):
+def _finish(mailbox, started):
     """Wait for the workers that are in the closed job, and give the team back."""
     ended = cycles()
     spins = 0
-    while load(mail, _ACTIVE) > 0:
+    while load(mailbox, _ACTIVE) > 0:
         _wait(spins)
         spins += 1
     if cycles() - ended > ended - started + _LATE:  # put aside in the middle of a piece
-        mail[_ALONE] = _PENALTY
-    store(mail, _CLAIM, 0)
+        mailbox[_ALONE] = _PENALTY
+    store(mailbox, _CLAIM, 0)
 
 
 @inner
-def fork(mail, threads, total, function, data):
+def fork(mailbox, threads, total, function, data):
     """Do the pieces 0..total-1 of the job with up to `threads` threads; the caller does piece 0."""
-    if threads <= 1 or total <= 1 or not _claim(mail):
+    if threads <= 1 or total <= 1 or not _claim(mailbox):
         _call(function, data, 0, total)
         return
-    _open(mail, threads, total, _FORK, function, data)
+    _open(mailbox, threads, total, _FORK, function, data)
     started = cycles()
     _call(function, data, 0, 1)
-    _take_pieces(mail)
-    store(mail, _JOB, 0)
-    _finish(mail, started)
+    _take_pieces(mailbox)
+    store(mailbox, _JOB, 0)
+    _finish(mailbox, started)
 
 
 @inner
-def gang(mail, threads, function, data):
+def gang(mailbox, threads, function, data):
     """Run the job at the same time on up to `threads` threads: (rank, size) for (low, high)."""
-    members = min(threads, mail.size // LINE)
-    if members <= 1 or not _claim(mail):
+    members = min(threads, mailbox.size // LINE)
+    if members <= 1 or not _claim(mailbox):
         _call(function, data, 0, 1)
         return
     for rank in range(members):
-        mail[rank * LINE + _STEP] = 0
-    mail[_SIZE] = 0
-    _open(mail, members, members, _GANG, function, data)
+        mailbox[rank * LINE + _STEP] = 0
+    mailbox[_SIZE] = 0
+    _open(mailbox, members, members, _GANG, function, data)
     started = cycles()
     spins = 0
-    while load(mail, _NEXT) < members and spins < _SPINS and cycles() - started < _GATHERING:
+    while load(mailbox, _NEXT) < members and spins < _SPINS and cycles() - started < _GATHERING:
         pause()
         spins += 1
-    size = min(exchange(mail, _NEXT, _CLOSED), members)
-    store(mail, _JOB, 0)
-    show(mail, _SIZE, size)
+    size = min(exchange(mailbox, _NEXT, _CLOSED), members)
+    store(mailbox, _JOB, 0)
+    store_release(mailbox, _SIZE, size)
     _call(function, data, 0, size)
-    _finish(mail, started)
+    _finish(mailbox, started)
 
 
 JOBS = {}  # name -> jitted function of (*arguments, low, high)
@@ -283,20 +294,20 @@ def program(name, what="kernels of all cells"):
 
 
 @named_job("barriers")
-def _barriers(mail, found, count, rank, size):
+def _barriers(mailbox, found, count, rank, size):
     if rank == 0:
         found[0] = size
     for step in range(count):
-        barrier(mail, rank, size, step + 1)
+        barrier(mailbox, rank, size, step + 1)
 
 
 def build_barriers():
     """A gang that does nothing but meet, to time it."""
 
     @program("barriers alone")
-    def run(mail, threads, found, count):
+    def run(mailbox, threads, found, count):
         """Meet `count` times; found[0] is how many did."""
-        function, data = job("barriers", (mail, found, count))
-        gang(mail, threads, function, data)
+        function, data = job("barriers", (mailbox, found, count))
+        gang(mailbox, threads, function, data)
 
     return run

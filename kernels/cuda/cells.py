@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from .. import maths
-from ..cells import CELLS, emit
-from .seam import SIMULATED, device
+from ..cells.registry import CELLS, emit
+from .runtime import SIMULATED, device
 
 
 @cache
@@ -40,10 +40,10 @@ def _mathematics(dtype):
         return y if x >= zero else e * y
 
     @device
-    def like(value, x):
+    def cast_like(value, x):
         return dtype(value)
 
-    found = {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.like: like}
+    found = {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.cast_like: cast_like}
     if SIMULATED:  # Python's own raise errors where a GPU returns NaN or infinity
         found |= {known: getattr(np, name, known) for name, known in emit.MATH.items()}
     return found

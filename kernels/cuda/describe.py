@@ -2,17 +2,17 @@
 
 import numpy as np
 
-from . import cards
-from .shapes import choose
+from . import gpus
+from .layout import choose
 
 
 def lines(cell, hidden, batch, dtype, ordinal):
     """The lines of `fastbptt.explain` for one layer."""
     dtype = np.dtype(dtype)
-    card, clock = cards.card(ordinal), cards.clock(ordinal)
+    card, clock = gpus.card(ordinal), gpus.clock(ordinal)
     major, minor = card.capability
     found = [
-        f"card       {cards.name(ordinal)}, capability {major}.{minor}, {card.processors} "
+        f"card       {gpus.name(ordinal)}, capability {major}.{minor}, {card.processors} "
         f"multiprocessors, {card.shared:,} bytes of shared memory in a block"
     ]
     for reverse in (False, True):

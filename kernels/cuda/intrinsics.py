@@ -277,11 +277,13 @@ def combine(typingctx, sums, lane, active, totals, start, row_step, rows, wide, 
             bit = builder.icmp_signed("!=", builder.and_(lane, _constant(mask)), _constant(0))
             if len(values) % 2 == 0:
                 half = len(values) // 2
-                kept = []
+                residuals = []
                 for low, high in zip(values[:half], values[half:], strict=True):
                     sent = builder.select(bit, low, high)
-                    kept.append(builder.fadd(builder.select(bit, high, low), partner(sent, mask)))
-                values = kept
+                    residuals.append(
+                        builder.fadd(builder.select(bit, high, low), partner(sent, mask))
+                    )
+                values = residuals
                 base = builder.add(base, builder.select(bit, _constant(half), _constant(0)))
             else:
                 values = [builder.fadd(value, partner(value, mask)) for value in values]

@@ -12,10 +12,11 @@ from importlib import metadata
 import numpy as np
 from numba import cuda, types
 
-from .. import SOURCE_KEY, disk, source_key
-from ..cells import CELLS, title
+from .. import disk
+from ..cells.registry import CELLS, title
 from ..fingerprint import lasting
 from ..jit import announced
+from ..source import SOURCE_KEY, source_key
 
 
 def is_array(arg):

@@ -8,7 +8,7 @@ the current stream, and nothing here waits for the GPU.
 
 import numpy as np
 
-from . import cards, heads, seam
+from . import gpus, rowwise, runtime
 from .weights import Matrix
 
 _SLICES = 32768  # blocks of a launch along the batch
@@ -38,12 +38,12 @@ class Sum:
         if self.total is None:
             self.tokens = tokens
             shape = self.weight.shape[::-1] if tokens else self.weight.shape
-            self.total = seam.arrays().zeros(shape, np.float64)
+            self.total = runtime.arrays().zeros(shape, np.float64)
 
     def add(self, d, a, at=0):
         """Add d^T a to the gradient, from row `at` on: d (rows, outputs), a (rows, inputs)."""
         self.start()
-        self.total[at : at + d.shape[1]] += seam.matmul(d.T, a)
+        self.total[at : at + d.shape[1]] += runtime.matmul(d.T, a)
 
     def gradient(self):
         """The gradient, handed over: the next one starts at zero."""
@@ -51,9 +51,9 @@ class Sum:
         total, self.total = (self.total.T if self.tokens else self.total), None
         front = self.weight.front
         if front:
-            xp = seam.arrays()
+            xp = runtime.arrays()
             total = xp.concatenate([total[front:], total[:front]])
-        return seam.arrays().ascontiguousarray(total.astype(self.weight.dtype))
+        return runtime.arrays().ascontiguousarray(total.astype(self.weight.dtype))
 
 
 class Head:
@@ -64,24 +64,24 @@ class Head:
         self.batch, self.ragged = batch, ragged
         self.weight = Matrix(readout.V)
         self.sum = Sum(self.weight)
-        xp = seam.arrays()
+        xp = runtime.arrays()
         self.bias = xp.ascontiguousarray(xp.asarray(readout.c))
         self.bias_total = None
         self.dtype = self.weight.dtype.type
 
     def _product(self, h, o):
-        seam.matmul(_rows(h), self.weight.value.T, out=_rows(o))
+        runtime.matmul(_rows(h), self.weight.value.T, out=_rows(o))
 
     def outputs(self, h, o, lengths, start):
         """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
         n, B, O = o.shape
         self._product(h, o)
-        kernel = heads.outputs_kernel(self.readout.activation, self.dtype)
-        heads.elements(kernel, n * B, (o, self.bias, lengths, start, n * B, B, O))
+        kernel = rowwise.outputs_kernel(self.readout.activation, self.dtype)
+        rowwise.elements(kernel, n * B, (o, self.bias, lengths, start, n * B, B, O))
 
     def scratch(self, chunk):
         """Room for the outputs of a chunk and their losses."""
-        xp = seam.arrays()
+        xp = runtime.arrays()
         o = xp.empty((chunk, self.batch, self.weight.outputs), self.weight.dtype)
         return o, xp.empty(chunk * self.batch)
 
@@ -90,8 +90,8 @@ class Head:
         n, B, _ = h.shape
         o, values = scratch[0][:n], scratch[1][: n * B]
         self._product(h, o)
-        kernel = heads.loss_kernel(loss, self.readout.activation, self.dtype)
-        heads.elements(
+        kernel = rowwise.loss_kernel(loss, self.readout.activation, self.dtype)
+        rowwise.elements(
             kernel, n * B,
             (o, self.bias, y, targets, weights, int(weights.size > 0), lengths, values,
              float(factor), start, n * B, B, o.shape[2]),
@@ -105,7 +105,7 @@ class Head:
             self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
 
     def loss_and_derivative(
-        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, panel_steps
+        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
     ):  # fmt: skip
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         for a, b, given in self._cut(h, scratch, y, targets, weights):
@@ -113,8 +113,8 @@ class Head:
             self._back(do, h[a:b], dh[a:b], given[2], lengths, start + a)
 
     def _back(self, do, h, dh, weights, lengths, start):
-        xp = seam.arrays()
-        seam.matmul(_rows(do), self.weight.value, out=_rows(dh))
+        xp = runtime.arrays()
+        runtime.matmul(_rows(do), self.weight.value, out=_rows(dh))
         if self.bias_total is None:
             self.bias_total = xp.zeros(self.weight.outputs)
         if self.ragged or weights.size:  # 0 times a state that is NaN would count
@@ -136,7 +136,7 @@ class Head:
 
     def gradient(self):
         """Return the gradient of the readout."""
-        xp = seam.arrays()
+        xp = runtime.arrays()
         dc = xp.zeros(self.weight.outputs) if self.bias_total is None else self.bias_total
         self.bias_total = None
         return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
@@ -149,10 +149,10 @@ def _rows(array):
 
 def _counted(array, weights, lengths, start):
     """The rows of a stretch that count, the others as 0."""
-    out = seam.arrays().empty(array.shape, array.dtype)
+    out = runtime.arrays().empty(array.shape, array.dtype)
     _, B, width = array.shape
-    heads.elements(
-        heads.counted_kernel(array.dtype.type), array.size,
+    rowwise.elements(
+        rowwise.counted_kernel(array.dtype.type), array.size,
         (out, array, weights, int(weights.size > 0), lengths, start, array.size, B, width),
     )  # fmt: skip
     return out
@@ -168,13 +168,15 @@ class Recurrence:
         self.weights = weights
         self.cell, self.layer = cell, layer = weights.cell, weights.layer
         self.hidden = layer.hidden
-        self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
+        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
         self.batch, self.chunk, self.ragged = weights.batch, chunk, ragged
         self.dtype = layer.dtype
         self.input = Sum(weights.input)
         self.recurrent = Sum(weights.recurrent)
         self.sums = None
-        self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
+        self.deltas_in_order = (
+            self.blocks == cell.gates
+        )  # the blocks of deltas are the gates', in order
         self._exchanges = {}
 
     def _sweep(self, reverse):
@@ -184,24 +186,24 @@ class Recurrence:
             cell = self.cell
             rows = 0 if shape.parts == 1 else 2 * (cell.gates - cell.second + 1) if reverse else 4
             size = rows * self.batch * self.hidden
-            self._exchanges[reverse] = seam.arrays().empty(size, self.dtype)
+            self._exchanges[reverse] = runtime.arrays().empty(size, self.dtype)
         return kernel, shape, packed, self._exchanges[reverse]
 
     def _launch(self, kernel, shape, exchange, args):
         """Launch a sweep, as many sequences at a time as there is room for."""
-        xp, B = seam.arrays(), self.batch
+        xp, B = runtime.arrays(), self.batch
         at_once = _SLICES
         if shape.parts > 1:
-            at_once = max(1, cards.card(cards.current()).processors // shape.parts)
+            at_once = max(1, gpus.card(gpus.current()).processors // shape.parts)
         for low in range(0, B, at_once * shape.rows):
             slices = -(-(min(B, low + at_once * shape.rows) - low) // shape.rows)
             arrivals = xp.zeros(slices if shape.parts > 1 else 0, np.int32)
-            seam.launch(
+            runtime.launch(
                 kernel, (shape.parts, slices), shape.threads, (*args[:-1], exchange, arrivals,
                 *args[-1], B, low), shape.shared_bytes(self.dtype.itemsize), shape.parts > 1,
             )  # fmt: skip
 
-    def forward(self, x, ids, scratch, states, kept, lengths, h, start, stop, first, cached):
+    def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
         """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
         if not self.batch:
             return
@@ -215,20 +217,33 @@ class Recurrence:
                 z = own.table
             else:
                 z = flat[: n * self.batch * own.outputs].reshape(-1, own.outputs)
-                seam.matmul(_rows(x[at : at + n]), own.value.T, out=z)
+                runtime.matmul(_rows(x[at : at + n]), own.value.T, out=z)
             row = first + at
             if not cached:
                 row &= 1
             self._launch(
-                kernel, shape, exchange,
-                (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.own, states, kept,
-                 h[at : at + n], lengths,
-                 (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
-            )  # fmt: skip
+                kernel,
+                shape,
+                exchange,
+                (
+                    z,
+                    here,
+                    int(ids.size > 0),
+                    weights.bias,
+                    W,
+                    W_second,
+                    weights.params,
+                    states,
+                    residuals,
+                    h[at : at + n],
+                    lengths,
+                    (a, n, row, states.shape[1], int(cached), int(h.size > 0)),
+                ),
+            )
 
     def reverse(
-        self, x, ids, dx, delta, states, kept, lengths, dh, carry, current, start, stop, first,
-        whole, head, lists, panel_steps,
+        self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
+        whole, head, lists, flush_steps,
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
@@ -237,7 +252,7 @@ class Recurrence:
         """
         if not self.batch:
             return current
-        xp, B, H = seam.arrays(), self.batch, self.hidden
+        xp, B, H = runtime.arrays(), self.batch, self.hidden
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=True)
         self.input.start(tokens=ids.size > 0)
         self.recurrent.start()
@@ -253,32 +268,32 @@ class Recurrence:
                 parts = (part[here] if part.size else part for part in (y, targets, weights))
                 own.loss_and_derivative(
                     kind, factor, states[0, row + 1 : row + 1 + n], room, *parts, total, lengths, a,
-                    given, panel_steps,
+                    given, flush_steps,
                 )  # fmt: skip
             d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
             self._launch(
                 kernel, shape, exchange,
-                (states, kept, given, carry, d, multiplied, lengths, W, W_second,
-                 self.weights.own, (a, n, row, states.shape[1], current)),
+                (states, residuals, given, carry, d, multiplied, lengths, W, W_second,
+                 self.weights.params, (a, n, row, states.shape[1], current)),
             )  # fmt: skip
             current ^= n & 1
             d = d.reshape(n * B, self.blocks * H)
             self._add(d, x[here], ids[here], states[0, row : row + n], multiplied[:n], lengths, a)
             if dx.size:
                 width = self.cell.gates * H
-                seam.matmul(d[:, :width], self.weights.input.value, out=_rows(dx[here]))
+                runtime.matmul(d[:, :width], self.weights.input.value, out=_rows(dx[here]))
         return current
 
     def _add(self, d, x, ids, before, multiplied, lengths, start):
         """Add the gradients of a chunk, d (rows, blocks*H)."""
-        xp, H, cell = seam.arrays(), self.hidden, self.cell
+        xp, H, cell = runtime.arrays(), self.hidden, self.cell
         width, last = cell.gates * H, (cell.gates - cell.second) * H
         if self.ragged:  # 0 times what is no number past a sequence's end would count
             unweighted = xp.empty(0)
             before = _counted(before, unweighted, lengths, start)
             x = x if ids.size else _counted(x, unweighted, lengths, start)
         if ids.size:
-            heads.scatter(xp, self.input.total, d, ids.reshape(-1), d.shape[1], width)
+            rowwise.scatter(xp, self.input.total, d, ids.reshape(-1), d.shape[1], width)
         else:
             self.input.add(d[:, :width], _rows(x))
         skip = cell.split * H
@@ -293,7 +308,7 @@ class Recurrence:
 
     def gradient(self):
         """Return the gradient of the layer, handed over."""
-        xp, H, cell = seam.arrays(), self.hidden, self.cell
+        xp, H, cell = runtime.arrays(), self.hidden, self.cell
         sums = xp.zeros(self.blocks * H) if self.sums is None else self.sums
         self.sums = None
         blocks = sums.astype(self.dtype).reshape(-1, H)
@@ -312,7 +327,7 @@ class Recurrence:
 def drop(out, values, key, threshold, scale, start):
     """Dropout of a stretch (n, B, H): see `kernels.masks`."""
     _, B, H = out.shape
-    heads.elements(
-        heads.dropout_kernel(out.dtype.type), out.size,
+    rowwise.elements(
+        rowwise.dropout_kernel(out.dtype.type), out.size,
         (out, values, key, np.uint64(threshold), float(scale), start, out.size, B, H),
     )  # fmt: skip

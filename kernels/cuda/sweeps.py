@@ -28,9 +28,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from ..cells import CELLS
+from ..cells.registry import CELLS
 from .cells import functions
-from .seam import cuda, device, primitives
+from .runtime import cuda, device, primitives
 
 take, give, numbers, part, plus, replaced, chosen, only, fetch, clear = (
     getattr(primitives, name)
@@ -54,7 +54,7 @@ multiply_held, multiply_read, combine, coherent, wait_for = (
 
 
 @device
-def _meet(arrivals, group, blocks, times):
+def grid_barrier(arrivals, group, blocks, times):
     """Meet the other blocks of the group, for the so many-th time: see above."""
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
@@ -141,8 +141,8 @@ def _product(tile, rows, threads, weights, vector, totals, together):
 def forward_kernel(name, dtype, shape):
     """The forward sweep of the cell of that name, as plain Python to be compiled."""
     cell = CELLS[name]
-    GATES, STATES, KEPT, BLOCKS, OWN = (
-        cell.gates, cell.states, cell.kept, cell.blocks, len(cell.sums)
+    GATES, STATES, RESIDUALS, BLOCKS, OWN = (
+        cell.gates, cell.states, cell.residuals, cell.blocks, len(cell.sums)
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = cell.gates - SECOND
@@ -165,14 +165,14 @@ def forward_kernel(name, dtype, shape):
         if TOGETHER:
             if mine:
                 exchange[base + b * H + unit] = value
-            _meet(arrivals, cuda.blockIdx.y, PARTS, times)
+            grid_barrier(arrivals, cuda.blockIdx.y, PARTS, times)
         else:
             if mine:
                 shared[place + unit] = value
             cuda.syncthreads()
 
     def forward(
-        z, ids, tokens, bias, W, W2, own, states, kept, h, lengths, exchange, arrivals, t0, n,
+        z, ids, tokens, bias, W, W2, own, states, residuals, h, lengths, exchange, arrivals, t0, n,
         first, rows, cached, wanted, B, low,
     ):  # fmt: skip
         shared = cuda.shared.array(0, DTYPE, 16)
@@ -230,7 +230,12 @@ def forward_kernel(name, dtype, shape):
             if mine:
                 if cached:
                     give(states, ((first + t + 1) * B + b) * H + unit, plane, s)
-                    give(kept, ((first + t) * B + b) * KEPT * H + unit, H, numbers(shared, extra))
+                    give(
+                        residuals,
+                        ((first + t) * B + b) * RESIDUALS * H + unit,
+                        H,
+                        numbers(shared, extra),
+                    )
                 if wanted:
                     h[(t * B + b) * H + unit] = s[0] if live else zero
         if mine and not cached:
@@ -244,7 +249,7 @@ def forward_kernel(name, dtype, shape):
 def reverse_kernel(name, dtype, shape):
     """The reverse sweep of the cell of that name, as plain Python to be compiled."""
     cell = CELLS[name]
-    STATES, KEPT, DELTAS, OWN = cell.states, cell.kept, cell.delta_blocks, len(cell.sums)
+    STATES, RESIDUALS, DELTAS, OWN = cell.states, cell.residuals, cell.delta_blocks, len(cell.sums)
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = cell.gates - SECOND
     H, U, R, PARTS = shape.hidden, shape.units, shape.rows, shape.parts
@@ -266,16 +271,33 @@ def reverse_kernel(name, dtype, shape):
         if TOGETHER:
             if mine:
                 give(exchange, base + unit, H, d)
-            _meet(arrivals, cuda.blockIdx.y, PARTS, times)
+            grid_barrier(arrivals, cuda.blockIdx.y, PARTS, times)
         else:
             if mine:
                 give(shared, place + unit, H, d)
             cuda.syncthreads()
 
     def reverse(
-        states, kept, dh, carry, delta, v, lengths, W, W2, own, exchange, arrivals, t0, n, first,
-        rows, current, B, low,
-    ):  # fmt: skip
+        states,
+        residuals,
+        dh,
+        carry,
+        delta,
+        v,
+        lengths,
+        W,
+        W2,
+        own,
+        exchange,
+        arrivals,
+        t0,
+        n,
+        first,
+        rows,
+        current,
+        B,
+        low,
+    ):
         shared = cuda.shared.array(0, DTYPE, 16)
         held = cuda.local.array(HELD, DTYPE)
         held2 = cuda.local.array(HELD2, DTYPE)
@@ -299,7 +321,7 @@ def reverse_kernel(name, dtype, shape):
         at = first + n - 1  # the row of the leaf before the step
         s = take(states, ((at + 1) * B + b) * H + unit, plane, STATES)
         previous = take(states, (at * B + b) * H + unit, plane, STATES)
-        extra = take(kept, (at * B + b) * KEPT * H + unit, H, KEPT)
+        extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
         into = dh[((n - 1) * B + b) * H + unit]
         cuda.syncthreads()
         times = 0
@@ -331,7 +353,7 @@ def reverse_kernel(name, dtype, shape):
                 s = previous
                 at = first + t - 1
                 previous = take(states, (at * B + b) * H + unit, plane, STATES)
-                extra = take(kept, (at * B + b) * KEPT * H + unit, H, KEPT)
+                extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
                 into = dh[((t - 1) * B + b) * H + unit]
             multiply(shared, held, sums, W, exchange, base, b0, B)
             cuda.syncthreads()

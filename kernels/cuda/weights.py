@@ -1,15 +1,15 @@
 """A layer's weights on the GPU as the passes read them: for one call, or for a cache's calls."""
 
-from ..cells import CELLS
-from . import cards, seam, sweeps
-from .shapes import choose, pack
+from ..cells.registry import CELLS
+from . import gpus, runtime, sweeps
+from .layout import choose, pack
 
 
 class Matrix:
     """A weight on the GPU; the last `front` outputs come before the others in what is read."""
 
     def __init__(self, weight, front=0):
-        xp = seam.arrays()
+        xp = runtime.arrays()
         weight = xp.asarray(weight)
         self.shape = self.outputs, self.inputs = weight.shape
         self.dtype = weight.dtype
@@ -22,7 +22,7 @@ class Matrix:
     def table(self):
         """The weight transposed, a row for each token."""
         if self._table is None:
-            self._table = seam.arrays().ascontiguousarray(self.value.T)
+            self._table = runtime.arrays().ascontiguousarray(self.value.T)
         return self._table
 
     def hold(self, value=True):
@@ -37,16 +37,16 @@ class Weights:
         self.layer, self.batch = layer, batch
         self.cell = cell = CELLS[layer.cell]
         self.hidden, self.dtype = layer.hidden, layer.dtype
-        xp, H = seam.arrays(), layer.hidden
+        xp, H = runtime.arrays(), layer.hidden
         self.input = Matrix(layer.U, H if cell.split else 0)
         self.recurrent = Matrix(layer.W)
         bias = xp.asarray(layer.b)
         if cell.split:  # no bias where W s stands alone
             bias = xp.concatenate([xp.roll(bias, H), xp.zeros(H, layer.dtype)])
         self.bias = xp.ascontiguousarray(bias)
-        own = layer.own
+        own = layer.params
         own = xp.empty(0, layer.dtype) if own is None else xp.asarray(own).reshape(-1)
-        self.own = xp.ascontiguousarray(own)
+        self.params = xp.ascontiguousarray(own)
         self._sweeps = {}
 
     def hold(self, tokens):
@@ -60,7 +60,7 @@ class Weights:
             self.sweep(reverse=True)
         self.input.hold(value=not tokens)
         self.recurrent.hold(value=False)
-        self.own, self.bias = self.own.copy(), None
+        self.params, self.bias = self.params.copy(), None
 
     def sweep(self, reverse):
         """The kernel of a direction, its shape and the weights as it reads them."""
@@ -69,9 +69,9 @@ class Weights:
         return self._sweeps[reverse]
 
     def _make_sweep(self, reverse):
-        xp, cell, H = seam.arrays(), self.cell, self.hidden
+        xp, cell, H = runtime.arrays(), self.cell, self.hidden
         shape, _ = choose(
-            cards.card(cards.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
+            gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
             reverse,
         )  # fmt: skip
         make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel

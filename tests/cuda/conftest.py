@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from fastbptt import devices
+from fastbptt.backends import devices
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,9 +16,9 @@ def card():
     missing = devices.missing_gpu()
     if missing is not None:
         pytest.skip(f"{missing}; NUMBA_ENABLE_CUDASIM=1 runs these tests without a GPU")
-    from fastbptt.kernels.cuda import cards
+    from fastbptt.kernels.cuda import gpus
 
-    return cards.card(cards.current())
+    return gpus.card(gpus.current())
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ In the simulator the device's arrays are those of `mirror`, which is as strict a
 import mirror
 import numpy as np
 import pytest
-from fastbptt.kernels.cuda import heads, seam
+from fastbptt.kernels.cuda import rowwise, runtime
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
-from fastbptt import gpu_sizes
-from fastbptt.models import Model
+from fastbptt.backends import cuda_footprint
+from fastbptt.layers.model import Model
 
 LAYERS = ["rnn-tanh", "lstm-peephole", "gru", "gru-before", "lstm/gru", "gru|lstm",
           "lstm/lstm-peephole|gru/rnn-tanh"]  # fmt: skip
@@ -20,9 +20,9 @@ LAYERS = ["rnn-tanh", "lstm-peephole", "gru", "gru-before", "lstm/gru", "gru|lst
 @pytest.fixture(autouse=True)
 def strict(monkeypatch, card):
     """A device whose arrays are not NumPy's, in the simulator too."""
-    if not seam.SIMULATED:
+    if not runtime.SIMULATED:
         return
-    launch = seam.launch
+    launch = runtime.launch
 
     def launch_mirrored(kernel, grid, threads, args, *rest):
         for arg in args:
@@ -31,10 +31,10 @@ def strict(monkeypatch, card):
         inside = [arg.inside if isinstance(arg, mirror.DeviceArray) else arg for arg in args]
         launch(kernel, grid, threads, inside, *rest)
 
-    monkeypatch.setattr(seam, "arrays", lambda: mirror)
-    monkeypatch.setattr(seam, "launch", launch_mirrored)
-    monkeypatch.setattr(heads, "launch", launch_mirrored)
-    monkeypatch.setattr(seam, "matmul", mirror.matmul)
+    monkeypatch.setattr(runtime, "arrays", lambda: mirror)
+    monkeypatch.setattr(runtime, "launch", launch_mirrored)
+    monkeypatch.setattr(rowwise, "launch", launch_mirrored)
+    monkeypatch.setattr(runtime, "matmul", mirror.matmul)
 
 
 def there(value):
@@ -43,7 +43,7 @@ def there(value):
         return value.to("cuda")
     if isinstance(value, tuple):
         return tuple(map(there, value))
-    return seam.arrays().asarray(value) if isinstance(value, np.ndarray) else value
+    return runtime.arrays().asarray(value) if isinstance(value, np.ndarray) else value
 
 
 def arrays_of(value):
@@ -62,7 +62,7 @@ def check(function, *args, **given):
     assert len(home) == len(away) > 0
     for one, other in zip(home, away, strict=True):
         assert type(one) is np.ndarray
-        assert type(other) is type(seam.arrays().zeros(1))
+        assert type(other) is type(runtime.arrays().zeros(1))
         assert one.dtype == other.dtype and np.array_equal(one, other.get(), equal_nan=True)
     return home
 
@@ -146,7 +146,7 @@ def test_dropout_and_a_callable_loss():
         return float((h * h).sum()), h * 2
 
     check(bptt, p.network, p.x, p.y, loss, seed=3, lengths=p.lengths)
-    assert kinds == {np.ndarray, type(seam.arrays().zeros(1))}
+    assert kinds == {np.ndarray, type(runtime.arrays().zeros(1))}
 
 
 @pytest.mark.parametrize("loss", ["squared_error", lambda h, y, start: (0.0, h * 2)])
@@ -184,7 +184,7 @@ class Foreign:
         return {"version": 3, "stream": self.stream, **{k: own[k] for k in ("data", "shape")}}
 
 
-@pytest.mark.skipif(not seam.SIMULATED, reason="on a GPU PyTorch's tensors show the same")
+@pytest.mark.skipif(not runtime.SIMULATED, reason="on a GPU PyTorch's tensors show the same")
 def test_arrays_of_other_packages_come_in_on_their_stream_without_a_copy():
     p = make_problem("lstm")
     layer = fb.LSTM(*(Foreign(a, 5) for a in p.layer.arrays()))
@@ -201,17 +201,17 @@ def test_arrays_of_other_packages_come_in_on_their_stream_without_a_copy():
     assert not np.array_equal(fb.run(layer, there(p.x))[0].get(), expected)
 
 
-@pytest.mark.skipif(not seam.SIMULATED, reason="on a GPU test_on_a_gpu.py measures CuPy's pool")
+@pytest.mark.skipif(not runtime.SIMULATED, reason="on a GPU test_on_a_gpu.py measures CuPy's pool")
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
 @pytest.mark.parametrize(
     "memory", ["full", fb.Checkpointed(segment=4), fb.Truncated(2, 5)], ids=str
 )
 @pytest.mark.parametrize("cell", ["rnn-tanh", "gru", "gru-before", "lstm/gru", "gru|lstm"])
 def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch):
-    monkeypatch.setattr("fastbptt.gpu_sizes._POOLED", 0)  # what CuPy's pool rounds up
-    monkeypatch.setattr("fastbptt.backends.MOVED_BYTES", 256)
-    monkeypatch.setattr("fastbptt.gpu_sizes.MOVED_BYTES", 256)
-    gpu_sizes.strand.cache_clear()
+    monkeypatch.setattr("fastbptt.backends.cuda_footprint._POOLED", 0)  # what CuPy's pool rounds up
+    monkeypatch.setattr("fastbptt.backends.cuda.MOVED_BYTES", 256)
+    monkeypatch.setattr("fastbptt.backends.cuda_footprint.MOVED_BYTES", 256)
+    cuda_footprint.strand.cache_clear()
     truncated = isinstance(memory, fb.Truncated)
     if truncated and "|" in cell:
         pytest.skip("a Bidirectional is never truncated: that is an error on every device")
@@ -229,7 +229,7 @@ def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch
         r = fb.bptt(network, x, y, input_grad=not tokens, **given)
         assert mirror.memory.most - before - returned <= r.plan.peak_bytes
         assert mirror.memory.most > before
-    gpu_sizes.strand.cache_clear()
+    cuda_footprint.strand.cache_clear()
 
 
 def test_arrays_of_two_places_are_a_type_error():

@@ -159,13 +159,13 @@ def test_a_plan_bounds_what_is_allocated(cupy, memory):
 
 def test_launches_are_short_enough_for_ctrl_c(cupy):
     """A launch of the steps that a plan allows takes at most 50 ms."""
-    from fastbptt import devices
-    from fastbptt.sizes import sizes
+    from fastbptt.backends import devices
+    from fastbptt.engine.footprint import footprint
 
     for cell, H, B in (("lstm", 64, 1), ("lstm", 1024, 16), ("rnn-tanh", 2048, 64)):
         p = make_problem(cell, (1, B, 4, H, 1))
         device = devices.gpu("cuda")
-        steps = sizes(p.layer, None, 1 << 20, B, device).longest
+        steps = footprint(p.layer, None, 1 << 20, B, device).longest
         x = cupy.zeros((steps, B, 4), "float32")
         layer = p.layer.to("cuda")
         fb.run(layer, x, keep="last")

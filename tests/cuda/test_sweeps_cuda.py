@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from fastbptt.kernels.cells import CELLS
-from fastbptt.kernels.cuda import recurrence, shapes
+from fastbptt.kernels.cells.registry import CELLS
+from fastbptt.kernels.cuda import layout, recurrence
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
@@ -21,7 +21,7 @@ def laid_out(monkeypatch, card):
         def choose(card, cell, hidden, batch, item, reverse):
             found = [
                 shape
-                for shape in shapes._candidates(card, cell, hidden, batch, item, reverse)
+                for shape in layout._candidates(card, cell, hidden, batch, item, reverse)
                 if wanted(shape)
             ]
             seen.append(found[len(found) // 2])
@@ -74,7 +74,7 @@ def test_weights_may_be_anywhere(cell, parts, place, laid_out, card, monkeypatch
     def placed(card, tiles, rows, threads, item):
         return [tile._replace(held=tile.quads * held, shared=tile.quads * shared) for tile in tiles]
 
-    monkeypatch.setattr(shapes, "_placed", placed)
+    monkeypatch.setattr(layout, "_placed", placed)
     seen = laid_out(lambda shape: shape.parts == parts and shape.rows == 1)
     assert_close(results(p, "cuda"), expected, 1e-10)
     tile = seen[0].first
@@ -89,7 +89,7 @@ def test_a_row_too_long_for_shared_memory_comes_in_pieces(cell, pieces, monkeypa
     seen = []
 
     def choose(card, cell, hidden, batch, item, reverse):
-        found = shapes._candidates(card, cell, hidden, batch, item, reverse, pieces)
+        found = layout._candidates(card, cell, hidden, batch, item, reverse, pieces)
         seen.extend(shape for shape in found if shape.rows == 2)
         return seen[-1], 1.0
 
@@ -110,13 +110,13 @@ def test_more_slices_than_a_card_has_room_for_run_one_after_the_other(laid_out, 
 @pytest.mark.parametrize("H", [1, 7, 64, 300, 1024, 5000])
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru-after", "gru-before"])
 def test_every_size_has_a_layout_that_fits_the_card(cell, H, name):
-    from fastbptt.kernels.cuda.cards import KNOWN
+    from fastbptt.kernels.cuda.gpus import KNOWN
 
     card = KNOWN[name]
     for B in (1, 17, 4096):
         for item in (4, 8):
             for reverse in (False, True):
-                shape, cycles = shapes.choose(card, cell, H, B, item, reverse)
+                shape, cycles = layout.choose(card, cell, H, B, item, reverse)
                 assert shape.units * shape.parts >= H and shape.units * (shape.parts - 1) < H
                 assert shape.units * shape.rows <= shape.threads <= card.threads
                 assert shape.parts <= card.processors and shape.threads % card.warp == 0
@@ -131,11 +131,11 @@ def test_every_size_has_a_layout_that_fits_the_card(cell, H, name):
 
 
 def test_packed_weights_lie_where_a_kernel_looks_for_them():
-    tile = shapes.Tile(inner=7, columns=6, width=2, lanes=2, wide=4, held=1, shared=1)
+    tile = layout.Tile(inner=7, columns=6, width=2, lanes=2, wide=4, held=1, shared=1)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((2, 5, 7))  # gates, H, inner; 2 blocks of 3 units
     threads = 6
-    packed = shapes.pack(np, weight, tile, 2, 3, threads)
+    packed = layout.pack(np, weight, tile, 2, 3, threads)
     packed = packed.reshape(2, tile.quads, tile.wide, threads, tile.width)
     for part, i, m, thread, c in np.ndindex(packed.shape):
         group, lane = divmod(thread, tile.lanes)

@@ -8,16 +8,18 @@ import pytest
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
-from fastbptt import arrays, backends, choice, crossover, devices, room
+from fastbptt import arrays
+from fastbptt.backends import cuda, device_memory, devices
+from fastbptt.calls import crossover, device_choice
 
 
 def test_numpy_goes_where_the_argument_says_then_where_the_variable_says(monkeypatch):
     layer = fb.RNN.init(2, 3, rng=0)
-    assert choice.of_numpy(None, layer, 5, 1).name == "cuda:0"
-    assert choice.of_numpy("cpu", layer, 5, 1).name == "cpu"
+    assert device_choice.of_numpy(None, layer, 5, 1).name == "cuda:0"
+    assert device_choice.of_numpy("cpu", layer, 5, 1).name == "cpu"
     monkeypatch.setenv("FASTBPTT_DEVICE", "cpu")
-    assert choice.of_numpy(None, layer, 5, 1).name == "cpu"
-    assert choice.of_numpy("cuda", layer, 5, 1).name == "cuda:0"
+    assert device_choice.of_numpy(None, layer, 5, 1).name == "cpu"
+    assert device_choice.of_numpy("cuda", layer, 5, 1).name == "cuda:0"
 
 
 def test_a_gpu_that_is_not_there_is_named():
@@ -34,8 +36,8 @@ def test_the_faster_device_by_what_was_measured(monkeypatch):
     monkeypatch.setattr(crossover, "_why_not_gpu", lambda: None)
     monkeypatch.setattr(crossover, "rates", measured.get)
     monkeypatch.delenv("FASTBPTT_DEVICE")
-    assert choice.of_numpy(None, layer, 10, 1).name == "cpu"
-    assert choice.of_numpy(None, layer, 1000, 32).name == "cuda:0"
+    assert device_choice.of_numpy(None, layer, 10, 1).name == "cpu"
+    assert device_choice.of_numpy(None, layer, 1000, 32).name == "cuda:0"
     text = fb.explain(layer, 1000, 32)
     assert "measured here" in text and "s on cpu" in text and "s on cuda:0" in text
 
@@ -66,8 +68,8 @@ def test_a_call_that_does_not_fit_says_what_would(monkeypatch):
     except fb.MemoryLimitError as error:
         least = error.least_bytes
     free = full.peak_bytes - 1
-    monkeypatch.setattr(backends.CUDA, "free_bytes", lambda self: free)
-    with pytest.raises(room.DeviceMemoryError) as caught:
+    monkeypatch.setattr(cuda.CUDA, "free_bytes", lambda self: free)
+    with pytest.raises(device_memory.DeviceMemoryError) as caught:
         fb.bptt(p.network, p.x, p.y)
     error = caught.value
     assert isinstance(error, MemoryError) and error.needed == full.peak_bytes
@@ -75,10 +77,12 @@ def test_a_call_that_does_not_fit_says_what_would(monkeypatch):
     assert str(error.budget) in str(error) and str(full.peak_bytes) in str(error)
     assert fb.plan(p.network, p.T, p.B, memory=error.budget).peak_bytes <= free
     free = p.T * p.B * p.H * 4
-    with pytest.raises(room.DeviceMemoryError, match="bptt with a budget"):
+    with pytest.raises(device_memory.DeviceMemoryError, match="bptt with a budget"):
         fb.forward(p.layer, p.x)
     free = least - 1
-    with pytest.raises(room.DeviceMemoryError, match=f"least budget that works is {least}"):
+    with pytest.raises(
+        device_memory.DeviceMemoryError, match=f"least budget that works is {least}"
+    ):
         fb.bptt(p.network, p.x, p.y)
 
 
@@ -90,8 +94,8 @@ def test_a_failed_allocation_within_a_call_says_so_and_leaves_the_package_usable
         def fail(*args, **kwargs):
             raise MemoryError("of the driver")
 
-        patch.setattr(backends.CUDA, "recurrence", fail)
-        with pytest.raises(room.DeviceMemoryError, match="cuda:0"):
+        patch.setattr(cuda.CUDA, "recurrence", fail)
+        with pytest.raises(device_memory.DeviceMemoryError, match="cuda:0"):
             fb.run(p.layer, p.x)
     assert np.array_equal(fb.run(p.layer, p.x)[0], expected)
 

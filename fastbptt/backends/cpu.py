@@ -1,0 +1,125 @@
+"""The CPU: NumPy arrays, and the kernels of `kernels.cpu`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, DType
+from ..kernels.cpu import describe, dropout, recurrence, team
+from ..kernels.cpu.memory import Workspace, writable
+from ..kernels.cpu.weights import Weights
+from ..memory.blocking import BlockSizes, Footprint
+from . import cpu_footprint
+
+_NOTHING = nullcontext()
+
+
+class CPU:
+    """The Backend of NumPy arrays: see `base.Backend` for what each method is asked for."""
+
+    name = "cpu"
+    ahead = 2
+
+    @property
+    def xp(self) -> Any:
+        return np
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def follow(self, stream: int | None) -> None:
+        """Nothing: what is in memory is there."""
+
+    def wait(self) -> None:
+        """Nothing: a kernel returns when it is done."""
+
+    def here(self, array: Array) -> Array:
+        return array
+
+    def home(self, array: Array) -> Array:
+        return array
+
+    def zero_copy(self, array: Any) -> bool:
+        flags = getattr(array, "flags", None)
+        return flags is not None and flags.c_contiguous and flags.aligned
+
+    def writable(self, array: Array) -> Array:
+        return writable(array)
+
+    def copy_to(self, target: Array, values: Array) -> None:
+        np.copyto(target, values)
+
+    def move_down(self, rows: Array, shift: int, count: int) -> None:
+        # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
+        source = rows[shift : shift + count]
+        ctypes.memmove(rows.ctypes.data, source.ctypes.data, source.nbytes)
+
+    def workspace(self) -> Any:
+        return Workspace()
+
+    def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
+        return Weights(layer, workspace, team.get_num_threads())
+
+    def recurrence(
+        self,
+        weights: Any,
+        batch: int,
+        chunk: int,
+        workspace: Any,
+        multi_flush: bool,
+        ragged: bool,
+    ) -> Any:
+        threads = team.get_num_threads()
+        return recurrence.Recurrence(weights, batch, chunk, workspace, threads, multi_flush)
+
+    def head(
+        self, readout: Any, batch: int, workspace: Any, multi_flush: bool, ragged: bool
+    ) -> Any:
+        threads = team.get_num_threads()
+        return recurrence.Head(readout, batch, workspace, threads, multi_flush)
+
+    def no_head(self, dtype: DType) -> Any:
+        return recurrence.no_head(dtype)
+
+    def indices(self, rows: int) -> Any:
+        return np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)
+
+    def drop(
+        self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
+    ) -> None:
+        mailbox, threads = team.team_for(out.size * 4, team.get_num_threads())
+        dropout.build_dropout()(
+            mailbox, threads, out, values, key, np.uint64(threshold), scale, start
+        )  # fmt: skip
+
+    def footprint(
+        self,
+        layers: tuple[tuple[str, int, int], ...],
+        outputs: int,
+        read: int,
+        item: int,
+        total: int,
+        batch: int,
+    ) -> Footprint:
+        return cpu_footprint.footprint(layers, outputs, read, item, total, batch)
+
+    def guard(
+        self, needed: int | None = None, least: Callable[[], int] | None = None
+    ) -> AbstractContextManager[None]:
+        """Nothing: the system says when memory is short."""
+        return _NOTHING
+
+    def describe(self, layers: Sequence[Any], batch: int, blocks: BlockSizes) -> list[str]:
+        lines = [
+            f"call       {blocks.call_steps:,} steps a kernel call, to hear Ctrl-C between two; in "
+            f"chunks of {blocks.chunk:,}, whose scratch stays in a core's cache"
+        ]
+        for layer in layers:
+            lines += describe.lines(layer.cell, layer.hidden, batch, layer.dtype)
+        return lines

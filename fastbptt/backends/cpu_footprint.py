@@ -1,0 +1,74 @@
+"""The bytes a call needs on the CPU, and how it cuts time there: see `engine.footprint`."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..kernels.cells.registry import CELLS
+from ..kernels.cpu.products import packed_size
+from ..kernels.cpu.tile import VECTOR_BYTES
+from ..memory.blocking import CHUNKS_BETWEEN_LAYERS, INDEX_BYTES, Footprint, flush_steps
+
+_SCRATCH = 1 << 19  # bytes of pre-activations, or deltas, that stay in a core's own cache
+_ROWS = 256  # rows that a chunk has at least: each adds to all gradients of the weights
+_WORK = 300_000_000  # multiply-adds in a kernel call, a lane: at most some 40 ms, to hear Ctrl-C
+_UNIT = 200  # multiply-adds that take as long as a gate of a unit
+_CALL_STEPS = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
+_OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
+
+
+@lru_cache(maxsize=256)
+def footprint(
+    layers: tuple[tuple[str, int, int], ...],
+    outputs: int,
+    read: int,
+    item: int,
+    total: int,
+    batch: int,
+) -> Footprint:
+    """The Footprint of layers (cell, hidden, inputs) that run together, with a readout of the top.
+
+    The readout has `outputs` outputs and reads so many states; `item` is the bytes of a number.
+    """
+    matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
+    units = panels = state = residuals = gate_rows = 0
+    for name, hidden, inputs in layers:
+        cell = CELLS[name]
+        matrices += [(cell.gates * hidden, inputs), (cell.gates * hidden, hidden)]
+        if cell.split:
+            parts.append((cell.gates * hidden, inputs))
+        units += hidden * (1 + cell.second)
+        panels += cell.delta_blocks * hidden
+        state += cell.states * hidden * batch * item
+        residuals += cell.residuals * hidden * batch * item
+        gate_rows += cell.gates * hidden
+    top = layers[-1][1]
+    if outputs:
+        matrices.append((outputs, read))  # by a readout of that many states
+    weights = sum(
+        (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * n * 8 + m * (item + 8)
+        for m, n in matrices
+    )
+    weights += sum(m * n * item for m, n in parts) + 16 * panels
+    # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
+    numbers = 2 * (panels + units + outputs) + 2 * (CHUNKS_BETWEEN_LAYERS - 1) * (units - top)
+    # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
+    copies = 2 * layers[0][2] + outputs + top
+    rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values
+    short = batch * item * (numbers + copies) + rows + INDEX_BYTES * batch
+    per_step = max(1, batch * item * numbers + rows, -(-short // 2))
+    fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
+    work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gate_rows)
+    lanes = VECTOR_BYTES // item
+    return Footprint(
+        total=total,
+        batch=batch,
+        base=weights + short + 8 * state + 4 * units * batch * item + 64 * batch + _OBJECTS,
+        per_step=per_step,
+        state=state,
+        step=state + residuals,
+        fitting=fitting,
+        longest=max(1, min(_CALL_STEPS, _WORK * lanes // max(1, work))),
+        flush=flush_steps(batch),
+        layers=len(layers),
+    )

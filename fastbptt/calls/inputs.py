@@ -1,0 +1,186 @@
+"""The arguments that all calls share, checked and brought to one form: a Problem."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import arguments
+from ..arrays import Array, module_of, stream_of
+from ..backends import devices
+from ..engine import dropout
+from ..engine.footprint import footprint
+from ..engine.problem import Arrays, Lengths, Problem, problem_of
+from ..layers.composite import Bidirectional, Layer, Stack, State, recurrent_layers
+from ..layers.network import Network, Readout
+from ..layers.recurrent import Recurrent
+from ..memory.blocking import Footprint
+from . import device_choice, states
+from .outputs import Outputs
+
+
+def recurrent(layer: Any) -> Layer:
+    """`layer`, which must be a recurrent layer."""
+    if not isinstance(layer, (Recurrent, Stack, Bidirectional)):
+        raise TypeError(
+            f"layer must be a recurrent layer such as fastbptt.LSTM, "
+            f"not {arguments.describe(layer)}"
+        )
+    return layer
+
+
+def network(value: Any) -> Network:
+    """`value`, which must be a Network."""
+    if not isinstance(value, Network):
+        raise TypeError(f"network must be a fastbptt.Network, not {arguments.describe(value)}")
+    return value
+
+
+def check_dropout(seed: int | None, t0: int, T: int) -> None:
+    """Check the arguments that dropout will take: a seed or None, and the time of x[0]."""
+    if seed is not None:
+        arguments.integer("seed", seed, 0, None)
+    arguments.integer("t0", t0, 0)
+    if t0 + T > arguments.MOST:
+        raise ValueError(f"t0 + T must be at most {arguments.MOST}, not {t0} + {T}")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """The checked arguments that all functions share.
+
+    problem : what the engine is told
+    outputs : makes results
+    """
+
+    problem: Problem
+    outputs: Outputs
+
+    @property
+    def T(self) -> int:
+        """The steps."""
+        return self.problem.shapes.T
+
+    @property
+    def B(self) -> int:
+        """The sequences."""
+        return self.problem.shapes.B
+
+    @property
+    def squeeze(self) -> bool:
+        """Whether x came without the batch axis."""
+        return self.outputs.squeeze
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the caller's arrays are NumPy's."""
+        return self.outputs.xp is np
+
+    def given(self, name: str, value: Any) -> Array:
+        """`value`, which must be an array that lies where x does."""
+        value = arguments.array(name, value)
+        _check_place(name, value, self.problem.arrays.x)
+        return value
+
+    def times(self, *axes: int) -> tuple[int, ...]:
+        """The shape (T, B, ...) of an argument, without B where x has none."""
+        return (self.T, *axes) if self.squeeze else (self.T, self.B, *axes)
+
+    def state(self, name: str, state: State) -> states.Given:
+        """The arrays of a state of the layer, checked, a tuple for each recurrent layer."""
+        layer = self.problem.layer
+        return states.check(name, layer, state, self.B, self.squeeze, self.given)
+
+    def footprint(self, readout: Readout | None = None) -> Footprint:
+        """The bytes that this call needs."""
+        problem = self.problem
+        return footprint(problem.layer, readout, self.T, self.B, problem.device)
+
+
+def check(
+    layer: Layer,
+    x: Any,
+    state: State | None = None,
+    lengths: Any = None,
+    device: str | None = None,
+    *,
+    seed: int | None = None,
+    t0: int = 0,
+    drops: bool = False,
+) -> Inputs:
+    """Check the arguments of a call; `drops`: whether a Stack's dropout acts in it."""
+    layer = recurrent(layer)
+    given_x, x = x, arguments.array("x", x)
+    stream = stream_of(given_x)
+    _check_layer(layer, x)
+    squeeze = _check_shape(layer, x)
+    x = x[:, None] if squeeze else x
+    T, B = x.shape[:2]
+    check_dropout(seed, t0, T)
+    own_dropout = dropout.of(layer, seed, t0) if drops else None
+    ends = _check_lengths(lengths, T, B, squeeze)
+    given = None
+    if state is not None:
+
+        def placed(name: str, value: Any) -> Array:
+            value = arguments.array(name, value)
+            _check_place(name, value, x)
+            return value
+
+        given = states.check("state", layer, state, B, squeeze, placed)
+    backend = device_choice.of_call(device, layer, x, T, B, stream)
+    with backend:
+        initial = states.copied(backend, list(recurrent_layers(layer)), given, B)
+    problem = problem_of(layer, backend, Arrays(x, ends, initial), own_dropout)
+    return Inputs(problem, Outputs(problem, module_of(x), squeeze))
+
+
+def _check_layer(layer: Layer, x: Array) -> None:
+    own = layer.arrays()
+    if not isinstance(x, np.ndarray) or any(not isinstance(array, np.ndarray) for array in own):
+        for number, array in enumerate(own):
+            _check_place(f"layer.arrays()[{number}]", array, x)
+
+
+def _check_place(name: str, value: Any, x: Any) -> None:
+    on_host = isinstance(x, np.ndarray)
+    if isinstance(value, np.ndarray) != on_host:
+        where = "a NumPy array" if on_host else "on the GPU"
+        raise TypeError(f"{name} must be {where} like x, not {arguments.describe(value)}")
+    if not on_host and value.device != x.device:
+        raise TypeError(f"{name} must be on {x.device} like x, not on {value.device}")
+
+
+def _check_shape(layer: Layer, x: Array) -> bool:
+    """Check x; returns whether it comes without the batch axis."""
+    if x.dtype.kind in "iu":
+        if x.ndim not in (1, 2):
+            raise ValueError(f"x of tokens must have shape (T, B) or (T,), not {x.shape}")
+        return x.ndim == 1
+    if x.ndim not in (2, 3):
+        raise ValueError(
+            f"x must have shape (T, B, {layer.inputs}) or (T, {layer.inputs}), not {x.shape}"
+        )
+    arguments.floats("x", x, ("T", "B", layer.inputs)[3 - x.ndim :], layer.dtype)
+    return x.ndim == 2
+
+
+def _check_lengths(lengths: Any, T: int, B: int, squeeze: bool) -> Lengths:
+    if lengths is None:
+        return Lengths(None, T, B)
+    if squeeze:
+        values = np.array([arguments.integer("lengths", lengths, 0)])
+    else:
+        values = arguments.array("lengths", lengths)
+        device = devices.of_array(values, stream_of(lengths))
+        with device:
+            values = device.home(values)
+        if values.dtype.kind not in "iu":
+            raise TypeError(f"lengths must be integers, not {values.dtype}")
+        arguments.check_shape("lengths", values, (B,))
+    for b, length in enumerate(values):
+        if not 0 <= length <= T:
+            raise ValueError(f"lengths must lie in 0..T={T}, but lengths[{b}] is {length}")
+    return Lengths(values, T, B)

@@ -1,0 +1,118 @@
+"""The loss of a call and what goes with it, checked: y, weights, reduction, a caller's function."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from .. import arguments
+from ..arrays import Array, module_of
+from ..engine.losses import CallableLoss, Loss, LossFunction, NamedLoss, Reduction
+from ..layers.network import Network, Readout
+from .inputs import Inputs
+
+NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
+
+CheckedLoss: TypeAlias = NamedLoss | CallableLoss
+
+
+def check_name(loss: Any) -> None:
+    """Raise unless `loss` is a callable or the name of a loss."""
+    if not callable(loss):
+        arguments.choice("loss", loss, NAMES)
+
+
+def check(
+    network: Network, inputs: Inputs, y: Any, loss: Loss, weights: Any, reduction: Reduction
+) -> CheckedLoss:
+    """Check a loss and what goes with it, before any work."""
+    check_name(loss)
+    arguments.choice("reduction", reduction, ("sum", "mean"))
+    if callable(loss):
+        return _callable(network, inputs, y, loss, weights, reduction)
+    readout = _check_readout(loss, network.readout)
+    weights = _check_weights(weights, inputs)
+    y = _check_targets(y, loss, inputs, readout)
+    return NamedLoss(loss, readout, y, weights, reduction)
+
+
+def _check_readout(loss: str, readout: Readout | None) -> Readout:
+    if readout is None:
+        raise ValueError(f"loss={loss!r} needs a readout, but the network's readout is None")
+    due = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss)
+    if due and readout.activation != due:
+        raise ValueError(
+            f"loss={loss!r} needs a readout with activation {due!r}, not {readout.activation!r}"
+        )
+    return readout
+
+
+def _check_targets(y: Any, loss: Loss, inputs: Inputs, readout: Readout) -> Array:
+    y = inputs.given("y", y)
+    if loss == "cross_entropy":
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
+        arguments.check_shape("y", y, inputs.times())
+    else:
+        arguments.floats("y", y, inputs.times(readout.outputs), readout.dtype)
+    return y[:, None] if inputs.squeeze else y
+
+
+def _check_weights(weights: Any, inputs: Inputs) -> Array | None:
+    if weights is None:
+        return None
+    weights = inputs.given("weights", weights)
+    if weights.dtype.kind not in "fiub":
+        raise TypeError(f"weights must be real numbers, not {weights.dtype}")
+    one_each = inputs.squeeze or weights.ndim == 1
+    arguments.check_shape("weights", weights, (inputs.T,) if one_each else (inputs.T, inputs.B))
+    return weights
+
+
+def _callable(
+    network: Network, inputs: Inputs, y: Any, loss: LossFunction, weights: Any, reduction: Reduction
+) -> CallableLoss:
+    if weights is not None:
+        raise ValueError("weights must be None with a callable loss, which weighs by itself")
+    if reduction != "sum":
+        raise ValueError(f'reduction must be "sum" with a callable loss, not {reduction!r}')
+    if y is not None:
+        _check_sequence(y, inputs.T)
+
+    def ask(h: Array, start: int) -> tuple[float, Array]:
+        return _ask(inputs, loss, y, h, start)
+
+    return CallableLoss(ask, network.readout)
+
+
+def _check_sequence(y: Any, steps: int) -> None:
+    try:
+        length = len(y)
+        y[0:0]
+    except (TypeError, KeyError):
+        raise TypeError(
+            f"y must be None or a sequence along time, not {arguments.describe(y)}"
+        ) from None
+    if length != steps:
+        raise ValueError(f"y must have T={steps} entries along time, not {length}")
+
+
+def _ask(inputs: Inputs, loss: LossFunction, y: Any, h: Array, start: int) -> tuple[float, Array]:
+    """What a caller's loss says of the states h (n, B, H), checked."""
+    given = inputs.outputs.copied(h)
+    lengths, n = inputs.problem.arrays.lengths, len(h)
+    if lengths.given:
+        past = ~lengths.live(start, start + n)
+        given[module_of(given).asarray(past)] = 0
+    given = inputs.outputs.out(given)
+    result = loss(given, None if y is None else y[start : start + n], start)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"loss must return a pair (value, dh), not {arguments.describe(result)}")
+    try:
+        value = float(result[0])
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"loss must return a number first, not {arguments.describe(result[0])}"
+        ) from None
+    name = "dh returned by loss"
+    dh = arguments.floats(name, inputs.given(name, result[1]), given.shape, h.dtype)
+    return value, dh[:, None] if inputs.squeeze else dh

@@ -1,0 +1,131 @@
+"""plan, frontier and explain: what a call would do, without doing it."""
+
+from __future__ import annotations
+
+from .. import arguments
+from ..arrays import Array, DTypeLike
+from ..backends.base import Backend
+from ..engine.footprint import footprint
+from ..engine.losses import Loss, Reduction
+from ..layers.composite import Layer, State, recurrent_layers
+from ..layers.network import Network
+from ..memory import policies
+from ..memory.blocking import Footprint
+from ..memory.plan import Frontier, Plan
+from ..memory.policies import Memory
+from . import device_choice, inputs, loss_inputs
+from .progress import Progress
+
+
+def choose(
+    network: Network, T: int, B: int, memory: Memory, device: Backend
+) -> tuple[Plan, Footprint, int | None]:
+    """Return the plan, the footprint that it rests on, and the scratch bytes that a budget leaves.
+
+    The block sizes follow from the last two, once it is known how the call's arrays lie.
+    """
+    policy = policies.as_policy(memory)
+    layer = inputs.network(network).layer
+    window = policy.window(T)
+    own = footprint(layer, network.readout, T if window is None else window, B, device)
+    if policy.budget is None:
+        return policy.plan(own.costs(T, own.scratch())), own, None
+    scratch = own.scratch_within(policy.budget)
+    if scratch < 0:
+        raise policies.MemoryLimitError(policy.budget, own.budget(0))
+    return policy.plan(own.costs(T, scratch)), own, scratch
+
+
+def plan(
+    network: Network,
+    T: int,
+    B: int = 1,
+    *,
+    memory: Memory = "full",
+    loss: Loss = "squared_error",
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    reduction: Reduction = "sum",
+    input_grad: bool = False,
+    seed: int | None = None,
+    t0: int = 0,
+    device: str | None = None,
+    progress: Progress = None,
+) -> Plan:
+    """Return the Plan that `bptt` would carry out with the same arguments; runs nothing.
+
+    Only the network, T, B and `memory` matter; the others are taken so that one set of keyword
+    arguments serves both.
+
+    Returns
+    -------
+    Plan with .peak_bytes (bounds the array bytes allocated beyond x, y and the returned
+    gradients), .forward_steps, .backward_steps, .time_factor, .actions; str() is a table
+
+    Raises
+    ------
+    MemoryLimitError : a budget too small for any exact schedule
+    """
+    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    loss_inputs.check_name(loss)
+    arguments.choice("reduction", reduction, ("sum", "mean"))
+    arguments.flag("input_grad", input_grad)
+    inputs.check_dropout(seed, t0, T)
+    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
+    return choose(network, T, B, memory, backend)[0]
+
+
+def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
+    """Smallest budget (bytes) that allows an exact gradient."""
+    return footprint(network.layer, network.readout, T, B, device).budget(0)
+
+
+def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None) -> Frontier:
+    """Return the plans of least memory for full caching and for one, two and three recomputes.
+
+    Returns
+    -------
+    Frontier, a tuple of Plans; str() is a table of memory against time
+    """
+    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
+    own = footprint(network.layer, network.readout, T, B, backend)
+    return policies.frontier(
+        T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
+        own.budget, own.stores_outputs,
+    )  # fmt: skip
+
+
+def explain(
+    layer: Layer | Network,
+    T: int,
+    B: int = 1,
+    *,
+    dtype: DTypeLike | None = None,
+    device: str | None = None,
+) -> str:
+    """Say which device, kernel, split and tile a call would use, and why.
+
+    Parameters
+    ----------
+    layer : a layer or Network; T, B : steps and sequences
+    dtype : "float32" or "float64", if other than the layer's own
+
+    Returns
+    -------
+    str, a few lines
+    """
+    readout = layer.readout if isinstance(layer, Network) else None
+    layer = inputs.recurrent(layer.layer if isinstance(layer, Network) else layer)
+    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    if dtype is not None:
+        wanted = arguments.dtype(dtype)
+        layer = layer._moved(lambda a: a.astype(wanted, copy=False))
+        if readout is not None:
+            readout = readout._moved(lambda a: a.astype(wanted, copy=False))
+    backend = device_choice.of_plan(device, layer, T, B)
+    blocks = footprint(layer, readout, T, B, backend).blocks()
+    lines = [f"device     {backend.name}: {device_choice.reason(device, layer, T, B)}"]
+    lines += backend.describe(list(recurrent_layers(layer)), B, blocks)
+    return "\n".join(lines)

@@ -1,0 +1,274 @@
+"""gradient_reach: how far back a loss's gradient reaches, and so which k2 `Truncated` needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import arguments
+from ..arrays import Array, home
+from ..backends.base import Backend
+from ..engine.losses import Loss, LossFunction
+from ..engine.readers import counts
+from ..layers.composite import Stack, State, stages
+from ..layers.network import Network
+from . import inputs, loss_inputs
+from .inputs import Inputs
+from .reach_follow import follow, log_of, map_state, run_to
+
+_DEFAULT_LAG = 1000
+_EACH = 32  # lags beyond which their distance grows, to 5%
+_FAINT = 1e-6  # of the largest norm: the decay is fitted where more is left
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How much of a loss's gradient reaches how far back; str() is a table.
+
+    Attributes
+    ----------
+    lags : (K,) integers from 0 to the longest lag: each up to 50, then about 5% apart
+    norms : (K,) float64, the norm of dL_t/d(state after x[t - lag]), its mean over the losses
+    low, high : (K,) float64, the 10th and the 90th percentile of the same
+    beyond : (K,) float64, the share of the gradient that a window of `lag` steps leaves out
+    decay : the factor by which the norm shrinks in a step, fitted to the later lags
+    k2 : the fewest steps beyond which less than `share` of the gradient lies; None if that is
+        more than the longest lag, or if the norms do not shrink
+    share : as given
+    losses : over how many losses the mean was taken
+    """
+
+    lags: Array
+    norms: Array
+    low: Array
+    high: Array
+    beyond: Array
+    decay: float
+    k2: int | None
+    share: float
+    losses: int
+
+    @property
+    def time_constant(self) -> float:
+        """Steps in which the norm shrinks to 1/e; infinite if it does not shrink."""
+        if self.decay == 0:
+            return 0.0
+        return float("inf") if self.decay >= 1 else float(-1 / np.log(self.decay))
+
+    @property
+    def verdict(self) -> str:
+        """What to take as k2, in a sentence."""
+        if self.k2 is not None:
+            return f"k2 = {self.k2:,}: less than {self.share:.3g} of the gradient lies beyond"
+        if not np.any(self.norms):
+            return "no k2: these losses have no gradient"
+        if self.decay >= 1:
+            return "no k2: the norms do not shrink with the lag"
+        if np.isnan(self.norms).any():
+            return "no k2: some norms are not numbers"
+        longest = self.lags[-1]
+        return f"no k2 of up to {longest:,} steps will do: {self.beyond[-1]:.3g} lies beyond"
+
+    def __str__(self) -> str:
+        """A table of some lags, the decay and k2."""
+        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
+        lines = [f"{'lag':>9}  {'mean norm of dL/dh':>18}  {'share beyond':>12}"]
+        for index in sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted}):
+            if index < len(self.lags):
+                row = f"{self.lags[index]:>9,}  {self.norms[index]:>18.4g}"
+                lines.append(f"{row}  {self.beyond[index]:>12.4g}")
+        constant = f"time constant {self.time_constant:,.4g} steps"
+        lines.append(f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses")
+        return "\n".join([*lines, self.verdict])
+
+
+def gradient_reach(
+    network: Network,
+    x: Array,
+    y: Array | None,
+    loss: Loss = "squared_error",
+    *,
+    weights: Array | None = None,
+    lengths: Array | int | None = None,
+    state: State | None = None,
+    share: float = 0.01,
+    max_lag: int | None = None,
+    samples: int = 64,
+    seed: int = 0,
+    device: str | None = None,
+) -> Reach:
+    """Measure how far back in time the gradient of a single loss reaches.
+
+    For losses L_t drawn at random it follows dL_t/dh_{t-lag} back, lag by lag, and takes the mean
+    of its norm. With the window k2, `Truncated` keeps the lags 0 to k2 - 1 of a loss at the end of
+    the window, so the sum of the norms from lag k2 on, over that of all, says what is lost. Beyond
+    the longest lag measured the norms are taken to go on with the fitted decay. Where k1 > 1, a
+    window of k2 + k1 - 1 gives every loss as many steps.
+
+    dL/dh is the derivative by the whole state, taken as one vector: s of an RNN or GRU, (s, c) of
+    an LSTM, those of all layers of a Stack, whose dropout is left out. Its norm is what vanishes or
+    explodes in Bengio, Simard and Frasconi (1994).
+
+    Parameters
+    ----------
+    network, x, y, loss, weights, lengths, state, device : those of `bptt`; no Bidirectional;
+        positions of weight 0 are not drawn. A callable loss is asked for single time steps
+    share : what may be lost, between 0 and 1
+    max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
+        losses that have as many steps before them are drawn
+    samples : how many losses to draw; all, if there are no more
+    seed : of the draw
+
+    Returns
+    -------
+    Reach with .lags .norms .low .high .beyond .decay .time_constant .k2; str() is a table
+
+    Raises
+    ------
+    ValueError, TypeError : a wrong argument, before any work
+
+    Costs one run over x and, for each lag, about a forward and a backward step of `samples`
+    sequences; no h is held for all T.
+    """
+    own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
+    network = _along_time(network)
+    if not own.on_host:  # single steps of single sequences are drawn here, and run there
+        backend = own.problem.device
+        if callable(loss):
+            loss = _of_numpy(loss, backend)
+        elif y is not None:
+            y = home(own.given("y", y))
+        weights = None if weights is None else home(own.given("weights", weights))
+        state = None if state is None else map_state(home, state)
+        x, network, device = (
+            home(own.outputs.out(own.problem.arrays.x)),
+            network.to("cpu"),
+            backend.name,
+        )
+        own = inputs.check(network.layer, x, state, _ends(own), device)
+    loss_inputs.check(network, own, y, loss, weights, "sum")
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
+    samples = arguments.integer("samples", samples, 1)
+    seed = arguments.integer("seed", seed, 0, None)
+    longest = int(own.problem.arrays.lengths.values.max(initial=0))
+    if max_lag is None:
+        max_lag = max(1, min(_DEFAULT_LAG, longest // 2))
+    max_lag = arguments.integer("max_lag", max_lag, 1)
+    if max_lag >= longest:
+        raise ValueError(
+            f"max_lag={max_lag} needs a sequence of more steps than that; the longest of x "
+            f"has {longest}"
+        )
+    times, rows = _draw(own, weights, max_lag, samples, np.random.default_rng(seed))
+
+    started, dh = run_to(network, own, y, loss, weights, state, times, rows, max_lag)
+    lags = _grid(max_lag)
+    log_norms = follow(network, own, times, rows, lags, started, dh)
+    return _summary(lags, log_norms, float(share))
+
+
+def _of_numpy(loss: LossFunction, device: Backend) -> LossFunction:
+    """A callable loss of states on the GPU as one of NumPy's."""
+
+    def on_host(h: Array, y: Any, start: int) -> tuple[float, Array]:
+        with device:
+            value, dh = loss(device.here(h), y, start)
+            return value, home(dh)
+
+    return on_host
+
+
+def _along_time(network: Network) -> Network:
+    """The network without dropout; raises if it reads time backwards."""
+    layer = network.layer
+    if any(direction.reverse for stage in stages(layer) for direction in stage):
+        raise ValueError(
+            "network must run along time alone: what a Bidirectional hands on comes from after the "
+            "loss too, so there is no lag behind it"
+        )
+    if isinstance(layer, Stack) and layer.dropout:
+        return replace(network, layer=replace(layer, dropout=0.0))
+    return network
+
+
+def _ends(own: Inputs) -> Array | int | None:
+    """The lengths as a caller gives them."""
+    lengths = own.problem.arrays.lengths
+    if not lengths.given:
+        return None
+    return int(lengths.values[0]) if own.squeeze else lengths.values
+
+
+def _draw(
+    own: Inputs, weights: Array | None, max_lag: int, samples: int, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Times and sequences of the losses, in order of time."""
+    last = own.problem.arrays.lengths.values
+    if weights is None:
+        room = np.maximum(last - max_lag, 0)
+        ends = np.cumsum(room)
+        drawn = rng.choice(ends[-1], min(samples, ends[-1]), replace=False)
+        rows = np.searchsorted(ends, drawn, side="right")
+        times = max_lag + drawn - (ends - room)[rows]
+    else:
+        counted = counts(weights).reshape(own.T, -1)[max_lag:]
+        counted = counted & own.problem.arrays.lengths.live(max_lag, own.T)
+        found = np.flatnonzero(counted)
+        if not len(found):
+            raise ValueError(
+                f"weights must not be 0 at all losses with max_lag={max_lag} steps before them"
+            )
+        drawn = rng.choice(found, min(samples, len(found)), replace=False)
+        times, rows = max_lag + drawn // own.B, drawn % own.B
+    order = np.argsort(times, kind="stable")
+    return times[order], rows[order]
+
+
+def _grid(max_lag: int) -> Array:
+    lags = [0]
+    while lags[-1] < max_lag:
+        lags.append(min(max_lag, lags[-1] + max(1, (lags[-1] - _EACH) // 20 + 1)))
+    return np.array(lags)
+
+
+def _summary(lags: Array, log_norms: Array, share: float) -> Reach:
+    with np.errstate(over="ignore", under="ignore"):
+        each = np.exp(log_norms)
+        norms = each.mean(axis=1)
+        low, high = np.quantile(each, (0.1, 0.9), axis=1)
+    decay = _decay(lags, norms)
+    every = np.arange(lags[-1] + 1)
+    logs = np.maximum(log_of(norms), -1e6)  # of 0, a number still
+    with np.errstate(under="ignore"):
+        dense = np.exp(np.interp(every, lags, logs))
+        tail = 0.0
+        if norms[-1] > 0:
+            tail = norms[-1] * decay / (1 - decay) if decay < 1 else np.inf
+    left = np.cumsum(dense[::-1])[::-1] + tail
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beyond = np.where(np.isinf(left), 1.0, left / left[0])
+    enough = np.flatnonzero(beyond[1:] < share)
+    return Reach(
+        lags=lags,
+        norms=norms,
+        low=low,
+        high=high,
+        beyond=beyond[lags],
+        decay=decay,
+        k2=int(enough[0]) + 1 if len(enough) else None,
+        share=share,
+        losses=log_norms.shape[1],
+    )
+
+
+def _decay(lags: Array, norms: Array) -> float:
+    """The factor a step of the exponential that fits the later half of the lags that matter."""
+    present = norms > _FAINT * norms.max()
+    last = lags[present].max(initial=0)
+    used = present & (lags >= last // 2) & (norms > 0)
+    if np.count_nonzero(used) < 2:  # it is gone after a step
+        return float(norms[1] / norms[0]) if norms[0] > 0 else float("nan")
+    return float(np.exp(np.polyfit(lags[used], np.log(norms[used]), 1)[0]))

@@ -1,0 +1,81 @@
+"""The demo's text: the standard library's own source as classes, and simple models of it."""
+
+from __future__ import annotations
+
+import sysconfig
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ...arrays import Array
+
+NEWLINE, OTHER = 95, 96
+CLASSES = 97
+"""Printable ASCII, the newline, and one class for every other byte."""
+
+_CLASS_OF = np.full(256, OTHER, np.uint8)
+_CLASS_OF[32:127] = np.arange(95)
+_CLASS_OF[ord("\n")] = NEWLINE
+
+# Tests are left out for their size, encodings and pydoc_data because they are generated tables.
+_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
+_LEFT_OUT |= {"encodings", "pydoc_data", "__pycache__"}
+
+
+def stdlib_files(root: str | Path | None = None) -> list[Path]:
+    """Return the standard library's Python files, in a fixed order."""
+    root = Path(root or sysconfig.get_path("stdlib"))
+    files = (path.relative_to(root) for path in root.rglob("*.py"))
+    return [root / path for path in sorted(files) if _LEFT_OUT.isdisjoint(path.parts)]
+
+
+def split(files: list[Path], every: int = 20) -> tuple[list[Path], list[Path]]:
+    """Return (training files, held-out files): one file in `every` is held out."""
+    held_out = files[every - 1 :: every]
+    return [path for number, path in enumerate(files, 1) if number % every], held_out
+
+
+def read(files: Iterable[Path]) -> Array:
+    """Return the classes of all characters of the files, one after the other."""
+    return encode(b"".join(path.read_bytes() for path in files))
+
+
+def encode(data: bytes) -> Array:
+    """Return the class of every byte, uint8 (N,); a Windows line end counts as a newline."""
+    return _CLASS_OF[np.frombuffer(data.replace(b"\r\n", b"\n"), np.uint8)]
+
+
+def decode(ids: Iterable[int]) -> str:
+    """Return the text of the classes; `OTHER` becomes a question mark."""
+    return "".join("\n" if i == NEWLINE else "?" if i == OTHER else chr(32 + i) for i in ids)
+
+
+def streams(ids: Array, B: int) -> tuple[Array, Array]:
+    """Cut the text into B parallel streams: tokens x and the characters after them y, (T, B)."""
+    T = (len(ids) - 1) // B
+    x, y = ids[: T * B], ids[1 : T * B + 1]
+    return np.ascontiguousarray(x.reshape(B, T).T), np.ascontiguousarray(y.reshape(B, T).T)
+
+
+def order0_bits(train: Array, held_out: Array) -> float:
+    """Bits per character of held-out text when each character is drawn on its own."""
+    counts = np.bincount(train, minlength=CLASSES) + 1.0
+    return -np.log2(counts / counts.sum())[held_out].mean()
+
+
+def order1_bits(train: Array, held_out: Array) -> float:
+    """Bits per character when each is drawn given the one before it, add-one smoothed."""
+    counts = np.bincount(_pairs(train), minlength=CLASSES**2).reshape(CLASSES, CLASSES) + 1.0
+    bits = -np.log2(counts / counts.sum(axis=1, keepdims=True))
+    return bits.ravel()[_pairs(held_out)].mean()
+
+
+def gzip_bits(held_out: Array) -> float:
+    """Bits per character of the held-out text under gzip's algorithm at its highest level."""
+    return 8 * len(zlib.compress(held_out.tobytes(), 9)) / len(held_out)
+
+
+def _pairs(ids: Array) -> Array:
+    return ids[:-1].astype(np.int32) * CLASSES + ids[1:]

@@ -1,0 +1,242 @@
+"""The loss of a span of time and its derivative by the top layer's states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from ..arrays import Array, DType, module_of
+from ..layers.network import Readout
+from ..memory.blocking import BlockSizes, flush_steps
+from . import time_views
+from .problem import Problem
+from .readers import (
+    WeightReader,
+    counts,
+    float_reader,
+    read,
+    read_weights,
+    token_reader,
+    weight_reader,
+)
+from .time_views import TimeView
+
+LossName: TypeAlias = Literal["squared_error", "cross_entropy", "binary_cross_entropy"]
+
+LossFunction: TypeAlias = Callable[[Array, Any, int], "tuple[float, Array]"]
+"""`loss(h, y, start) -> (value, dh)`, for the span of time that begins at start."""
+
+Loss: TypeAlias = "LossName | LossFunction"
+Reduction: TypeAlias = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class NamedLoss:
+    """A loss by name, through the readout, its arguments checked.
+
+    y : (T, B, O) floats, or for cross entropy (T, B) classes
+    weights : (T,) or (T, B) of any real dtype, or None
+    """
+
+    name: LossName
+    readout: Readout
+    y: Array
+    weights: Array | None
+    reduction: Reduction
+
+    @property
+    def classes(self) -> bool:
+        """Whether y holds classes."""
+        return self.name == "cross_entropy"
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the kernels index rows for it."""
+        return self.classes or self.weights is not None
+
+    def zero_copy(self, problem: Problem) -> bool:
+        """Whether the kernels can read y where it lies, or as classes, for a whole call."""
+        y = self.y
+        if not isinstance(y, np.ndarray) or self.classes:
+            return True
+        return bool(y.flags.c_contiguous and y.flags.aligned)
+
+    def sum(
+        self, problem: Problem, blocks: BlockSizes, workspace: Any, multi_flush: bool
+    ) -> NamedSum:
+        """What adds up the loss of a problem."""
+        return NamedSum(self, problem, blocks, workspace, multi_flush)
+
+
+@dataclass(frozen=True, eq=False)
+class CallableLoss:
+    """A caller's own loss of the states, its arguments checked.
+
+    ask : `ask(h, start)` -> (value, dh), h (n, B, H) being on the device, dh of that shape anywhere
+    readout : takes no part, and has a zero gradient
+    """
+
+    ask: Callable[[Array, int], tuple[float, Array]]
+    readout: Readout | None
+
+    indexed = False
+
+    def zero_copy(self, problem: Problem) -> bool:
+        """No: what it returns may lie anywhere."""
+        return False
+
+    def sum(
+        self, problem: Problem, blocks: BlockSizes, workspace: Any, multi_flush: bool
+    ) -> CallableSum:
+        """What adds up the loss of a problem."""
+        return CallableSum(self, problem)
+
+
+class NamedSum:
+    """Adds up a loss by name, span by span, and the readout's gradient."""
+
+    def __init__(
+        self,
+        loss: NamedLoss,
+        problem: Problem,
+        blocks: BlockSizes,
+        workspace: Any,
+        multi_flush: bool,
+    ):
+        device, shapes = problem.device, problem.shapes
+        lengths, readout = problem.arrays.lengths, loss.readout
+        self.device, self.name, self.workspace = device, loss.name, workspace
+        self.lengths = device.here(lengths.values)
+        self.head = device.head(readout, shapes.B, workspace, multi_flush, lengths.given)
+        self.scratch = self.head.scratch(blocks.chunk)
+        self.dh: Array | None = None
+        self.total = device.xp.zeros(2)  # the sum, and its rounding error
+
+        def counted(start: int, stop: int) -> Array:
+            live = lengths.live(start, stop)
+            if loss.weights is None:
+                return live
+            part = device.home(loss.weights[start:stop])
+            return live & counts(part[:, None] if part.ndim == 1 else part)
+
+        self.factor = 1.0
+        if loss.reduction == "mean":
+            starts = range(0, shapes.T, blocks.indexed)
+            stops = (min(start + blocks.indexed, shapes.T) for start in starts)
+            count = sum(
+                int(np.count_nonzero(counted(*at))) for at in zip(starts, stops, strict=True)
+            )
+            self.factor = 1.0 / count if count else 0.0
+        steps = blocks.call_steps
+        self.weights: WeightReader = weight_reader(device, loss.weights, shapes.B, steps)
+        if loss.classes:
+            self.reader: Any = token_reader(
+                device,
+                loss.y,
+                steps,
+                name="y",
+                classes=readout.outputs,
+                dtype=readout.dtype,
+                counted=counted,
+            )
+        else:
+            self.reader = float_reader(device, loss.y, steps)
+
+    def _given(self, start: int, stop: int) -> tuple[Array, Array, Array]:
+        y, classes = read(self.reader, start, stop)
+        return y, classes, read_weights(self.weights, start, stop)
+
+    def add(self, h: Array, start: int) -> None:
+        """Add the loss of at most two chunks."""
+        given = self._given(start, start + len(h))
+        self.head.loss(
+            self.name, self.factor, h, self.scratch, *given, self.total, self.lengths, start
+        )
+
+    def fill(self, h: Array, start: int, dh: Array) -> None:
+        """Add the loss of at most two chunks and the readout's gradient; `dh` becomes dE/dh."""
+        self.head.loss_and_derivative(
+            self.name, self.factor, h, self.scratch, *self._given(start, start + len(h)),
+            self.total, self.lengths, start, dh, flush_steps(self.head.batch),
+        )  # fmt: skip
+
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
+        """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
+        if self.dh is None:
+            shape = self.scratch[0].shape[0], self.head.batch, h.shape[2]
+            self.dh = self.workspace.empty(shape, h.dtype)
+        given = self._given(start, start + len(h))
+        head = self.head.with_loss(self.name, self.factor, self.scratch, *given, self.total)
+        return self.dh, head
+
+    def flush(self) -> None:
+        """Carry the readout's gradients into float64."""
+        self.head.flush()
+
+    def value(self) -> float:
+        """The loss so far."""
+        total, error = self.device.home(self.total)
+        return float((total + error if np.isfinite(error) else total) * self.factor)
+
+    def gradient(self) -> Readout | None:
+        """Return the gradient of the readout."""
+        return self.head.gradient()
+
+
+class CallableSum:
+    """Adds up a caller's own loss, span by span."""
+
+    def __init__(self, loss: CallableLoss, problem: Problem):
+        self.loss, self.device = loss, problem.device
+        self.total = 0.0
+
+    def add(self, h: Array, start: int) -> None:
+        """Add the loss of a span."""
+        self.total += self.loss.ask(h, start)[0]
+
+    def fill(self, h: Array, start: int, dh: Array) -> None:
+        """Add the loss of a span; `dh` becomes its derivative by h."""
+        self.device.copy_to(dh, self.derivative(h, start)[0])
+
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
+        """Add the loss of a span; return its derivative by h, and no head."""
+        value, dh = self.loss.ask(h, start)
+        self.total += value
+        panel, _ = read(float_reader(self.device, dh, len(h)), 0, len(h))
+        return panel, self.device.no_head(h.dtype)
+
+    def flush(self) -> None:
+        """Nothing: a callable has no gradients of its own."""
+
+    def value(self) -> float:
+        """The loss so far."""
+        return self.total
+
+    def gradient(self) -> Readout | None:
+        """Return the readout's gradient, which is zero, or None."""
+        readout = self.loss.readout
+        if readout is None:
+            return None
+        zeros = [module_of(a).zeros(a.shape, a.dtype) for a in readout.arrays()]
+        return readout.replace_arrays(zeros)
+
+
+LossSum: TypeAlias = NamedSum | CallableSum
+
+
+class GivenDerivative:
+    """In place of a loss: its derivative by a direction's outputs is there already."""
+
+    def __init__(self, dh: TimeView, dtype: DType):
+        self.dh, self.dtype = dh, dtype
+
+    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
+        """Return the derivative by the states of a span, and no head."""
+        dh = time_views.read(self.dh, start, start + len(h))
+        return dh, self.dh.device.no_head(self.dtype)
+
+    def flush(self) -> None:
+        """Nothing: the readout is not seen from here."""

@@ -1,0 +1,116 @@
+"""Arrays of all T as one direction sees them: some of the columns, along time or against it.
+
+A view is data: which columns, which order of time, and a buffer where the kernels cannot work in
+the array's own memory. `read`, `buffer` and `commit` do what it says, a span at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array, module_of
+from ..backends.base import Backend
+
+
+class TimeReversal(NamedTuple):
+    """Time reversed within the length of each sequence: step t of sequence b is L[b]-1-t.
+
+    steps : T; lengths : (B,) integers, or None where all sequences have T steps
+    """
+
+    steps: int
+    lengths: Array | None
+
+
+class TimeView(NamedTuple):
+    """Columns of an array (T, B, width), in a direction's own time.
+
+    array : those columns; device : whose kernels read and write
+    buffer : (steps, B, width) on the device; None where the kernels work in `array` itself
+    reversal : None along time
+    adds : whether what is written adds to what is there
+    """
+
+    array: Array
+    device: Backend
+    buffer: Array | None
+    reversal: TimeReversal | None = None
+    adds: bool = False
+
+
+def view(
+    device: Backend,
+    array: Array,
+    steps: int,
+    reversal: TimeReversal | None = None,
+    columns: slice | None = None,
+    adds: bool = False,
+) -> TimeView:
+    """Make a TimeView for spans of up to `steps` steps."""
+    part = array if columns is None else array[:, :, columns]
+    if not adds and reversal is None and device.zero_copy(part):
+        return TimeView(device.writable(part), device, None)
+    buffer = device.xp.empty((steps, *part.shape[1:]), array.dtype)
+    return TimeView(part, device, buffer, reversal, adds)
+
+
+def read(own: TimeView, start: int, stop: int) -> Array:
+    """The span (n, B, width), contiguous and on the device."""
+    if own.buffer is None:
+        return own.array[start:stop]
+    target = own.buffer[: stop - start]
+    own.device.copy_to(target, read_span(own.array, own.reversal, start, stop))
+    return target
+
+
+def buffer(own: TimeView, start: int, stop: int) -> Array:
+    """Where to write the span; then `commit` it."""
+    return own.array[start:stop] if own.buffer is None else own.buffer[: stop - start]
+
+
+def commit(own: TimeView, start: int, stop: int) -> None:
+    """Take over what was written to the buffer of the same span."""
+    if own.buffer is None:
+        return
+    values: Any = own.buffer[: stop - start]
+    if module_of(own.array) is np:
+        values = own.device.home(values)
+    if own.reversal is not None:
+        _write_reversed(own, start, stop, values)
+    elif own.adds:
+        own.array[start:stop] += values
+    else:
+        own.device.copy_to(own.array[start:stop], values)
+
+
+def read_span(array: Array, reversal: TimeReversal | None, start: int, stop: int) -> Array:
+    """The steps start..stop of an array in that order of time, a view or a copy."""
+    if reversal is None:
+        return array[start:stop]
+    if reversal.lengths is None:
+        return array[reversal.steps - stop : reversal.steps - start][::-1]
+    times, _ = _rows(reversal.lengths, start, stop)
+    xp = module_of(array)
+    return array[xp.asarray(np.maximum(times, 0)), xp.arange(array.shape[1])]
+
+
+def _rows(lengths: Array, start: int, stop: int) -> tuple[Array, Array]:
+    # Steps past the end of a sequence read some row that exists: they do not count.
+    times = lengths - 1 - np.arange(start, stop)[:, None]
+    return times, times >= 0
+
+
+def _write_reversed(own: TimeView, start: int, stop: int, values: Array) -> None:
+    array, reversal = own.array, own.reversal
+    assert reversal is not None
+    if reversal.lengths is None:
+        part = array[reversal.steps - stop : reversal.steps - start][::-1]
+        part[...] = part + values if own.adds else values
+        return
+    times, live = _rows(reversal.lengths, start, stop)
+    xp = module_of(array)
+    t, b = xp.asarray(times[live]), xp.asarray(np.nonzero(live)[1])
+    some = values[xp.asarray(live)]
+    array[t, b] = array[t, b] + some if own.adds else some

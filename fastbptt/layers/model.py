@@ -1,0 +1,229 @@
+"""What layers, readouts and networks have in common: their arrays, and their files.
+
+A file is an .npz of plain arrays and one JSON text that says how they fit together.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from .. import arguments
+from ..arguments import File
+from ..arrays import Array, Shape, home, on_gpu
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
+
+
+class Definition:
+    """What a file names and does not hold: functions of the caller's.
+
+    `activates`: whether it can stand for an activation.
+    """
+
+    if TYPE_CHECKING:  # every definition is a dataclass
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    name: str
+    activates = False
+
+    def enter(self) -> None:
+        """Let `load` know the definition by its name; a later one of the name takes its place."""
+        DEFINITIONS[type(self).__name__, self.name] = self
+
+    def __copy__(self) -> Self:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        """Itself: nothing in it changes."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was made of: another process has to make it, too."""
+        return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
+
+
+DEFINITIONS: dict[tuple[str, str], Definition] = {}  # (class name, name) -> definition
+
+
+_PLAIN = (str, float, int, Definition)  # fields that are neither arrays nor models
+
+
+class Model:
+    """What every layer, readout and network can do; its fields hold arrays, models and strings."""
+
+    if TYPE_CHECKING:  # every model is a dataclass
+        __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    def __init_subclass__(cls) -> None:
+        """Let `load` know the class."""
+        super().__init_subclass__()
+        KINDS[cls.__name__] = cls
+
+    def arrays(self) -> list[Array]:
+        """Return the arrays in field order, not copied."""
+        found: list[Array] = []
+        for value in self._values():
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, Model):
+                    found += part.arrays()
+                elif part is not None and not isinstance(part, _PLAIN):
+                    found.append(part)
+        return found
+
+    def replace_arrays(self, arrays: Sequence[Array]) -> Self:
+        """Return the same model with other arrays, given in the order of `arrays()`.
+
+        Raises ValueError when their number or a shape does not fit.
+        """
+        if not isinstance(arrays, (list, tuple)):
+            raise TypeError(f"arrays must be a list of arrays, not {arguments.describe(arrays)}")
+        own = self.arrays()
+        if len(arrays) != len(own):
+            raise ValueError(f"arrays must be a list of {len(own)} arrays, not of {len(arrays)}")
+        for position, (old, new) in enumerate(zip(own, arrays, strict=True)):
+            name = f"arrays[{position}]"
+            arguments.check_shape(name, arguments.array(name, new), old.shape)
+        return self._rebuilt(iter(arrays))
+
+    def _rebuilt(self, arrays: Iterator[Array]) -> Self:
+        changes: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                changes[field.name] = tuple(part._rebuilt(arrays) for part in value)
+            elif isinstance(value, Model):
+                changes[field.name] = value._rebuilt(arrays)
+            elif value is not None and not isinstance(value, _PLAIN):
+                changes[field.name] = next(arrays)
+        return replace(self, **changes)
+
+    def _with(self, **arrays: Any) -> Self:
+        """Return the same model with arrays of our own making, which need no checks."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__, **arrays)
+        return other
+
+    def to(self, device: str) -> Self:
+        """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
+        from ..backends import devices  # here, since it loads Numba
+
+        if device is None:  # which would ask the environment
+            raise TypeError('device must be "cpu", "cuda" or "cuda:N", not None')
+        name, _ = devices.named(device)
+        assert name is not None
+        if name == "cpu":
+            there = all(isinstance(array, np.ndarray) for array in self.arrays())
+            return self if there else self._moved(home)
+        backend = devices.gpu(name)
+        with backend:
+            return self._moved(backend.here)
+
+    def _moved(self, move: Callable[[Array], Array]) -> Self:
+        """Return the same model with each of its arrays replaced by `move` of it."""
+        return self._rebuilt(iter([move(array) for array in self.arrays()]))
+
+    def save(self, path: File) -> None:
+        """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it.
+
+        `path` is a string or Path, "~" being the home directory, or a binary file. An existing
+        file of that path is replaced only once the new one is whole.
+        """
+        _save(self, path)
+
+    def _values(self) -> list[Any]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def _check(self, **shapes: Shape) -> None:
+        """Check the arrays named in `shapes` and that they share one dtype."""
+        dtype = None
+        for name, shape in shapes.items():
+            given = getattr(self, name)
+            value = arguments.floats(f"{type(self).__name__}.{name}", given, shape)
+            if on_gpu(given):  # of whatever package: from here on CuPy's, over the same memory
+                object.__setattr__(self, name, value)
+            dtype = dtype or value.dtype
+            if value.dtype != dtype:
+                raise TypeError(
+                    f"{type(self).__name__}.{name} must be {dtype} like the other arrays, "
+                    f"not {value.dtype}"
+                )
+
+
+FORMAT = 1
+MOST_TEXT = 1 << 24
+"""Characters of a file's description of a model, at most."""
+
+_MOST_ARRAYS = 1 << 16
+
+
+def _save(model: Model, path: Any) -> None:
+    arrays: dict[str, Any] = {}
+    text = json.dumps({"format": FORMAT, "model": _describe(model, arrays)})
+    if len(arrays) > _MOST_ARRAYS or len(text) > MOST_TEXT:
+        raise ValueError(
+            f"the model must have at most {_MOST_ARRAYS} arrays, described by {MOST_TEXT} "
+            f"characters, to be saved, not {len(arrays)} and {len(text)}"
+        )
+    if hasattr(path, "write"):
+        _write(path, text, arrays)
+        return
+    path = as_path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path must name a file, not the folder {str(path)!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
+    partial = path.with_name(f".fastbptt-{os.getpid()}-{os.urandom(8).hex()}.partial")
+    try:
+        with open(partial, "xb") as file:
+            _write(file, text, arrays)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(file: Any, text: str, arrays: dict[str, Any]) -> None:
+    if isinstance(file, io.TextIOBase):
+        raise TypeError(f"path must be a binary file, not {arguments.describe(file)}")
+    np.savez(file, structure=np.array(text), **arrays)
+
+
+def as_path(path: Any) -> Path:
+    """`path`, which must be a string or a Path, and not of a pipe or device; "~" is the home."""
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str):
+        raise TypeError(
+            f"path must be a string, a Path or a binary file, not {arguments.describe(path)}"
+        )
+    if "\0" in text:
+        raise ValueError(f"path must not hold a null character, not {arguments.describe(path)}")
+    found = Path(os.path.expanduser(text))
+    if found.exists() and not (found.is_file() or found.is_dir()):
+        raise ValueError(f"path must name an ordinary file, not {str(found)!r}")
+    return found
+
+
+def _describe(value: Any, arrays: dict[str, Array]) -> Any:
+    if isinstance(value, Model):
+        parts = {f.name: _describe(getattr(value, f.name), arrays) for f in fields(value)}
+        return {"type": type(value).__name__, "fields": parts}
+    if isinstance(value, Definition):
+        return {"defined": [type(value).__name__, value.name]}
+    if isinstance(value, tuple):
+        return [_describe(item, arrays) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return {"value": value}
+    name = f"array{len(arrays)}"
+    arrays[name] = home(value)
+    return {"array": name}

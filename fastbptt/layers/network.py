@@ -1,0 +1,115 @@
+"""The readout, and the whole model: a layer and its readout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, Literal, TypeAlias
+
+from .. import arguments
+from ..arguments import Seed
+from ..arrays import Array, DType, DTypeLike
+from .composite import AnyLayer
+from .drawing import uniform
+from .model import Model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+ReadoutActivation: TypeAlias = Literal["identity", "sigmoid", "tanh", "softmax"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Readout(Model):
+    """Hidden to output: o_t = h(V s_t + c).
+
+    Parameters
+    ----------
+    V : (O, H) array, float32 or float64
+    c : (O,) array, same dtype
+    activation : h, one of "identity", "sigmoid", "tanh", "softmax"
+    """
+
+    V: Array
+    c: Array
+    activation: ReadoutActivation = "identity"
+
+    def __post_init__(self) -> None:
+        V = arguments.floats("Readout.V", self.V, ("O", "H"))
+        self._check(V=V.shape, c=(V.shape[0],))
+        if 0 in V.shape:
+            raise ValueError(f"Readout.V must have at least one output and unit, not {V.shape}")
+        arguments.choice("activation", self.activation, ("identity", "sigmoid", "tanh", "softmax"))
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of both arrays, float32 or float64."""
+        return self.V.dtype
+
+    @property
+    def inputs(self) -> int:
+        """The number of hidden units H that it reads."""
+        return self.V.shape[1]
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs O."""
+        return self.V.shape[0]
+
+    @classmethod
+    def init(
+        cls,
+        hidden: int,
+        outputs: int,
+        *,
+        rng: Seed = None,
+        dtype: DTypeLike = "float32",
+        activation: ReadoutActivation = "identity",
+    ) -> Self:
+        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        hidden = arguments.integer("hidden", hidden, 1)
+        outputs = arguments.integer("outputs", outputs, 1)
+        shapes = {"V": (outputs, hidden), "c": (outputs,)}
+        sizes = {"hidden": hidden, "outputs": outputs}
+        return cls(**uniform(shapes, sizes, rng, dtype), activation=activation)
+
+    def __repr__(self) -> str:
+        return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class Network(Model, Generic[AnyLayer]):
+    """The whole model: a recurrent layer and the readout of its states.
+
+    `readout` may be None where no output is needed: with a callable loss.
+    """
+
+    layer: AnyLayer
+    readout: Readout | None
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of all arrays, float32 or float64."""
+        return self.layer.dtype
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.layer, Model) or isinstance(self.layer, (Readout, Network)):
+            raise TypeError(
+                f"layer must be a recurrent layer such as fastbptt.LSTM, "
+                f"not {arguments.describe(self.layer)}"
+            )
+        if self.readout is None:
+            return
+        if not isinstance(self.readout, Readout):
+            raise TypeError(
+                f"readout must be a fastbptt.Readout or None, "
+                f"not {arguments.describe(self.readout)}"
+            )
+        if self.readout.inputs != self.layer.outputs:
+            raise ValueError(
+                f"readout.V must have shape (O, {self.layer.outputs}) to read the layer's states, "
+                f"not {self.readout.V.shape}"
+            )
+        if self.readout.dtype != self.layer.dtype:
+            raise TypeError(
+                f"readout must be {self.layer.dtype} like the layer, not {self.readout.dtype}"
+            )

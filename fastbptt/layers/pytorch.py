@@ -1,0 +1,165 @@
+"""Layers from PyTorch's recurrent modules, and such modules from layers: the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import arguments
+from ..arrays import Array
+from ..kernels import optional
+from .composite import Bidirectional, Layer, Stack
+from .recurrent import GRU, LSTM, RNN, Recurrent
+
+_DIRECTIONS = ("", "_reverse")  # how PyTorch ends the names of a direction's weights
+
+
+def from_torch(module: Any) -> Layer:
+    """Return the layer that computes what a module of PyTorch computes.
+
+    Parameters
+    ----------
+    module : torch.nn.RNN, GRU or LSTM of float32 or float64, on any device
+
+    Returns
+    -------
+    RNN, GRU or LSTM; with `bidirectional` a Bidirectional; with more than one layer a Stack of
+    these, with the module's dropout. Its arrays are copies. b is bias_ih + bias_hh, or zero without
+    bias; a GRU's bn are the rows of bias_hh that are its last gate's.
+
+    A layer is always time-major: give it x.transpose(0, 1) where the module is `batch_first`. It
+    reads x (T, B, I) and a state for each layer and direction, where PyTorch has one array of them
+    all. Dropout acts in `forward` and `bptt` only, as the module's does in training.
+
+    Raises
+    ------
+    ImportError : PyTorch is not installed
+    ValueError : a module with `proj_size`
+    TypeError : another module or dtype
+    """
+    torch = _torch("from_torch")
+    if not isinstance(module, (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM)):
+        raise TypeError(
+            f"module must be torch.nn.RNN, GRU or LSTM, not {arguments.describe(module)}"
+        )
+    if getattr(module, "proj_size", 0):
+        raise ValueError(
+            f"module must be without proj_size, not {module.proj_size}: fastbptt.LSTM has no "
+            "projection of its states"
+        )
+    if module.weight_ih_l0.is_meta:
+        raise ValueError("module must hold numbers, but it is on the device 'meta'")
+    directions = _DIRECTIONS[: 1 + module.bidirectional]
+    layers = []
+    for number in range(module.num_layers):
+        parts = [_layer_of(module, f"_l{number}{end}") for end in directions]
+        layers.append(Bidirectional(*parts) if module.bidirectional else parts[0])
+    return layers[0] if len(layers) == 1 else Stack(layers, float(module.dropout))
+
+
+def _layer_of(module: Any, end: str) -> Recurrent:
+    def read(name: str) -> Array:
+        tensor = getattr(module, name + end)
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 4:
+            raise TypeError(f"module must be float32 or float64, not {tensor.dtype}")
+        return np.array(tensor.detach().cpu().numpy())
+
+    U, W = read("weight_ih"), read("weight_hh")
+    rows, H = W.shape
+    if module.bias:
+        b, recurrent = read("bias_ih"), read("bias_hh")
+    else:
+        b, recurrent = np.zeros(rows, W.dtype), np.zeros(rows, W.dtype)
+    if module.mode == "GRU":
+        b[: 2 * H] += recurrent[: 2 * H]
+        return GRU(U, W, b, recurrent[2 * H :].copy())
+    b += recurrent
+    return LSTM(U, W, b) if module.mode == "LSTM" else RNN(U, W, b, module.nonlinearity)
+
+
+def to_torch(layer: Layer) -> Any:
+    """Return the module of PyTorch that computes what a layer computes.
+
+    Parameters
+    ----------
+    layer : what PyTorch has: an RNN of tanh or relu, a GRU with the reset after the product, an
+        LSTM without peepholes; both directions of it; a Stack of such layers that are alike
+
+    Returns
+    -------
+    torch.nn.RNN, GRU or LSTM on the CPU, time-major, of the layer's dtype, its parameters copies.
+    bias_ih is b, bias_hh zero but for a GRU's bn. `from_torch` of it has the layer's arrays again,
+    to the bit; a Stack of one comes back as that layer.
+
+    Raises
+    ------
+    ImportError : PyTorch is not installed
+    ValueError : a layer that PyTorch has no module for, and why
+    TypeError : something other than a layer
+    """
+    torch = _torch("to_torch")
+    if not isinstance(layer, (Recurrent, Bidirectional, Stack)):
+        raise TypeError(f"layer must be a layer such as LSTM, not {arguments.describe(layer)}")
+    layer = layer.to("cpu")
+    stacked = layer.layers if isinstance(layer, Stack) else (layer,)
+    levels = [_directions(part) for part in stacked]
+    first = levels[0][0]
+    for number, level in enumerate(levels):
+        for part in level:
+            where = "layer" if len(stacked) == 1 else f"layer.layers[{number}]"
+            _check(where, part, first)
+        if len(level) != len(levels[0]):
+            raise ValueError(
+                "layer must be Bidirectional in all layers of the Stack or in none: PyTorch has "
+                "one `bidirectional` for all"
+            )
+    options: dict[str, Any] = {"num_layers": len(levels), "bidirectional": len(levels[0]) == 2}
+    if isinstance(first, RNN):
+        options["nonlinearity"] = first.activation
+    if len(levels) > 1:
+        options["dropout"] = float(getattr(layer, "dropout", 0.0))
+    # By way of a device without numbers: drawing weights would move PyTorch's own generator.
+    module = getattr(torch.nn, type(first).__name__)(
+        first.inputs, first.hidden, dtype=getattr(torch, str(first.dtype)), device="meta", **options
+    ).to_empty(device="cpu")
+    with torch.no_grad():
+        for number, level in enumerate(levels):
+            for part, end in zip(level, _DIRECTIONS, strict=False):
+                _write(torch, module, f"_l{number}{end}", part)
+    return module
+
+
+def _directions(layer: Any) -> Sequence[Recurrent]:
+    return (layer.forward, layer.backward) if isinstance(layer, Bidirectional) else (layer,)
+
+
+def _check(where: str, part: Recurrent, first: Recurrent) -> None:
+    """Raise unless PyTorch has the layer, beside the first of its Stack or pair."""
+    problem = None
+    if type(part) not in (RNN, GRU, LSTM):
+        problem = f"an RNN, GRU or LSTM, not {part!r}"
+    elif isinstance(part, RNN) and part.activation not in ("tanh", "relu"):
+        problem = f"an RNN of tanh or relu, not {part.activation!r}"
+    elif isinstance(part, GRU) and part.reset != "after":
+        problem = f"a GRU with reset='after', not {part.reset!r}"
+    elif isinstance(part, LSTM) and part.p is not None:
+        problem = "an LSTM without peepholes p"
+    elif part.cell != first.cell or part.hidden != first.hidden:
+        problem = f"of the cell and width of {first!r}, like all others, not {part!r}"
+    if problem:
+        raise ValueError(f"{where} must be {problem}: PyTorch has no module for it")
+
+
+def _write(torch: Any, module: Any, end: str, part: Recurrent) -> None:
+    recurrent = np.zeros_like(part.b)
+    if isinstance(part, GRU):
+        recurrent[2 * part.hidden :] = part.bn
+    arrays = {"weight_ih": part.U, "weight_hh": part.W, "bias_ih": part.b, "bias_hh": recurrent}
+    for name, array in arrays.items():
+        getattr(module, name + end).copy_(torch.from_numpy(np.array(array)))
+
+
+def _torch(what: str) -> Any:
+    return optional.load("torch", f"{what} needs PyTorch, the package")

@@ -1,0 +1,276 @@
+"""Memory policies: each says what it keeps, plans itself, and makes its own schedule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypeAlias
+
+from .. import arguments
+from . import optimal, schedules
+from .plan import Costs, Frontier, Plan, Policy, human
+from .schedules import Action
+
+_UNITS = {"b": 1}
+for _i, _letter in enumerate("kmgt", 1):
+    _UNITS[_letter + "b"], _UNITS[_letter + "ib"] = 1000**_i, 1024**_i
+
+_LONGEST = 60  # characters of a budget
+_EXPECTED = (
+    'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
+    "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
+)
+
+
+@dataclass(frozen=True)
+class Full:
+    """Cache every step: the exact gradient, each step run once.
+
+    Recommended whenever T cached steps fit; `memory="full"` is the same, and the default.
+    Memory grows with T: T*C bytes, C being the bytes of one cached step of all sequences.
+    """
+
+    @property
+    def budget(self) -> None:
+        """None: no budget limits it."""
+
+    def window(self, steps: int) -> None:
+        """None."""
+
+    def plan(self, costs: Costs) -> Plan:
+        """Each step cached, and run once."""
+        return costs.plan(self, costs.full_bytes, costs.steps)
+
+    def schedule(self, plan: Plan) -> Iterator[Action]:
+        """Cache all, reverse all."""
+        return schedules.full(plan.steps)
+
+    def of_one_direction(self, plan: Plan) -> Full:
+        """The same."""
+        return self
+
+    def __str__(self) -> str:
+        return "full"
+
+
+@dataclass(frozen=True)
+class Checkpointed:
+    """Keep some states, and run the steps between them again: the exact gradient in less memory.
+
+    ``Checkpointed(budget)`` is recommended for sequences whose steps do not all fit: it caches
+    everything if that stays within the budget, and else takes the schedule with the fewest
+    forward steps whose peak does. The budget is an int of bytes or text such as ``"64MB"``
+    (10^6 bytes) or ``"1.5GiB"`` (2^30); `memory="64MB"` is the same. With one recompute, so less
+    than 2T forward steps, memory grows with the square root of T: about sqrt(2*S*C*T) bytes, S
+    being the bytes of a state and C of a cached step; with r recomputes, so less than (r+1)*T
+    forward steps, with the (r+1)-th root.
+
+    ``Checkpointed(segment=L)`` keeps a state every L steps and runs all but the last segment
+    twice: (T/L)*S + L*C bytes. Not recommended but for comparison: a budget of as many bytes runs
+    no more steps.
+
+    The gradient is that of `Full`: on the CPU to the bit. Schedules: Griewank and Walther,
+    "Revolve" (2000); Maddison, "Step-based checkpointing with high-level algorithmic
+    differentiation" (2024), of which this is the case of leaves cached step by step.
+    """
+
+    budget: int | None = None
+    _: KW_ONLY
+    segment: int | None = None
+
+    if TYPE_CHECKING:  # the budget may be given as text
+
+        def __init__(
+            self, budget: str | int | None = None, *, segment: int | None = None
+        ) -> None: ...
+
+    def __post_init__(self) -> None:
+        if (self.budget is None) == (self.segment is None):
+            raise ValueError(
+                "Checkpointed must be given one of budget and segment, not "
+                + ("neither" if self.budget is None else "both")
+            )
+        if self.budget is not None:
+            object.__setattr__(self, "budget", parse_bytes(self.budget))
+        else:
+            object.__setattr__(self, "segment", arguments.integer("segment", self.segment, 1))
+
+    def window(self, steps: int) -> None:
+        """None."""
+
+    def plan(self, costs: Costs) -> Plan:
+        """The schedule of the segment, or that of the fewest forward steps within the budget."""
+        if self.segment is not None:
+            return self._plan_segments(costs, self.segment)
+        assert self.budget is not None  # as __post_init__ sees to
+        spare = self.budget - costs.fixed_bytes
+        if spare >= max(0, costs.full_bytes):
+            return costs.plan(self, costs.full_bytes, costs.steps)
+        T, S, C = costs.steps, costs.state_bytes, costs.step_bytes
+        least = optimal.least_feasible(T, S, C)
+        if spare < least:
+            raise MemoryLimitError(self.budget, costs.fixed_bytes + least)
+        tree, again = optimal.best(T, spare, S, C), int(costs.stores_outputs)
+        return costs.plan(
+            self, tree.peak, again * T + tree.forward_steps, recomputes=again + tree.recomputes
+        )
+
+    def _plan_segments(self, costs: Costs, L: int) -> Plan:
+        T, S, C, again = costs.steps, costs.state_bytes, costs.step_bytes, int(costs.stores_outputs)
+        earlier = (T - 1) // L  # segments before the last
+        if earlier <= 0:
+            return costs.plan(self, costs.full_bytes, T)
+        last = T - earlier * L
+        return costs.plan(
+            self, max((earlier - 1) * S + L * C, earlier * S + last * C),
+            (1 + again) * T + earlier * L, recomputes=1 + again,
+        )  # fmt: skip
+
+    def schedule(self, plan: Plan) -> Iterator[Action]:
+        """A tree of splits, or all at once where the plan has no recomputes."""
+        if plan.recomputes == 0:
+            return schedules.full(plan.steps)
+        if self.segment is not None:
+            return schedules.segmented(plan.steps, self.segment)
+        assert self.budget is not None
+        spare = self.budget - plan.fixed_bytes
+        return schedules.optimal(plan.steps, spare, plan.state_bytes, plan.step_bytes)
+
+    def of_one_direction(self, plan: Plan) -> Full | Checkpointed:
+        """Full if all directions fit at once, else what the plan takes.
+
+        That is enough: no direction has a larger state or step. With the whole budget a direction
+        might run fewer steps in more memory than the plan says.
+        """
+        if plan.recomputes == 0:
+            return Full()
+        return self if self.budget is None else Checkpointed(plan.peak_bytes)
+
+    def __str__(self) -> str:
+        if self.segment is not None:
+            return f"checkpointed, a state every {self.segment} steps"
+        return f"checkpointed, budget {human(self.budget or 0)}"
+
+
+@dataclass(frozen=True)
+class Truncated:
+    """Every k1 steps, go back over at most the last k2: not the exact gradient.
+
+    Recommended only where dependencies beyond k2 steps do not matter, or for speed in training on
+    streams. k1 is the stride, k2 the window, ``k2 >= k1 >= 1``; k1 = k2 cuts time in chunks and
+    detaches. Each loss counts once, in the window where it is among the last k1 steps. Memory does
+    not grow with T: k2*C bytes; about T*k2/k1 steps back. k2 >= T is full BPTT.
+    """
+
+    k1: int
+    k2: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k1", arguments.integer("k1", self.k1, 1))
+        object.__setattr__(self, "k2", arguments.integer("k2", self.k2, 1))
+        if self.k2 < self.k1:
+            raise ValueError(f"k2, the window, must be at least k1={self.k1}, not {self.k2}")
+
+    @property
+    def budget(self) -> None:
+        """None: k2 limits it."""
+
+    def window(self, steps: int) -> int:
+        """The last k2 steps."""
+        return min(steps, self.k2)
+
+    def plan(self, costs: Costs) -> Plan:
+        """The windows; exact where one of them holds all T."""
+        if costs.stores_outputs:
+            raise ValueError(
+                "memory must not be Truncated with a Bidirectional layer, whose outputs depend on "
+                "all that follows; take full or a budget"
+            )
+        T = costs.steps
+        return costs.plan(
+            self, min(T, self.k2) * costs.step_bytes, T,
+            backward_steps=schedules.truncated_backward_steps(T, self.k1, self.k2),
+            exact=self.k2 >= T,
+        )  # fmt: skip
+
+    def schedule(self, plan: Plan) -> Iterator[Action]:
+        """Window by window."""
+        return schedules.truncated(plan.steps, self.k1, self.k2)
+
+    def of_one_direction(self, plan: Plan) -> Policy:
+        """Never asked: `plan` refuses layers that store their outputs."""
+        return self
+
+    def __str__(self) -> str:
+        return f"truncated, k1={self.k1}, k2={self.k2}"
+
+
+class MemoryLimitError(ValueError):
+    """A budget in which no exact schedule fits; `least_bytes` is the least budget that works."""
+
+    def __init__(self, budget: int, least_bytes: int) -> None:
+        super().__init__(budget, least_bytes)
+        self.budget, self.least_bytes = budget, least_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"memory: a budget of {self.budget} bytes ({human(self.budget)}) is too small for an "
+            f"exact gradient; the least that works is {self.least_bytes} bytes "
+            f"({human(self.least_bytes)})"
+        )
+
+
+def parse_bytes(budget: str | int) -> int:
+    """The bytes of a budget: an int, or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
+    if not isinstance(budget, str):
+        return arguments.integer("memory budget", budget, 0)
+    if len(budget) > _LONGEST:
+        raise ValueError(f"{_EXPECTED}, not {arguments.describe(budget)}")
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*", budget.lower(), re.ASCII)
+    if not match or match[2] not in _UNITS:
+        raise ValueError(f"{_EXPECTED}, not {budget!r}")
+    size = int(Fraction(match[1]) * _UNITS[match[2]])
+    if size > arguments.MOST:
+        raise ValueError(
+            f"memory must be at most {arguments.MOST} bytes, to fit into 64 bits, not {budget!r}"
+        )
+    return size
+
+
+def as_policy(memory: Memory) -> Policy:
+    """The policy that a `memory=` argument stands for."""
+    if isinstance(memory, (Full, Checkpointed, Truncated)):
+        return memory
+    if isinstance(memory, str):
+        return Full() if memory == "full" else Checkpointed(memory)
+    try:
+        return Checkpointed(arguments.integer("memory", memory, 0))
+    except TypeError:
+        raise TypeError(f"{_EXPECTED}, not {arguments.describe(memory)}") from None
+
+
+def frontier(
+    T: int,
+    state_bytes: int,
+    step_bytes: int,
+    plan_of: Callable[[Policy], Plan],
+    budget_of: Callable[[int], int],
+    stores_outputs: bool = False,
+) -> Frontier:
+    """The plans for full caching and for the least memory with one, two and three recomputes.
+
+    `plan_of(policy)` makes a plan; `budget_of(cache_bytes)` is the budget that leaves so many bytes
+    for checkpoints and cached steps. Where outputs are stored, one recompute is for these.
+    """
+    plans = [plan_of(Full())]
+    for recomputes in (1, 2, 3):
+        least = optimal.least_memory(T, state_bytes, step_bytes, recomputes - stores_outputs)
+        if least < plans[-1].cache_bytes:  # a short sequence may need no more recomputes
+            plans.append(plan_of(Checkpointed(budget_of(least))))
+    return Frontier(plans)
+
+
+Memory: TypeAlias = "str | int | Policy"
+"""What `memory=` takes: "full", a budget as text or an int of bytes, or a policy."""

@@ -1,0 +1,128 @@
+"""What a recurrent cell is: per unit, one step forward and one step in reverse.
+
+A cell is two scalar functions, written once and compiled for every device:
+
+`forward(a, s, p)` takes the pre-activations of one unit (a tuple, one a gate), its states before
+the step, `s[0]` being the output, and the cell's own parameters of that unit; it returns the states
+after it and what `reverse` needs besides the states ("kept").
+
+`reverse(ds, s, previous, kept, p)` takes the loss's derivatives by the states after the step, and
+the states after and before it; it returns the deltas (derivatives by the pre-activations) and the
+derivatives by the states before the step, *without* the part that goes through W: the sweep adds
+that.
+
+Two things a cell may have besides:
+
+- `split`: the last gate does not add its input part (U x + b) and its recurrent part (W s), but
+  takes both apart: `a` begins with the input part and ends with the recurrent part, the other gates
+  between them. So do the deltas.
+- `second`: the last gate's recurrent product is not with s but with a vector that the other gates
+  determine: `gate(a, s, p)` gives it, `ungate(dv, previous, kept)` returns the deltas that were
+  waiting for its derivative dv, what dv adds to ds[0], and the vector once more.
+
+Constants are written `like(1, x)`: a bare 1.0 would widen float32.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from numba.extending import overload
+
+from ..jit import INLINED, distinct, scalar
+
+
+class Cell(NamedTuple):
+    """What a sweep needs to know of a cell: counts of values per unit, and its functions.
+
+    `sums` names, for each of the cell's own parameters, the block of deltas whose sum over time is
+    its gradient; `extra` blocks beyond those of the gates are there for such sums alone.
+    """
+
+    gates: int
+    states: int
+    residuals: int
+    forward: Callable
+    reverse: Callable
+    sums: tuple = ()
+    extra: int = 0
+    split: bool = False
+    gate: Callable | None = None
+    ungate: Callable | None = None
+
+    @property
+    def second(self):
+        """How many gates wait for a second product."""
+        return 0 if self.gate is None else 1
+
+    @property
+    def blocks(self):
+        """Blocks of H pre-activations in a step."""
+        return self.gates + self.split
+
+    @property
+    def delta_blocks(self):
+        """Blocks of H deltas in a step."""
+        return self.blocks + self.extra
+
+    @property
+    def order(self):
+        """The gates whose input parts are the first blocks."""
+        gates = tuple(range(self.gates))
+        return gates[-1:] + gates[:-1] if self.split else gates
+
+
+CELLS = {}  # name -> Cell; beside those of the package "own-NAME-..." and "rnn-own-NAME-..."
+
+
+def title(cell):
+    """What people call the cell of that name."""
+    for prefix in ("rnn-own-", "own-"):
+        if cell.startswith(prefix):
+            return cell[len(prefix) :].partition("-")[0]
+    return cell.partition("-")[0].upper()
+
+
+def forward(cell, a, s, p):
+    """The forward function of the cell of that name, chosen when the caller is compiled."""
+    raise NotImplementedError("compiled code only")
+
+
+def reverse(cell, ds, s, previous, residuals, p):
+    """The reverse function of the cell of that name, chosen when the caller is compiled."""
+    raise NotImplementedError("compiled code only")
+
+
+def gate(cell, a, s, p):
+    """The gate function of the cell of that name, chosen when the caller is compiled."""
+    raise NotImplementedError("compiled code only")
+
+
+def ungate(cell, dv, previous, residuals):
+    """The ungate function of the cell of that name, chosen when the caller is compiled."""
+    raise NotImplementedError("compiled code only")
+
+
+@overload(forward, prefer_literal=True, jit_options=INLINED)
+def _forward(cell, a, s, p):
+    function = scalar(CELLS[cell.literal_value].forward)
+    return distinct(lambda cell, a, s, p: function(a, s, p))
+
+
+@overload(reverse, prefer_literal=True, jit_options=INLINED)
+def _reverse(cell, ds, s, previous, residuals, p):
+    function = scalar(CELLS[cell.literal_value].reverse)
+    return distinct(
+        lambda cell, ds, s, previous, residuals, p: function(ds, s, previous, residuals, p)
+    )
+
+
+@overload(gate, prefer_literal=True, jit_options=INLINED)
+def _gate(cell, a, s, p):
+    function = scalar(CELLS[cell.literal_value].gate)
+    return distinct(lambda cell, a, s, p: function(a, s, p))
+
+
+@overload(ungate, prefer_literal=True, jit_options=INLINED)
+def _ungate(cell, dv, previous, residuals):
+    function = scalar(CELLS[cell.literal_value].ungate)
+    return distinct(lambda cell, dv, previous, residuals: function(dv, previous, residuals))

@@ -1,0 +1,273 @@
+"""How a sweep is laid out on a card: chosen for a cell's sizes by a model of what a step costs."""
+
+from functools import lru_cache
+from itertools import product
+from typing import NamedTuple
+
+from ..cells.registry import CELLS
+
+VECTOR_BYTES = 16  # that a thread loads at once
+_UNROLLED = 2048  # multiply-adds in a straight line at most
+_OTHER = 56, 24  # registers of a thread for all but weights, sums and what it multiplies
+_READ = 24.0  # bytes a cycle of a multiprocessor from the second-level cache
+_MEETING = 2000.0  # cycles of a meeting of blocks, and of fetching what they have left,
+_EACH = 10.0  # and for each block, since they arrive one after the other
+_SYNC = 40.0  # cycles of a syncthreads
+_LATENCY = 4.0  # cycles from one multiply-add to the next of the same sum
+_CELL = 260.0  # cycles of a cell's maths, one after the other
+
+
+class Card(NamedTuple):
+    """What a card, or the simulator in its place, offers to a kernel."""
+
+    capability: tuple  # (major, minor)
+    processors: int
+    shared: int  # bytes that a block may have
+    threads: int = 1024  # of a block at most
+    warp: int = 32
+    registers: int = 65536  # of a multiprocessor
+    halves: int = 2  # float32 multiply-adds in the time of a float64 one
+
+
+class Tile(NamedTuple):
+    """A product of `inner` numbers of each row with a block's `columns`, by lanes * groups threads.
+
+    Each thread has `wide` columns and, of every `lanes` vectors of 16 bytes along `inner`, one: so
+    `quads` vectors a column, of which the first `held` stay in registers, the next `shared` in
+    shared memory, and the others are read each time.
+    """  # fmt: skip
+
+    inner: int
+    columns: int
+    width: int  # numbers in a vector
+    lanes: int
+    wide: int
+    held: int
+    shared: int
+    pieces: int = 1  # in which a row is brought to shared memory, if it does not fit as a whole
+
+    @property
+    def quads(self):
+        return -(-self.inner // (self.lanes * self.width))
+
+    @property
+    def piece(self):
+        """Vectors of a thread in a piece."""
+        return -(-self.quads // self.pieces)
+
+    @property
+    def row(self):
+        """Numbers of a row, or of a piece of it, in shared memory."""
+        return self.piece * self.lanes * self.width
+
+    @property
+    def groups(self):
+        return -(-self.columns // self.wide)
+
+    @property
+    def total(self):
+        """Numbers of a row of the product."""
+        return self.groups * self.wide
+
+    @property
+    def threads(self):
+        return self.groups * self.lanes
+
+    @property
+    def registers(self):
+        """Numbers of a thread that stay in registers; at least one, since an array has some."""
+        return max(1, self.held * self.wide * self.width)
+
+
+class Shape(NamedTuple):
+    """A sweep: `parts` blocks of `units` units each, for `rows` sequences; `second` is of the
+    second product, or all zeros.
+    """
+
+    hidden: int
+    units: int
+    parts: int
+    rows: int
+    threads: int
+    first: Tile
+    second: Tile
+
+    @property
+    def places(self):
+        """Where weights, vectors and totals, of both products, begin in shared memory; its size.
+
+        In numbers.
+        """
+        found, at = [], 0
+        for tile in (self.first, self.second):
+            found.append(at)
+            at += tile.shared * tile.wide * self.threads * tile.width
+        for tile in (self.first, self.second):
+            found.append(at)
+            at += self.rows * tile.row
+        for tile in (self.first, self.second):
+            found.append(at)
+            at += self.rows * tile.total + 3 & ~3
+        return (*found, at)
+
+    def shared_bytes(self, itemsize):
+        """Bytes of shared memory."""
+        return self.places[-1] * itemsize
+
+
+NO_TILE = Tile(0, 0, 1, 1, 1, 0, 0)
+
+
+def _up(n, step):
+    return -(-n // step) * step
+
+
+def _cost(card, tile, rows, threads, item):
+    """Cycles of a product."""
+    warps = threads / card.warp
+    wide = card.halves if item == 8 else 1
+    vector = VECTOR_BYTES / item
+    each = tile.quads * vector * wide  # one after the other, for each sum of a thread
+    adds = each * max(rows * tile.wide, _LATENCY, warps / 4 * rows * tile.wide)
+    loads = warps * tile.quads * rows * 2  # of what is multiplied, the same for many threads
+    loads += warps * tile.shared * tile.wide * 4
+    read = (tile.quads - tile.held - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
+    sums, shuffles = rows * tile.wide, 0.0
+    lanes = tile.lanes
+    while lanes > 1:
+        sums = sums // 2 if sums % 2 == 0 else sums
+        shuffles += sums
+        lanes //= 2
+    steps = tile.lanes.bit_length() - 1
+    shuffles *= warps * item / 4
+    return max(adds, loads) + read + shuffles + 30 * steps + 60
+
+
+def _tiles(card, inner, columns, rows, item, pieces):
+    """Ways to share out a product, without where weights are kept."""
+    width = VECTOR_BYTES // item
+    for lanes, wide in product((1, 2, 4, 8, 16, 32), (1, 2, 4, 8)):
+        if (lanes > 1 and lanes * width >= 2 * inner) or (wide > 1 and wide >= 2 * columns):
+            continue
+        tile = Tile(inner, columns, width, lanes, wide, 0, 0, pieces)
+        if tile.threads <= card.threads and rows * wide <= 64:
+            yield tile
+
+
+def _placed(card, tiles, rows, threads, item):
+    """The tiles with their weights placed, or None if the shape does not fit."""
+    words = item // 4
+    most = min(255, card.registers // _up(threads, 4 * card.warp)) // 8 * 8  # 4 schedulers
+    room = most - _OTHER[0] - _OTHER[1] * words
+    shared = card.shared // item
+    for tile in tiles:
+        shared -= rows * (tile.row + tile.total) + 16
+    placed = []
+    for tile in tiles:
+        if not tile.inner:
+            placed.append(tile)
+            continue
+        sums = rows * tile.wide * words
+        vectors = min(rows, 4) * tile.width * words
+        each = tile.wide * tile.width * words  # registers of a vector of each column
+        own = (room - sums - vectors) // sum(1 for t in tiles if t.inner)
+        held = max(0, min(tile.quads, own // each))
+        if held < tile.quads:  # the others pass through registers, two at a time
+            held = max(0, min(tile.quads, own // each - 2))
+        if tile.pieces > 1:
+            placed.append(tile)
+            continue
+        held = min(held, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
+        if own < 0:
+            return None
+        one = tile.wide * threads * tile.width
+        if held + shared // one < tile.quads:  # reading again takes addresses
+            held = max(0, held - -(-16 // each))
+        more = max(0, min(tile.quads - held, shared // one))
+        shared -= more * one
+        placed.append(tile._replace(held=held, shared=more))
+    return None if shared < 0 else placed
+
+
+def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
+    found = CELLS[cell]
+    gates, second = found.gates - found.second, found.second
+    for parts in _parts(card, hidden):
+        units = -(-hidden // parts)
+        if units * (parts - 1) >= hidden or parts == 1 < pieces:
+            continue
+        for rows in (1, 2, 4, 8, 16):
+            if (rows > 1 and rows >= 2 * batch) or units * rows > card.threads:
+                continue
+            inner, columns = (gates * hidden, units) if reverse else (hidden, gates * units)
+            ways = [_tiles(card, inner, columns, rows, item, pieces)]
+            ways.append(_tiles(card, hidden, units, rows, item, pieces) if second else [NO_TILE])
+            for tiles in product(*map(list, ways)):
+                threads = max(units * rows, *(tile.threads for tile in tiles))
+                threads = _up(threads, max(card.warp, *(tile.lanes for tile in tiles)))
+                if threads > card.threads:
+                    continue
+                placed = _placed(card, tiles, rows, threads, item)
+                if placed is not None:
+                    yield Shape(hidden, units, parts, rows, threads, *placed)
+
+
+def _parts(card, hidden):
+    """Into how many blocks the units may be spread."""
+    most = min(card.processors, hidden)
+    return sorted({1, *(1 << k for k in range(1, most.bit_length()) if 1 << k <= most), most})
+
+
+def _step_cost(card, shape, batch, item):
+    """Cycles of a step of all sequences, if each multiprocessor has one block at a time."""
+    slices = -(-batch // shape.rows)
+    at_once = max(1, card.processors // shape.parts)
+    cycles = _CELL + 2 * _SYNC + _cost(card, shape.first, shape.rows, shape.threads, item)
+    staged = shape.rows * shape.first.row
+    meetings = 1
+    if shape.second.inner:
+        cycles += _CELL + 2 * _SYNC
+        cycles += _cost(card, shape.second, shape.rows, shape.threads, item)
+        staged += shape.rows * shape.second.row
+        meetings = 2
+    if shape.parts > 1:
+        meeting = _MEETING + _EACH * shape.parts
+        cycles += meetings * meeting + staged * item / _READ
+    return -(-slices // at_once) * cycles
+
+
+@lru_cache(maxsize=1024)
+def choose(card, cell, hidden, batch, item, reverse):
+    """Return (shape, cycles a step) of the sweep that should take least time.
+
+    item: bytes of a number.
+    """
+    best, pieces = None, 1
+    while best is None:
+        for shape in _candidates(card, cell, hidden, batch, item, reverse, pieces):
+            key = (_step_cost(card, shape, batch, item), shape)
+            if best is None or key < best:
+                best = key
+        if best is None and pieces > hidden:
+            raise ValueError(f"no layout of H={hidden} fits on this card")
+        pieces *= 2
+    return best[1], best[0]
+
+
+def pack(xp, weight, tile, parts, units, threads):
+    """`weight` (gates, H, inner), whose products with a vector are wanted, as kernels read it.
+
+    The order is (parts, quads, wide, threads, width); what lies beyond the weight is 0.
+    """
+    gates, hidden, inner = weight.shape
+    row = tile.quads * tile.lanes * tile.width
+    whole = xp.zeros((gates, parts * units, row), weight.dtype)
+    whole[:, :hidden, :inner] = weight
+    whole = whole.reshape(gates, parts, units, row).transpose(1, 0, 2, 3)
+    wider = xp.zeros((parts, tile.total, row), weight.dtype)
+    wider[:, : gates * units] = whole.reshape(parts, gates * units, row)
+    wider = wider.reshape(parts, tile.groups, tile.wide, tile.quads, tile.lanes, tile.width)
+    wider = wider.transpose(0, 3, 2, 1, 4, 5).reshape(parts, tile.quads, tile.wide, -1, tile.width)
+    packed = xp.zeros((parts, tile.quads, tile.wide, threads, tile.width), weight.dtype)
+    packed[:, :, :, : tile.threads] = wider
+    return packed.reshape(-1)

@@ -1,0 +1,237 @@
+"""Kernels of one thread an element or a row: losses, readouts, dropout, tokens' gradients.
+
+Products come before or after, by cuBLAS. A row is one (t, b), number t*B + b of the stretch.
+"""
+
+import math
+from functools import cache
+
+import numpy as np
+
+from ..masks import draw
+from .cells import maths_of, on_device
+from .runtime import SIMULATED, cuda, device, launch
+
+THREADS = 128
+
+
+def elements(kernel, size, args):
+    """Run a kernel that has a thread for each of so many elements, or rows."""
+    if size:
+        threads = _threads(size)
+        launch(kernel, (-(-size // threads), 1), threads, args)
+
+
+def _threads(size):
+    """Of a block; in the simulator, where each is one of Python's, no more than there is to do."""
+    return min(THREADS, max(1, size)) if SIMULATED else THREADS
+
+
+@cache
+def _readout(readout, dtype):
+    """A function that applies the readout's activation to a row, in place.
+
+    Softmax returns the logarithm of the sum.
+    """
+    exp, tanh, sigmoid = maths_of(dtype)
+
+    @device
+    def identity(o, start, outputs):
+        return 0.0
+
+    @device
+    def apply_sigmoid(o, start, outputs):
+        for j in range(start, start + outputs):
+            o[j] = sigmoid(o[j])
+        return 0.0
+
+    @device
+    def apply_tanh(o, start, outputs):
+        for j in range(start, start + outputs):
+            o[j] = tanh(o[j])
+        return 0.0
+
+    @device
+    def softmax(o, start, outputs):
+        top = o[start]
+        for j in range(start + 1, start + outputs):
+            top = o[j] if o[j] > top else top
+        total = 0.0
+        for j in range(start, start + outputs):
+            o[j] = exp(o[j] - top)
+            total += float(o[j])
+        scale = dtype(1 / total)
+        for j in range(start, start + outputs):
+            o[j] = o[j] * scale
+        return float(top) + math.log(total)
+
+    return {
+        "identity": identity, "sigmoid": apply_sigmoid, "tanh": apply_tanh, "softmax": softmax
+    }[readout]  # fmt: skip
+
+
+@cache
+def outputs_kernel(readout, dtype):
+    """o = readout(o + c), 0 past a sequence's length."""
+    apply = _readout(readout, dtype)
+    zero = dtype(0)
+
+    def outputs(o, c, lengths, t, rows, B, O):
+        r = cuda.grid(1)
+        if r < rows:
+            live = t + r // B < lengths[r % B]
+            for j in range(O):
+                o[r * O + j] = o[r * O + j] + c[j] if live else zero
+            if live:
+                apply(o, r * O, O)
+
+    outputs.key = readout, dtype.__name__
+    return outputs
+
+
+@cache
+def _row_loss(loss, readout, dtype):
+    """A function (o, start, outputs, y, at, target, scale) -> E; o becomes scale * dE/do * h'."""
+    apply = _readout(readout, dtype)
+    sigmoid = maths_of(dtype)[2]
+    one, zero = dtype(1), dtype(0)
+    SIGMOID, TANH, SOFTMAX = (readout == name for name in ("sigmoid", "tanh", "softmax"))
+
+    @device
+    def squared_error(o, start, outputs, y, at, target, scale):
+        apply(o, start, outputs)
+        value, mean = 0.0, 0.0  # mean: of the softmax's Jacobian, sum_j dE/do_j o_j
+        for j in range(outputs):
+            error = float(o[start + j] - y[at + j])
+            value += error * error
+            if SOFTMAX:
+                mean += error * float(o[start + j])
+        for j in range(outputs):
+            s = o[start + j]
+            d = (s - y[at + j]) * dtype(2 * scale)
+            if SIGMOID:
+                d = d * s * (one - s)
+            if TANH:
+                d = d * (one - s * s)
+            if SOFTMAX:
+                d = s * (d - dtype(2 * scale * mean))
+            o[start + j] = d
+        return value
+
+    @device
+    def cross_entropy(o, start, outputs, y, at, target, scale):
+        wanted = float(o[start + target])
+        value = apply(o, start, outputs) - wanted
+        for j in range(outputs):
+            hit = one if j == target else zero
+            o[start + j] = (o[start + j] - hit) * dtype(scale)
+        return value
+
+    @device
+    def binary_cross_entropy(o, start, outputs, y, at, target, scale):
+        value = 0.0
+        for j in range(outputs):
+            a, wanted = o[start + j], y[at + j]
+            wide = float(a)
+            positive = wide if wide > 0 else 0.0
+            value += positive - wide * float(wanted) + math.log1p(math.exp(-abs(wide)))
+            o[start + j] = (sigmoid(a) - wanted) * dtype(scale)
+        return value
+
+    return {
+        "squared_error": squared_error, "cross_entropy": cross_entropy,
+        "binary_cross_entropy": binary_cross_entropy,
+    }[loss]  # fmt: skip
+
+
+@cache
+def loss_kernel(loss, readout, dtype):
+    """values[r] = w E and o = factor w dE/do h', from o = V h; 0 where a row does not count."""
+    row_loss = _row_loss(loss, readout, dtype)
+    zero = dtype(0)
+    CLASSES = loss == "cross_entropy"
+
+    def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, rows, B, O):
+        r = cuda.grid(1)
+        if r < rows:
+            weight = weights[r] if weighted else 1.0
+            if weight == 0.0 or t + r // B >= lengths[r % B]:
+                values[r] = 0.0
+                for j in range(r * O, r * O + O):
+                    o[j] = zero
+            else:
+                for j in range(O):
+                    o[r * O + j] = o[r * O + j] + c[j]
+                target = targets[r] if CLASSES else 0
+                scale = weight * factor
+                values[r] = weight * row_loss(o, r * O, O, y, r * O, target, scale)
+
+    loss_rows.key = loss, readout, dtype.__name__
+    return loss_rows
+
+
+@cache
+def counted_kernel(dtype):
+    """out = a where a row counts, else 0: in a product 0 times NaN would count."""
+    zero = dtype(0)
+
+    def counted(out, a, weights, weighted, lengths, t, size, B, width):
+        i = cuda.grid(1)
+        if i < size:
+            r = i // width
+            counts = t + r // B < lengths[r % B]
+            if counts and weighted:
+                counts = weights[r] != 0.0
+            out[i] = a[i] if counts else zero
+
+    counted.key = (dtype.__name__,)
+    return counted
+
+
+@cache
+def dropout_kernel(dtype):
+    """out, which may be a, = a * mask / (1 - rate)."""
+    draw_ = on_device(draw, dtype)
+    zero = dtype(0)
+
+    def dropout(out, a, key, threshold, scale, t, size, B, H):
+        i = cuda.grid(1)
+        if i < size:
+            r = i // H
+            own = draw_(draw_(key, t + r // B), r % B)
+            out[i] = a[i] * dtype(scale) if draw_(own, i % H) >= threshold else zero
+
+    dropout.key = (dtype.__name__,)
+    return dropout
+
+
+@cache
+def scatter_kernel(dtype):
+    """total[c, j] += sum of d[r, j] over the rows r of class c, in order.
+
+    A block has one class and a stretch of columns, so nothing is added by two threads at once.
+    """
+
+    def scatter(total, d, order, starts, step, columns):
+        c = cuda.blockIdx.x
+        j = cuda.blockIdx.y * cuda.blockDim.x + cuda.threadIdx.x
+        if j < columns and starts[c] < starts[c + 1]:
+            value = total[c * columns + j]
+            for n in range(starts[c], starts[c + 1]):
+                value += float(d[order[n] * step + j])
+            total[c * columns + j] = value
+
+    scatter.key = (dtype.__name__,)
+    return scatter
+
+
+def scatter(xp, total, d, ids, step, columns):
+    """Add the gradients by a table's rows: `total` (classes, columns) float64, d (rows, step)."""
+    classes = total.shape[0]
+    order = xp.argsort(ids, kind="stable")
+    starts = xp.searchsorted(ids[order], xp.arange(classes + 1)).astype(np.int64)
+    threads = _threads(columns)
+    launch(
+        scatter_kernel(d.dtype.type), (classes, -(-columns // threads)), threads,
+        (total, d, order, starts, step, columns),
+    )  # fmt: skip

@@ -1,0 +1,19 @@
+"""A key of all kernel sources, by which compiled code on disk is known."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def source_key():
+    """The key of all kernel sources as they are now on disk."""
+    digest = hashlib.sha256(os.environ.get("FASTBPTT_VECTOR_BYTES", "").encode())
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+# Taken here, before any kernel module is read: code edited in between must not go by the new key.
+SOURCE_KEY = source_key()
