@@ -7,7 +7,8 @@ from functools import cache, lru_cache
 import numpy as np
 
 from .. import maths
-from ..cells.registry import CELLS, emit
+from ..cells import emit
+from ..cells.registry import CELLS
 from .runtime import SIMULATED, device
 
 
