@@ -20,6 +20,7 @@ import numpy as np
 from ..arrays import Array
 from ..backends import devices
 from ..backends.base import Backend
+from ..engine import programs
 from ..engine.footprint import footprint
 from ..engine.problem import Arrays, Lengths, problem_of
 from ..engine.stages import Stages
@@ -146,9 +147,9 @@ def _forward_and_back(device: Backend, layer: LSTM, x: Array) -> None:
     stages = Stages(problem, own.blocks(zero_copy=problem.zero_copy))
     memory = stages.workspace.empty((T * own.step + own.state) // x.itemsize, layer.dtype)
     caches = stages.caches(memory)
-    stages.forward(None, caches)
+    programs.forward(stages, None, caches)
     back = Stages(problem, stages.blocks, tape=stages.tape(caches))
-    back.backward(caches, xp.zeros((T, B, H), layer.dtype), None, None, ())
+    programs.backward(back, caches, xp.zeros((T, B, H), layer.dtype), None, None, ())
     device.home(back.gradients()[0].b)  # waits for all of it
     back.release()
     stages.release()

@@ -8,6 +8,7 @@ from typing import Any, Generic
 
 from .. import arguments
 from ..arrays import Array
+from ..engine import programs
 from ..engine.losses import Loss, Reduction
 from ..engine.stages import Stages
 from ..layers.composite import AnyLayer, State
@@ -61,7 +62,7 @@ def evaluate(
     with problem.device, problem.device.guard():
         stages = Stages(problem, own.footprint(network.readout).blocks(zero_copy=False))
         total = checked.sum(problem, stages.blocks, stages.top.workspace, multi_flush=False)
-        stages.forward(stages.consumer(total.add))
+        programs.forward(stages, stages.consumer(total.add))
         stages.release()
         return total.value()
 
@@ -135,7 +136,7 @@ def bptt(
         if input_grad:
             grad_x = own.outputs.array(layer.inputs, problem.stores_outputs or not plan.exact)
         try:
-            stages.gradient(plan, total, grad_x, report)
+            programs.gradient(stages, plan, total, grad_x, report)
         finally:
             finish()
         outputs = own.outputs

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import arguments
 from ..arrays import Array, stream_of
-from ..engine import time_views
+from ..engine import programs, time_views
 from ..engine.stages import Stages, Tape
 from ..layers.composite import AnyLayer, Layer, State
 from ..layers.network import Network
@@ -118,7 +118,7 @@ def forward(
         stages = Stages(problem, blocks, multi_flush=flush_steps(own.B) < own.T)
         caches = stages.caches(stages.workspace.empty(cached // layer.dtype.itemsize, layer.dtype))
         h = own.outputs.states()
-        stages.forward(h, caches)
+        programs.forward(stages, h, caches)
         final = own.outputs.state(stages.final_states())
         return own.outputs.out(h), final, Cache(own, stages.tape(caches))
 
@@ -200,7 +200,7 @@ def _backward(
     if deltas:
         widths = [part.gates * part.hidden for part in problem.recurrent]
         all_deltas = [outputs.array(width, zeros=True) for width in widths]
-    stages.backward(tape.caches, dh, carry, grad_x, all_deltas)
+    programs.backward(stages, tape.caches, dh, carry, grad_x, all_deltas)
     gradient = Gradient(
         layer=outputs.gradient(stages.gradients()),
         x=None if grad_x is None else outputs.out(grad_x),
@@ -236,7 +236,7 @@ def run(
         blocks = own.footprint().blocks(zero_copy=problem.zero_copy, indexed=problem.shapes.tokens)
         stages = Stages(problem, blocks)
         h = outputs.states() if keep == "all" or stages.joined else None
-        stages.forward(h)
+        programs.forward(stages, h)
         stages.release()
         last = stages.final_states()
         final = outputs.state(last)
@@ -296,6 +296,6 @@ def predict(
             head.outputs(h, time_views.buffer(target, start, stop), top.lengths, start)
             time_views.commit(target, start, stop)
 
-        stages.forward(stages.consumer(work))
+        programs.forward(stages, stages.consumer(work))
         stages.release()
         return own.outputs.out(o), own.outputs.state(stages.final_states())
