@@ -22,7 +22,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..fingerprint import lasting
 from ..jit import entry, inner
 from .atomics import add, cycles, exchange, give_way, load, look, pause, show, store, swap
 from .subnormals import flush_to_zero, restore
@@ -277,7 +276,7 @@ def program(name, what="kernels of all cells"):
             _call(function, data, 0, 0)
             restore(word)
 
-        return entry(launch, what, lasting(name))
+        return entry(launch, what)
 
     return decorate
 
