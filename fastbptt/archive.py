@@ -10,7 +10,7 @@ import re
 import struct
 import zlib
 from typing import IO, Any, NamedTuple
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipExtFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Archive:
 
     def __init__(self, file: IO[bytes]):
         size = file.seek(0, 2)
-        self._zip = ZipFile(_Bounded(file))  # type: ignore[arg-type]
+        self._zip = ZipFile(_Bounded(file))
         self._members: dict[str, ZipInfo] = {}
         self.claims: dict[str, Claim] = {}
         packed = 0
@@ -130,7 +130,7 @@ def _check_member(member: ZipInfo) -> None:
         raise ValueError(f"{name!r} claims {size} bytes, more than {packed} can hold")
 
 
-def _claim(name: str, stream: ZipExtFile, size: int) -> Claim:
+def _claim(name: str, stream: IO[bytes], size: int) -> Claim:
     magic, length = struct.unpack("<8sH", _exactly(stream, 10))
     header = _HEADER.fullmatch(_exactly(stream, length))
     if magic != _MAGIC or header is None:
@@ -146,7 +146,7 @@ def _claim(name: str, stream: ZipExtFile, size: int) -> Claim:
     return claim
 
 
-def _exactly(stream: ZipExtFile, count: int) -> bytes:
+def _exactly(stream: IO[bytes], count: int) -> bytes:
     data = stream.read(count)
     if len(data) != count:
         raise EOFError(f"it ends {count - len(data)} bytes early")

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from contextlib import ExitStack
+from threading import local
 from typing import Any
 
 import numpy as np
 
 from .kernels.cpu import dropout, recurrence, team
 from .kernels.cpu.memory import Workspace, writable
+from .kernels.cpu.weights import Weights
 from .typing import Array, DType
 
 MOVED_BYTES = 1 << 20  # that a GPU moves at a time within an array
@@ -77,11 +79,15 @@ class CPU:
         """How many threads a call uses."""
         return team.get_num_threads()
 
+    def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
+        """A layer's weights as `kernels.cpu.weights.Weights` has them."""
+        return Weights(layer, workspace, self.threads())
+
     def recurrence(
-        self, layer: Any, batch: int, chunk: int, workspace: Any, several: bool, ragged: bool
+        self, weights: Any, batch: int, chunk: int, workspace: Any, several: bool, ragged: bool
     ) -> Any:
-        """The layer as `kernels.cpu.recurrence.Recurrence` has it."""
-        return recurrence.Recurrence(layer, batch, chunk, workspace, self.threads(), several)
+        """The layer of these weights as `kernels.cpu.recurrence.Recurrence` has it."""
+        return recurrence.Recurrence(weights, batch, chunk, workspace, self.threads(), several)
 
     def head(self, readout: Any, batch: int, workspace: Any, several: bool, ragged: bool) -> Any:
         """The readout as `kernels.cpu.recurrence.Head` has it."""
@@ -115,12 +121,12 @@ class CUDA:
     ahead = 1
 
     def __init__(self, ordinal: int = 0, stream: int | None = None):
-        from .kernels.cuda import cards, recurrence, seam
+        from .kernels.cuda import cards, recurrence, seam, weights
 
         self.ordinal, self.stream = ordinal, stream
         self._seam, self._recurrence, self._cards = seam, recurrence, cards
-        self._contexts: list[ExitStack] = []
-        self._events: list[Any] = []
+        self._weights = weights
+        self._here = _Here()
 
     @property
     def name(self) -> str:
@@ -145,7 +151,7 @@ class CUDA:
                     own.wait_event(before.record())  # arrays may have been made there
                     stack.callback(lambda: before.wait_event(own.record()))  # or be read there
                     stack.enter_context(own)
-            self._contexts.append(stack.pop_all())
+            self._here.contexts.append(stack.pop_all())
 
     def _stream(self, address: int) -> Any:
         stream = self.xp.cuda.Stream
@@ -157,8 +163,8 @@ class CUDA:
             self.xp.cuda.get_current_stream().wait_event(self._stream(stream).record())
 
     def __exit__(self, *error: object) -> None:
-        self._events.clear()
-        self._contexts.pop().close()
+        self._here.events.clear()
+        self._here.contexts.pop().close()
 
     @property
     def out_of_memory(self) -> Any:
@@ -174,9 +180,10 @@ class CUDA:
             return
         event = self.xp.cuda.Event(block=True, disable_timing=True)
         event.record()
-        self._events.append(event)
-        if len(self._events) > 2:  # the stretches before the last two are done
-            self._events.pop(0).synchronize()
+        events = self._here.events
+        events.append(event)
+        if len(events) > 2:  # the stretches before the last two are done
+            events.pop(0).synchronize()
 
     def _elsewhere(self, array: Any) -> bool:
         return isinstance(array, np.ndarray) and self.xp is not np
@@ -212,10 +219,13 @@ class CUDA:
     def workspace(self) -> Any:
         return _Pool(self.xp)
 
+    def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
+        return self._weights.Weights(layer, batch)
+
     def recurrence(
-        self, layer: Any, batch: int, chunk: int, workspace: Any, several: bool, ragged: bool
+        self, weights: Any, batch: int, chunk: int, workspace: Any, several: bool, ragged: bool
     ) -> Any:
-        return self._recurrence.Recurrence(layer, batch, chunk, ragged)
+        return self._recurrence.Recurrence(weights, chunk, ragged)
 
     def head(self, readout: Any, batch: int, workspace: Any, several: bool, ragged: bool) -> Any:
         return self._recurrence.Head(readout, batch, ragged)
@@ -230,6 +240,14 @@ class CUDA:
         self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
     ) -> None:
         self._recurrence.drop(out, values, key, threshold, scale, start)
+
+
+class _Here(local):
+    """What a thread has entered and queued: it has a current device and stream of its own."""
+
+    def __init__(self) -> None:
+        self.contexts: list[ExitStack] = []
+        self.events: list[Any] = []
 
 
 class _Foreign:

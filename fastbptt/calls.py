@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Generic, Literal
 
 import numpy as np
@@ -10,11 +11,10 @@ import numpy as np
 from . import arguments, inputs, states
 from .along import Along
 from .arrays import module_of, stream_of
-from .chain import Leaf
 from .compound import shaped
 from .inputs import Call
 from .layers import Network
-from .passage import Passage
+from .passage import Kept, Passage
 from .room import room_for
 from .spans import panel_steps
 from .typing import AnyLayer, Array, Layer, State
@@ -35,25 +35,45 @@ class Gradient(Generic[AnyLayer]):
 
 
 class Cache(Generic[AnyLayer]):
-    """What `forward` keeps for one `backward`. It refers to x, which must not change meanwhile."""
+    """What `forward` keeps for `backward`. It refers to x, which must not change meanwhile.
 
-    def __init__(self, call: Call, passage: Passage, leaves: list[Leaf]):
-        self._call: Any = call
-        self._passage: Any = passage
-        self._leaves: Any = leaves
+    Its memory is free once it is consumed, or nothing refers to it any more.
+    """
 
-    def _take(self, keep: bool) -> tuple[Call, Passage, list[Leaf]]:
-        if self._leaves is None:
+    def __init__(self, kept: Kept):
+        self._kept: Kept | None = kept
+        self._lock = Lock()
+        self._users: set[object] = set()  # the calls of backward at work on it
+        self._consumer: object = None  # the one of them that consumes it
+
+    def _look(self) -> Kept:
+        if self._kept is None or self._consumer is not None:
             raise ValueError(
                 "cache was consumed by an earlier backward(); pass keep=True there to use it again"
             )
-        parts = self._call, self._passage, self._leaves
-        if not keep:
-            self._call = self._passage = self._leaves = None
-        return parts
+        return self._kept
+
+    def _take(self, user: object, keep: bool) -> Kept:
+        with self._lock:
+            kept = self._look()
+            self._users.add(user)
+            if not keep:
+                self._consumer = user
+            return kept
+
+    def _leave(self, user: object, kept: Kept, done: bool) -> None:
+        with self._lock:
+            self._users.discard(user)
+            if self._consumer is user:
+                self._consumer = None
+                self._kept = None if done else kept
+            last = self._kept is None and not self._users
+        if last:
+            kept.workspace.release()
 
     def __repr__(self) -> str:
-        return "Cache(consumed)" if self._leaves is None else f"Cache({self._call.layer!r})"
+        kept = self._kept
+        return "Cache(consumed)" if kept is None else f"Cache({kept.call.layer!r})"
 
 
 def forward(
@@ -82,7 +102,8 @@ def forward(
     -------
     h : (T, B, H), h[t] being the state after x[t]
     state : the final state, each sequence's at its own end
-    cache : for `backward`; x must not change until then
+    cache : for `backward`; x must not change until then (the layer's arrays may: `backward` uses
+        them as they are now)
 
     Raises
     ------
@@ -99,7 +120,7 @@ def forward(
         leaves = passage.leaves(memory)
         h = call.outputs()
         passage.forward(h, leaves)
-        return call.out(h), call.pack(passage.states()), Cache(call, passage, leaves)
+        return call.out(h), call.pack(passage.states()), Cache(passage.keep(leaves))
 
 
 def backward(
@@ -118,49 +139,75 @@ def backward(
 
     Parameters
     ----------
-    cache : from `forward`; consumed, unless `keep` is true
+    cache : from `forward`; consumed once the call has succeeded, unless `keep` is true: one that
+        raised, Ctrl-C included, leaves it as it was. Of two calls at once that would consume it,
+        one raises
     dh : dL/dh, of the shape and dtype of h
     dstate : dL/d(final state), in the form of the state; zero by default
     input_grad : whether to compute dL/dx (for tokens there is none)
     deltas : whether to return all deltas, (T, B, G*H)
+    keep : whether the cache may be used again; then any number of threads may use it at once, each
+        taking working memory of its own
 
     Returns
     -------
     Gradient with .layer, .x, .state and .deltas
+
+    Raises
+    ------
+    ValueError, TypeError : a cache that is consumed, an argument of the wrong shape or dtype
     """
     if not isinstance(cache, Cache):
         raise TypeError(f"cache must come from forward(), not {arguments.describe(cache)}")
     input_grad = arguments.flag("input_grad", input_grad)
     deltas = arguments.flag("deltas", deltas)
     keep = arguments.flag("keep", keep)
-    call, passage, leaves = cache._take(keep=True)
+    call = cache._look().call
     layer, dtype = call.layer, call.layer.dtype
     shape = (call.T, layer.outputs) if call.squeeze else (call.T, call.B, layer.outputs)
     derivative = arguments.floats("dh", call.given("dh", dh), shape, dtype)
     stream = stream_of(dh)
     dh = derivative[:, None] if call.squeeze else derivative
     given = None if dstate is None else call.unpack("dstate", dstate)
-    cache._take(keep)
+    user, done = object(), False
+    kept = cache._take(user, keep)
+    try:
+        gradient = _backward(kept, dh, stream, given, input_grad, deltas)
+        done = True
+    finally:
+        cache._leave(user, kept, done)
+    return gradient
 
+
+def _backward(
+    kept: Kept,
+    dh: Array,
+    stream: int | None,
+    dstate: list[tuple[Array, ...]] | None,
+    input_grad: bool,
+    deltas: bool,
+) -> Gradient:
+    call = kept.call
+    layer = call.layer
     with call.device, room_for(call.device):
         call.device.follow(stream)
+        passage = Passage(call, kept.spans, kept.several, kept)
         carry = None
-        if given is not None:
-            carry = states.copied(call.device, call.leaves, given, call.B)
+        if dstate is not None:
+            carry = states.copied(call.device, call.leaves, dstate, call.B)
         grad_x = all_deltas = None
         if input_grad and not call.tokens:
             grad_x = call.array(layer.inputs, zeros=call.held)
         if deltas:
             all_deltas = [call.array(part.gates * part.hidden, zeros=True) for part in call.leaves]
-        passage.backward(leaves, dh, carry, grad_x, all_deltas)
+        passage.backward(kept.leaves, dh, carry, grad_x, all_deltas)
         gradient = Gradient(
             layer=call.grad_of(layer, passage.gradients()),
             x=None if grad_x is None else call.out(grad_x),
             state=call.pack(passage.carried()),
             deltas=None if all_deltas is None else shaped(layer, map(call.out, all_deltas)),
         )
-        if not keep:
-            passage.release()
+        passage.release()
         return gradient
 
 

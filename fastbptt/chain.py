@@ -70,6 +70,7 @@ class Chain:
         several: bool,
         dropout: Dropout | None = None,
         first: int = 0,
+        weights: Sequence[Any] | None = None,
     ):
         self.device = device
         self.layers = layers
@@ -80,9 +81,12 @@ class Chain:
         self.panel_steps = panel_steps
         self.dtype = layers[0].dtype
         self.workspace = device.workspace()
+        if weights is None:
+            weights = [device.weights(layer, batch, self.workspace) for layer in layers]
+        self.weights = weights
         self.recurrences = [
-            device.recurrence(layer, batch, spans.chunk, self.workspace, several, lengths.given)
-            for layer in layers
+            device.recurrence(own, batch, spans.chunk, self.workspace, several, lengths.given)
+            for own in weights
         ]
         xp = device.xp
         self.nothing, self.no_ids = no_floats(xp, self.dtype), no_ids(xp)
@@ -215,7 +219,7 @@ class Chain:
         n, first = stop - start, start - leaf.start
         for index in range(len(self.layers) - 1, -1, -1):
             layer, states = self.recurrences[index], leaf.states[index]
-            wide = layer.batch, layer.blocks * layer.hidden
+            wide = self.device.ahead * self.chunk, layer.batch, layer.blocks * layer.hidden
             if index == 0:
                 x, ids = source.stretch(start, stop)
                 below = self.nothing if dx is None else dx
@@ -225,7 +229,7 @@ class Chain:
                 below = self.below[index - 1][:n]
             scratch, whole = self.panels[index], deltas is not None
             if deltas is not None:
-                scratch = deltas[index] if layer.plain else scratch.reshape(-1, *wide)
+                scratch = deltas[index] if layer.plain else scratch.reshape(wide)
             current = layer.reverse(
                 x, ids, below, scratch, states,
                 leaf.kept[index], self.lengths, dh, self.carry[index], self.current, start,

@@ -26,44 +26,20 @@ lie well above. Small problems of these two kinds therefore go through the recur
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import accumulate
-from math import comb
+from math import comb, gcd
 from operator import mul
 from typing import TypeAlias
 
+from .capacity import Filled, capacities, least, reaches
+from .capacity import capacity as capacity
+
+_MOST_STEPS = 10**15
 _TABLE_WORK = 100_000  # pairs (n, j) times depths for the recursion itself: 10 to 20 ms
 _ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
-
-
-def _capacities(m: int, S: int, C: int) -> Iterator[int]:
-    """c[0], c[1], ... while they are at least one step."""
-    while m >= C:
-        yield m // C
-        m -= S
-
-
-def _terms(m: int, S: int, C: int, r: int) -> Iterator[int]:
-    """The running sums of N_r(m) = sum_i binom(r - 1 + i, i) * c[i]."""
-    total, weight = 0, 1
-    for i, c in enumerate(_capacities(m, S, C)):
-        total += weight * c
-        yield total
-        weight = weight * (r + i) // (i + 1)
-        if not weight:  # r = 0: one leaf
-            return
-
-
-def capacity(m: int, S: int, C: int, r: int) -> int:
-    """Most steps that m bytes can reverse with no step run again more than r times."""
-    return max(_terms(m, S, C, r), default=0)
-
-
-def _reaches(T: int, m: int, S: int, C: int, r: int) -> bool:
-    return any(total >= T for total in _terms(m, S, C, r))
 
 
 def least_feasible(T: int, S: int, C: int) -> int:
@@ -75,12 +51,18 @@ def least_recomputes(T: int, m: int, S: int, C: int) -> int:
     """Least r for which m bytes reach T steps with no step run again more than r times."""
     if m < least_feasible(T, S, C):
         raise ValueError(f"{T} steps of {C} bytes need {least_feasible(T, S, C)} bytes, got {m}")
-    return bisect_left(range(T), True, key=lambda r: _reaches(T, m, S, C, r))
+    return least(T, lambda r: reaches(T, m, S, C, r))
 
 
 def least_memory(T: int, S: int, C: int, recomputes: int) -> int:
     """Least bytes that reach T steps with no step run again more than `recomputes` times."""
-    return bisect_left(range(T * C), True, key=lambda m: _reaches(T, m, S, C, recomputes))
+    _check_steps(T)
+    return least(T * C, lambda m: reaches(T, m, S, C, recomputes))
+
+
+def _check_steps(T: int) -> None:
+    if T > _MOST_STEPS:  # it would take minutes to find the schedule
+        raise ValueError(f"T must be at most {_MOST_STEPS} for a schedule of checkpoints, not {T}")
 
 
 def forward_steps(T: int, m: int, S: int, C: int) -> int:
@@ -96,12 +78,13 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
     reached) and `left(n, d, k)`: how many of the n steps of a node with d checkpoints outstanding
     and at most k recomputes left go to its left part, 0 for a leaf.
     """
+    _check_steps(T)
     R = least_recomputes(T, m, S, C)
     if R == 0:
         return Leaf(T, C)
     if R == 1:
-        return Spine(T, _capacities(m, S, C), S, C)
-    c = list(_capacities(m, S, C))
+        return Spine(T, m, S, C)
+    c = list(capacities(m, S, C))
     if C % S and T * T * len(c) <= 2 * _TABLE_WORK:
         return Table(T, c, S, C)
     return Threshold(T, c, R, S, C)
@@ -117,12 +100,12 @@ class Leaf:
         return 0
 
 
-def _spine_end(P: Sequence[int], n: int, d: int) -> int:
+def _spine_end(P: Sequence[int] | Filled, n: int, d: int) -> int:
     """Where a spine of n steps that starts at depth d ends, P[i] being c[0] + ... + c[i-1]."""
     return bisect_left(P, P[d] + n, d + 1) - 1
 
 
-def _spine_left(P: Sequence[int], n: int, d: int) -> int:
+def _spine_left(P: Sequence[int] | Filled, n: int, d: int) -> int:
     """The first leaf of that spine takes what the others, which are full, leave."""
     end = _spine_end(P, n, d)
     return n - (P[end + 1] - P[d + 1])
@@ -133,15 +116,12 @@ class Spine:
 
     recomputes = 1
 
-    def __init__(self, T: int, c: Iterator[int], S: int, C: int):
-        self.P = P = array("q", [0])
-        for room in c:
-            P.append(P[-1] + room)
-            if P[-1] >= T:
-                break
+    def __init__(self, T: int, m: int, S: int, C: int):
+        self.P = P = Filled(T, m, S, C)
         k = len(P) - 2
         self.forward_steps = 2 * T - (P[k + 1] - P[k])
-        later = ((P[i + 1] - P[i]) * C + i * S for i in range(1, k + 1))
+        # What is left of m beside i checkpoints and a full leaf repeats after p leaves.
+        later = ((P[i + 1] - P[i]) * C + i * S for i in range(1, min(k, P.p) + 1))
         self.peak = max(self.left(T, 0, 1) * C, max(later, default=0))
 
     def left(self, n: int, d: int, k: int) -> int:
@@ -222,7 +202,7 @@ class Threshold:
         what the node lacks to be high, only changes with a turn to the right.
         """
         c, P, R = self.c, self.P, self.recomputes
-        D = len(c) - 1
+        D, period = len(c) - 1, C // gcd(S, C)  # of what is left beside d checkpoints and a leaf
         used = [d * S + room * C for d, room in enumerate(c)]
         below = list(accumulate(reversed(used), max))[::-1]  # the most at depth d and deeper
         low, high = self.low.at, self.high.at
@@ -238,7 +218,7 @@ class Threshold:
                 break
             unfilled -= high(k - 1, d) - low(k - 1, d)
             runs -= high_runs.at(k - 1, d) - low_runs.at(k - 1, d)
-            peak = max(peak, below[d] if k > 2 else max(used[d : nearest[d] + 1]))
+            peak = max(peak, below[d] if k > 2 else max(used[d : min(nearest[d] + 1, d + period)]))
             d += 1
         n = high(k, d) - unfilled
         end = _spine_end(P, n, d)

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         module.add_command(commands)
     args = parser.parse_args(argv)
     try:
-        options.check_environment(parser)
+        options.check_environment(parser, runs=args.command != "info")
         status = int(args.run(args))
         sys.stdout.flush()
         return status
@@ -35,12 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141
     except (OSError, MemoryError) as error:
         parser.error(str(error) or "there is not enough memory")
-    except RuntimeError as error:
-        from .devices import DeviceError
 
-        if not isinstance(error, DeviceError):
-            raise
-        parser.error(str(error))
+
+_LONGEST = 600  # characters of a complaint
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,6 +46,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say what is wrong, and exit with status 2."""
         line = " ".join(message.split())
+        if len(line) > _LONGEST:  # it may hold what was given, whatever that was
+            line = f"{line[:_LONGEST]}..."
         self.exit(2, f"{self.prog}: error: {line} (see {self.prog} --help)\n")
         raise AssertionError  # exit does not return
 

@@ -105,7 +105,9 @@ class Stack(Model):
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
             raise TypeError(f"Stack.dropout must be a number, not {arguments.describe(dropout)}")
         if not 0 <= dropout < 1:
-            raise ValueError(f"Stack.dropout must lie in 0 <= dropout < 1, not {dropout}")
+            raise ValueError(
+                f"Stack.dropout must lie in 0 <= dropout < 1, not {arguments.shown(dropout)}"
+            )
 
     @property
     def dtype(self) -> DType:

@@ -28,7 +28,7 @@ def strand(
 ) -> Sizes:
     """The Sizes of layers (cell, hidden, inputs) that run together, with a readout of the top."""
     card, clock = cards.card(ordinal), cards.clock(ordinal)
-    weights = panels = units = state = kept = inputs = 0
+    weights = panels = units = before = state = kept = inputs = 0
     cycles = 0.0
     matrices = [] if not outputs else [(outputs, read)]
     for name, hidden, width in layers:
@@ -45,13 +45,15 @@ def strand(
                 weights += 2 * (cell.gates + 1) * hidden * batch * item
         panels += cell.delta_blocks * hidden
         units += hidden * (2 + cell.second)
+        before += hidden
         inputs += width
         state += cell.states * hidden * batch * item
         kept += cell.kept * hidden * batch * item
     # Of each weight: itself here, in order, transposed; its gradient's sum, a product and its copy.
     weights += sum(m * n * (5 * item + 3 * 8) + 8 * m * 8 for m, n in matrices)
-    # Deltas and a copy of some of their blocks; states between layers; x, dx, y and copies of them.
-    numbers = 2 * panels + 2 * units + 4 * inputs + 5 * outputs + 3 * read
+    # Deltas and a copy of some of their blocks; states between layers; copies of those before each
+    # step that count; x, dx, y and copies of them.
+    numbers = 2 * panels + 2 * units + before + 4 * inputs + 5 * outputs + 3 * read
     per_step = max(1, batch * (item * numbers + 24 * 8))
     return Sizes(
         total=total,

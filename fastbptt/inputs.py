@@ -166,16 +166,20 @@ class Call:
             return Ids(self.device, "x", x, layer.inputs, layer.dtype, self.lengths.live, steps)
         return Floats(self.device, x, steps)
 
-    def chain(self, spans: Spans, several: bool = True, strand: Strand | None = None) -> Chain:
+    def chain(
+        self, spans: Spans, several: bool = True, strand: Strand | None = None,
+        weights: Sequence[Any] | None = None,
+    ) -> Chain:  # fmt: skip
         """The layers of a strand, by default the only one.
 
-        `several`: whether gradients may add up over more than a panel of time.
+        `several`: whether gradients may add up over more than a panel of time. `weights`: those of
+        the layers on the device, where they are there already.
         """
         strand = self.stages[0][0] if strand is None else strand
         panel = panel_steps(self.B)
         return Chain(
             self.device, strand.layers, self.B, self.lengths, spans, panel, several, self.dropout,
-            strand.below + 1,
+            strand.below + 1, weights,
         )  # fmt: skip
 
     def spans(self, readout: Readout | None = None) -> Spans:

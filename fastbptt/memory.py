@@ -284,6 +284,11 @@ def make_plan(
             tree = checkpointing.best(T, spare, S, C)
             cache_bytes, forward_steps = tree.peak, again * T + tree.forward_steps
             recomputes = again + tree.recomputes
+    if fixed_bytes + cache_bytes > arguments.MOST:
+        raise ValueError(
+            f"T={T} and B={B} take {human(fixed_bytes + cache_bytes)}, a number of bytes that does "
+            "not fit into 64 bits"
+        )
     return Plan(
         steps=T,
         batch=B,

@@ -235,7 +235,7 @@ def where(condition: Any, a: Any, b: Any) -> Any:
 
 def _check_name(kind: str, name: Any) -> None:
     if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"{kind}.name must be a word such as 'mgu', not {name!r}")
+        raise ValueError(f"{kind}.name must be a word such as 'mgu', not {arguments.shown(name)}")
 
 
 def _check_function(name: str, value: Any) -> None:
@@ -250,7 +250,8 @@ def _tuples(name: str, value: Any, sizes: tuple[int | None, ...]) -> Any:
         for part, size in zip(value, sizes, strict=True)
     ):
         due = ", ".join("any number" if size is None else str(size) for size in sizes)
-        raise ValueError(f"{name} must return {len(sizes)} tuples, of {due} numbers, not {value!r}")
+        came = arguments.shown(value)
+        raise ValueError(f"{name} must return {len(sizes)} tuples, of {due} numbers, not {came}")
     return value
 
 

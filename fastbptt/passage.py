@@ -8,6 +8,7 @@ hands on and the gradient of that are held for all T.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from .along import Along, Reversal, Turned
@@ -20,19 +21,50 @@ from .spans import Spans
 from .typing import Array
 
 
-class Passage:
-    """The strands of a call, from the bottom stage to the top one."""
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What a way forward leaves for any number of ways back, at once too: nobody writes to it.
 
-    def __init__(self, call: Call, spans: Spans, several: bool = True):
-        self.call, self.spans = call, spans
-        self.device = call.device
-        self.workspace = call.device.workspace()
+    weights : packed, one for each recurrent layer
+    held : what each stage but the last hands on
+    leaves : every step, one for each strand
+    workspace : has the memory of all of these
+    """
+
+    call: Call
+    spans: Spans
+    several: bool
+    weights: list[Any]
+    held: list[Array]
+    leaves: list[Leaf]
+    workspace: Any
+
+
+class Passage:
+    """The strands of a call, from the bottom stage to the top one.
+
+    With what another passage has `kept` it goes back, in working memory of its own.
+    """
+
+    def __init__(self, call: Call, spans: Spans, several: bool = True, kept: Kept | None = None):
+        self.call, self.spans, self.several = call, spans, several
+        self.device = device = call.device
+        self.workspace = workspace = device.workspace()
+        self.weights = (
+            [device.weights(layer, call.B, workspace) for layer in call.leaves]
+            if kept is None
+            else kept.weights
+        )
         self.stages = [
-            [(strand, call.chain(spans, several, strand)) for strand in stage]
+            [
+                (strand, call.chain(spans, several, strand, strand.of(self.weights)))
+                for strand in stage
+            ]
             for stage in call.stages
         ]
         self.reversal = Reversal(call.lengths, call.T)
-        self.held: list[Array] = []  # what each stage but the last hands on
+        # What each stage but the last hands on.
+        self.held: list[Array] = [] if kept is None else kept.held
 
     @property
     def strands(self) -> list[tuple[Strand, Chain]]:
@@ -191,6 +223,17 @@ class Passage:
             used += leaf.size
             found.append(leaf)
         return found
+
+    def keep(self, leaves: list[Leaf]) -> Kept:
+        """End a way forward that has cached into the leaves: its scratch goes back."""
+        lowest = {strand.first for strand, _ in self.stages[0]}  # the layers that read x
+        for number, weights in enumerate(self.weights):
+            weights.hold(self.call.tokens and number in lowest)
+        for _, chain in self.strands:
+            chain.release()
+        return Kept(
+            self.call, self.spans, self.several, self.weights, self.held, leaves, self.workspace
+        )
 
     def states(self) -> list[Array]:
         """The final states, one for each recurrent layer."""

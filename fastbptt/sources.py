@@ -103,7 +103,9 @@ _TINY = np.finfo(np.float64).tiny
 
 
 def counts(weights: Array) -> Array:
-    """Whether each loss weight is more than 0 for the kernels, which flush subnormal numbers."""
+    """Whether each loss weight is other than 0 for the kernels, which flush subnormal numbers."""
+    if weights.dtype.kind != "f":  # the least of a signed type has no positive counterpart
+        return weights != 0
     return ~(abs(weights) < _TINY)
 
 

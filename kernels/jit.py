@@ -121,6 +121,11 @@ def _kept(kernel, function, what):
     return kernel
 
 
+def prepare(kernel, *arguments):
+    """Compile an entry kernel for arguments like these, or load it, without running it."""
+    kernel._compile_for_args(*arguments)
+
+
 def entry(function, what="kernels of all cells"):
     """Decorate a kernel that Python calls; `what` says which one it is.
 

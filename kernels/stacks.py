@@ -37,7 +37,9 @@ def on_ample_stack(function):
             except BaseException as error:
                 outcome.append((None, error))
 
-        thread = threading.Thread(target=work, name="fastbptt compiler", daemon=True)
+        # No daemon: one that the interpreter stops in the middle of LLVM keeps LLVM's lock, for
+        # which the interpreter's last finalizers would wait for ever.
+        thread = threading.Thread(target=work, name="fastbptt compiler", daemon=False)
         if not start(thread, _AMPLE):
             return function(*args, **kwargs)
         thread.join()

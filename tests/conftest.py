@@ -18,6 +18,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("steady")
 
 
+def pytest_collection_modifyitems(items):
+    """Name the tests whose names hold an address: other in each process, they stop xdist."""
+    named = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if named:
+        raise pytest.UsageError(f"test names must be the same in every process: {named}")
+
+
 class PoisonedNumpy(types.ModuleType):
     """NumPy, but what `empty` and `empty_like` give is full of NaN (integers: of -1)."""
 

@@ -281,3 +281,8 @@ def assert_no_alias(results, inputs):
     for result in results:
         for given in inputs:
             assert not np.shares_memory(result, given)
+
+
+def name_of(cell):
+    """What a test case of that cell is called: the same in every process, without addresses."""
+    return str(getattr(cell, "name", cell))

@@ -1,281 +1,197 @@
-"""The files that are kept between processes: never wrong, never in the way."""
+"""A cache is read and never written: by threads at once, after Ctrl-C, whatever becomes of weights.
 
-import errno
-import os
-import shutil
-from pathlib import Path
+`tests/cuda/test_cache_cuda.py` makes the same claims of a GPU.
+"""
+
+import gc
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from threading import Barrier, Event, current_thread, main_thread
 
 import numpy as np
 import pytest
-from checks import run_python, start_python
-from fastbptt.kernels import cache, cells, disk, jit
+from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem, name_of
+from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
-from fastbptt import crossover
+from fastbptt import backends
 
+FEW = ["rnn-tanh", "lstm-peephole", "gru-before", "lstm/gru", BOTH_WAYS[0]]
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The only folder where compiled code is kept."""
-    place = tmp_path / "cache"
-    monkeypatch.setattr(disk, "folders", lambda: [place])
-    return place
 
+def problem(cell, tokens=False, dropout=0.0):
+    T = 6 if on_gpu() else 600  # in the simulator all takes long
+    return make_problem(cell, (T, 3, 4, 5, 2), "float32", tokens=tokens, dropout=dropout)
 
-def twice(x):
-    return 2 * x
 
+def on_gpu():
+    return fb.explain(fb.RNN.init(1, 1, rng=0), 1).startswith("device     cuda")
 
-KERNELS = []  # held: code of one symbol must not be freed while another copy is loaded
 
+def forward(p):
+    return fb.forward(p.layer, p.x, p.state, lengths=p.lengths, seed=0)[2]
 
-def misses():
-    """Call the kernel of `twice` as a new process would; whether it was compiled."""
-    kernel = jit.entry(twice)
-    KERNELS.append(kernel)
-    assert kernel(1.5) == 3.0
-    return sum(kernel.stats.cache_misses.values())
 
+def backward(p, cache, **given):
+    # Of every second unit: copied a chunk at a time, so that there are several stretches.
+    dh = np.repeat(given.pop("dh", p.dh), 2, axis=2)[:, :, ::2]
+    return results(fb.backward(cache, dh, p.dstate, deltas=True, **given))
 
-def test_a_kernel_is_compiled_once_and_then_loaded(folder):
-    assert [misses(), misses(), misses()] == [1, 0, 0]
-    assert len(list(folder.iterdir())) == 1, "one file, and nothing half-written"
 
+def results(g):
+    return [np.copy(a) for a in flatten((g.layer, g.x, g.state, g.deltas))]
 
-def garbled(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
 
+def assert_same(found, due):
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(found, due, strict=True))
 
-DAMAGE = {
-    "cut": lambda content: content[: len(content) // 2],
-    "cut to a few bytes": lambda content: content[:10],
-    "emptied": lambda content: b"",
-    "garbled": garbled,
-    "of something else": lambda content: b"\xff" * 1000,
-}
 
-
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_file_is_compiled_again_and_replaced(folder, how):
-    misses()
-    (file,) = folder.iterdir()
-    whole = file.read_bytes()
-    file.write_bytes(DAMAGE[how](whole))
-    assert [misses(), misses()] == [1, 0]
-
-
-def test_the_file_of_another_kernel_is_not_taken(folder):
-    misses()
-    (file,) = folder.iterdir()
-    kernel = jit.entry(lambda x: 3 * x)
-    assert kernel(1.5) == 4.5
-    (other,) = set(folder.iterdir()) - {file}
-    shutil.copy(other, file)
-    assert misses() == 1
-
-
-def test_a_folder_in_the_place_of_a_file_is_left_alone(folder):
-    misses()
-    (file,) = folder.iterdir()
-    file.unlink()
-    file.mkdir()
-    assert [misses(), misses()] == [1, 1]
-    assert file.is_dir() and list(folder.iterdir()) == [file]
-
-
-def test_a_folder_that_is_removed_is_made_again(folder):
-    misses()
-    shutil.rmtree(folder)
-    assert [misses(), misses()] == [1, 0]
-
-
-@pytest.mark.parametrize("call", ["makedirs", "open", "fdopen", "replace"])
-def test_a_folder_that_takes_nothing_is_done_without(folder, call, monkeypatch):
-    def full(*args, **given):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(disk.os, call, full)
-        assert misses() == 1
-    assert not folder.exists() or not list(folder.iterdir())
-    assert [misses(), misses()] == [1, 0]
-
-
-def test_the_next_folder_takes_what_the_first_does_not(tmp_path, monkeypatch):
-    blocked, other = tmp_path / "a file", tmp_path / "other"
-    blocked.write_text("where the folder would be")
-    monkeypatch.setattr(disk, "folders", lambda: [blocked, other])
-    assert [misses(), misses()] == [1, 0]
-    assert len(list(other.iterdir())) == 1
-
-
-TINY = """
-from fastbptt.kernels import jit
-kernel = jit.entry({function})
-print(kernel(1.5), sum(kernel.stats.cache_misses.values()))
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="limits of the size of files are POSIX's")
-def test_a_limit_of_the_size_of_files_is_no_error(tmp_path):
-    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
-    code = limit + TINY.format(function="lambda x: 2 * x")
-    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path), timeout=600).split() == ["3.0", "1"]
-    assert not list(tmp_path.iterdir())
-
-
-def test_numba_cache_dir_names_the_folder(tmp_path):
-    code, named = TINY.format(function="lambda x: 2 * x"), tmp_path / "named"
-    for due in ("1", "0"):
-        out = run_python(code, NUMBA_CACHE_DIR=str(named), timeout=600)
-        assert out.split() == ["3.0", due]
-    assert list(named.iterdir())
-
-
-posix = pytest.mark.skipif(os.name != "posix", reason="this system has no POSIX permissions")
-
-
-@posix
-@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
-def test_a_folder_that_others_may_write_into_is_not_used(folder, mode):
-    misses()
-    folder.chmod(mode)
-    assert [misses(), misses()] == [1, 1]
-    (file,) = folder.iterdir()
-    file.unlink()
-    assert misses() == 1 and not list(folder.iterdir())
-
-
-@posix
-def test_a_file_that_others_may_write_is_replaced(folder):
-    misses()
-    (file,) = folder.iterdir()
-    file.chmod(0o666)
-    assert [misses(), misses()] == [1, 0]
-
-
-@posix
-@pytest.mark.skipif(
-    os.name == "posix" and os.geteuid() != 0, reason="only root can give files away"
-)
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_is_another_user_s_is_not_used(folder, what):
-    misses()
-    (file,) = folder.iterdir()
-    os.chown(folder if what == "folder" else file, 12345, 12345)
-    assert misses() == 1
-    assert misses() == (1 if what == "folder" else 0)
-
-
-def test_code_of_sources_that_were_edited_meanwhile_is_not_kept(folder, monkeypatch):
-    monkeypatch.setattr(cache, "source_key", lambda: "of edited sources")
-    assert [misses(), misses()] == [1, 1]
-
-
-def test_what_is_compiled_is_announced_and_what_is_loaded_is_not(folder, monkeypatch, capsys):
-    monkeypatch.setattr(jit, "_PATIENCE", 0)
-    monkeypatch.setattr(jit, "_said", set())
-    for kernel in (jit.entry(twice, "a kernel") for _ in range(3)):
-        KERNELS.append(kernel)
-        kernel(np.float32(1.5))
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and "compiling a kernel for float32, once" in said[0]
-    jit.entry(twice, "a kernel")(1.5)
-    assert "compiling a kernel for float64, once" in capsys.readouterr().err
-
-
-def test_cells_have_the_names_that_people_give_them():
-    softsign = fb.Activation("softsign", lambda a: a / (1 + abs(a)), lambda s: (1 - abs(s)) ** 2)
-    names = ("lstm", "gru-after", "rnn-tanh", softsign.cell)
-    assert [cells.title(name) for name in names] == ["LSTM", "GRU", "RNN", "softsign"]
-
-
-PROBE = """
-from .jit import entry, inner
-CONSTANT = {}
-
-@inner
-def shift(x):
-    return x + CONSTANT
-
-@entry
-def probe(x):
-    return shift(x)
-"""
-RUN_PROBE = """
-import sys
-import numpy as np
-from fastbptt.kernels import probe
-print(probe.probe(getattr(np, sys.argv[1])(0)), sum(probe.probe.stats.cache_misses.values()))
-"""
-
-
-@pytest.fixture
-def version(tmp_path):
-    """Make a copy of the package with a kernel that adds a constant; returns the code to run it."""
-
-    def make(name, constant):
-        package = tmp_path / name / "fastbptt"
-        ignore = shutil.ignore_patterns("__pycache__")
-        if not package.exists():
-            shutil.copytree(Path(fb.__file__).parent, package, ignore=ignore)
-            kernels = Path(disk.__file__).parent
-            shutil.copytree(kernels, package / "kernels", ignore=ignore, dirs_exist_ok=True)
-        (package / "kernels" / "probe.py").write_text(PROBE.format(constant), encoding="utf-8")
-        return {
-            "PYTHONPATH": str(package.parent),
-            "cwd": package.parent,
-            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-
-    return make
-
-
-def probe(where, dtype="float64"):
-    value, missed = run_python(
-        f"import sys; sys.argv = ['', {dtype!r}]{RUN_PROBE}", timeout=600, **where
-    ).split()
-    return float(value), int(missed)
-
-
-def test_two_versions_share_a_cache_and_keep_their_own_code(version):
-    one, two = version("one", 1), version("two", 2)
-    assert [probe(one), probe(two), probe(one), probe(two)] == [(1, 1), (2, 1), (1, 0), (2, 0)]
-
-
-def test_an_edited_source_never_meets_the_code_of_the_old_one(version):
-    assert probe(version("one", 1)) == (1, 1)
-    assert probe(version("one", 3)) == (3, 1)
-    assert probe(version("one", 1)) == (1, 0)
-
-
-def test_processes_that_compile_at_once_leave_a_whole_cache(version):
-    where = version("one", 1)
-    kinds = ("float32", "float64") * 4
-    codes = (f"import sys; sys.argv = ['', {kind!r}]{RUN_PROBE}" for kind in kinds)
-    started = [start_python(code, **where) for code in codes]
-    for process in started:
-        out, err = process.communicate(timeout=600)
-        assert process.returncode == 0 and out.split()[0] == "1.0", err
-    assert [probe(where, kind) for kind in kinds[:2]] == [(1, 0), (1, 0)]
-
-
-@pytest.mark.parametrize("how", DAMAGE)
-def test_a_damaged_measurement_is_made_again(how, tmp_path, monkeypatch):
-    measured = iter([crossover.Rates(1.0, 2.0, 3.0), crossover.Rates(4.0, 5.0, 6.0)])
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(crossover, "measure", lambda device: next(measured))
-
-    def call():
-        crossover.rates.cache_clear()
-        return crossover.rates("cpu").call
-
+def at_once(count, function):
+    """What a function of a number returns, or raises, for each on a thread of its own."""
+    barrier = Barrier(count)
+
+    def work(n):
+        barrier.wait()
+        try:
+            return function(n)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+@contextmanager
+def between_stretches(function):
+    """Have a function called between two stretches of time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for device in (backends.CPU, backends.CUDA):
+            patch.setattr(device, "wait", lambda self: function())
+        yield
+
+
+@pytest.mark.parametrize("cell", FEW)
+def test_threads_at_once_on_one_cache_get_the_bits_they_get_alone(cell):
+    p = problem(cell, dropout=0.3)
+    several = [p.dh * np.float32(n + 1) for n in range(6)]
+    due = [backward(p, forward(p), dh=dh) for dh in several]
+    cache = forward(p)
+    for found, one in zip(
+        at_once(6, lambda n: backward(p, cache, dh=several[n], keep=True)), due, strict=True
+    ):
+        assert_same(found, one)
+    assert_same(backward(p, cache), due[0])
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("cell", FEW)
+def test_one_that_was_interrupted_leaves_the_cache_as_it_was(cell, keep):
+    p = problem(cell)
+    due, cache = backward(p, forward(p)), forward(p)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with between_stretches(interrupt):
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                backward(p, cache, keep=keep)
+    assert_same(backward(p, cache, keep=True), due)
+    assert_same(backward(p, cache), due)
+
+
+@pytest.mark.parametrize("cell", ["lstm", BOTH_WAYS[0]])
+def test_of_threads_that_would_consume_a_cache_exactly_one_does(cell):
+    p = problem(cell)
+    due = backward(p, forward(p))
+    for _ in range(3):
+        cache = forward(p)
+        found = at_once(4, lambda n, cache=cache: backward(p, cache))
+        errors = [one for one in found if isinstance(one, ValueError)]
+        assert len(errors) == 3 and all("consumed" in str(error) for error in errors)
+        assert_same(next(one for one in found if not isinstance(one, ValueError)), due)
+        assert repr(cache) == "Cache(consumed)"
+
+
+def test_what_is_at_work_on_a_cache_outlives_its_consumption():
+    p, q = problem("lstm"), problem("lstm")
+    due, cache = backward(p, forward(p)), forward(p)
+    begun, consumed = Event(), Event()
+
+    def wait():
+        if current_thread() is not main_thread():
+            begun.set()
+            consumed.wait()
+
+    with between_stretches(wait), ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(backward, p, cache, keep=True)
+        begun.wait()
+        try:
+            assert_same(backward(p, cache), due)
+            q.x[...] = np.float32(7)
+            others = [forward(q) for _ in range(3)]  # in the memory of the cache, were it free
+        finally:
+            consumed.set()
+        assert_same(kept.result(), due)
+    assert len(others) == 3
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
+@pytest.mark.parametrize("cell", [*CELLS, *STACKS, *BOTH_WAYS, OWN_LSTM, TIMED], ids=name_of)
+def test_weights_changed_after_forward_do_not_count(cell, tokens):
+    p = problem(cell if isinstance(cell, str) else CELLS[0], tokens)
+    if not isinstance(cell, str):
+        p.layer, p.state, p.dstate = cell.init(4, 5, rng=0), None, None
+    due = backward(p, forward(p))
+    for lay in (np.array, np.asfortranarray, lambda a: np.repeat(a, 2, axis=-1)[..., ::2]):
+        p.layer = p.layer.replace_arrays([lay(a) for a in p.layer.arrays()])
+        cache = forward(p)
+        before = [a.copy() for a in p.layer.arrays()]
+        for a in p.layer.arrays():
+            a[...] = np.nan
+        assert_same(backward(p, cache, keep=True), due)
+        for a, old in zip(p.layer.arrays(), before, strict=True):
+            a[...] = old
+        assert_same(backward(p, cache), due)
+
+
+@pytest.mark.parametrize("cell", ["lstm", BOTH_WAYS[0]])
+def test_a_cache_gives_its_memory_back_consumed_or_not(cell):
+    p = make_problem(cell, (2000, 3, 4, 32, 2), "float32")
+    small = p.T * p.B * 4  # no array of all steps and units is as small
+
+    def use(end):
+        cache = forward(p)
+        for _ in range(3):
+            fb.backward(cache, p.dh, keep=True)
+        end(cache)
+
+    gc.disable()
     try:
-        assert [call(), call()] == [1.0, 1.0]
-        (file,) = (tmp_path / "fastbptt").iterdir()
-        file.write_bytes(DAMAGE[how](file.read_bytes()))
-        assert [call(), call()] == [4.0, 4.0]
+        for end in (lambda cache: None, lambda cache: fb.backward(cache, p.dh)):
+            use(end)
+            use(end)
+            tracemalloc.start()
+            use(end)
+            first = tracemalloc.get_traced_memory()[0]
+            for _ in range(4):
+                use(end)
+            assert tracemalloc.get_traced_memory()[0] <= first + small
+            tracemalloc.stop()
     finally:
-        crossover.rates.cache_clear()
+        gc.enable()
+
+
+@pytest.mark.parametrize("cell", ["lstm", BOTH_WAYS[0]])
+def test_going_back_again_and_again_takes_no_more_memory(cell):
+    p = make_problem(cell, (2000, 3, 4, 32, 2), "float32")
+    cache = forward(p)
+    fb.backward(cache, p.dh, keep=True)
+    tracemalloc.start()
+    fb.backward(cache, p.dh, keep=True)
+    first = tracemalloc.get_traced_memory()[0]
+    for _ in range(4):
+        fb.backward(cache, p.dh, keep=True)
+    assert tracemalloc.get_traced_memory()[0] <= first + p.T * p.B * 4
+    tracemalloc.stop()

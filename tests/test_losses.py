@@ -15,6 +15,7 @@ from helpers import (
     assert_bptt_close,
     assert_close,
     assert_no_alias,
+    assert_same_bits,
     drop_batch,
     flatten,
     in_other_layouts,
@@ -264,3 +265,25 @@ def test_a_callable_loss_cannot_reach_beyond_the_lengths():
     assert r.loss == pytest.approx(clean.loss, rel=1e-12)
     for got, due in zip(all_results(r), all_results(clean), strict=True):
         assert_close(got, due, GRADIENTS["float64"])
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("kind", ["?", "b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"])
+def test_weights_of_any_type_count_as_their_values(kind, reduction):
+    """The least of a signed type has no positive counterpart in it, and yet is not 0."""
+    q = make_problem("rnn-tanh", (6, 2, 3, 4, 2))
+    ends = np.iinfo(kind) if np.dtype(kind).kind in "iu" else np.finfo("f4")
+    least, most = (False, True) if kind == "?" else (ends.min, ends.max)
+    values = [least, most, 0, 1, least, 0] if kind != "d" else [-2.0, np.pi, 0, -0.0, 1e-300, 1]
+    per_time = np.array(values, kind)
+    for weights in (per_time, np.stack([per_time, per_time[::-1]], axis=1)):
+        r, due = (
+            fb.bptt(q.network, q.x, q.y, weights=w, reduction=reduction)
+            for w in (weights, weights.astype(float))
+        )
+        assert_same_bits(r, due)
+        many = np.broadcast_to(weights.reshape(6, -1), (6, 2)).astype(float)
+        expected = oracle_bptt(q, weights=many, reduction=reduction)
+        assert_close(r.loss, expected["loss"], LOSSES["float64"], "loss")
+        value = fb.evaluate(q.network, q.x, q.y, weights=weights, reduction=reduction)
+        assert_close(value, expected["loss"], LOSSES["float64"], "evaluate")

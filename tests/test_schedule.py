@@ -171,6 +171,44 @@ def test_least_memory_reaches_t_and_one_byte_less_does_not(S, C, recomputes):
         assert checkpointing.capacity(m - 1, S, C, recomputes) < T
 
 
+@pytest.mark.parametrize("r", [1, 2, 3])
+@pytest.mark.parametrize(("S", "C"), RATIOS)
+def test_the_capacity_of_many_checkpoints_is_the_binomial_sum(S, C, r):
+    for m in (2000 * S + C, 3001 * S + 5 * C + 1, 10_000 * S + C // 2):
+        rooms = ((m - i * S) // C for i in range((m - C) // S + 1))
+        expected = sum(comb(r - 1 + i, i) * c for i, c in enumerate(rooms))
+        assert checkpointing.capacity(m, S, C, r) == expected
+
+
+@pytest.mark.parametrize(("S", "C"), RATIOS)
+def test_one_recompute_of_many_checkpoints_is_the_spine_added_up(S, C):
+    T = 2_000_000
+    m = checkpointing.least_memory(T, S, C, 1) + S // 2
+    rooms = [(m - i * S) // C for i in range((m - C) // S + 1)]
+    sums = [0, *itertools.accumulate(rooms)]
+    k = next(k for k, total in enumerate(sums[1:]) if total >= T)
+    first = T - (sums[k + 1] - sums[1])
+    used = [i * S + C * (rooms[i] if i else first) for i in range(k + 1)]
+    tree = checkpointing.best(T, m, S, C)
+    assert (tree.forward_steps, tree.recomputes) == (2 * T - rooms[k], 1)
+    assert (tree.peak, tree.left(T, 0, 1)) == (max(used), first)
+
+
+@pytest.mark.parametrize("recomputes", [1, 2, 3])
+def test_the_schedule_of_a_trillion_steps_is_found_without_walking_it(recomputes):
+    m = checkpointing.least_memory(10**12, 2, 7, recomputes)
+    tree = checkpointing.best(10**12, m, 2, 7)
+    assert tree.recomputes == recomputes and tree.peak <= m
+    names = [name for name, *_ in itertools.islice(schedule.optimal(10**12, m, 2, 7), 4)]
+    assert names == ["advance", "store"] * 2
+
+
+def test_more_than_a_quadrillion_steps_are_too_many_for_a_schedule():
+    for find in (checkpointing.least_memory, checkpointing.best):
+        with pytest.raises(ValueError, match=r"^T must be at most 10{15} "):
+            find(10**15 + 1, 100, 7, 7)
+
+
 @pytest.mark.parametrize(("S", "C"), RATIOS)
 @pytest.mark.parametrize("T", [0, 1, 2, 3, 50])
 def test_the_least_feasible_bytes_work_and_one_byte_less_does_not(T, S, C):

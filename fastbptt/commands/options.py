@@ -21,16 +21,24 @@ if TYPE_CHECKING:
 CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
 
-def check_environment(parser: Any) -> None:
-    """End with a line if a variable that the package reads is not what it must be."""
+def check_environment(parser: Any, runs: bool) -> None:
+    """End with a line if a variable that the package reads is not what it must be.
+
+    `runs`: whether the device that it names must be there.
+    """
     try:
         from .. import devices
         from ..kernels.cpu import team
 
-        devices.named(None)
         team.get_num_threads()
+        name, source = devices.named(None)
     except ValueError as error:
         parser.error(str(error))
+    if runs and name is not None:
+        try:
+            devices.device(name, source)
+        except devices.DeviceError as error:
+            parser.error(str(error))
 
 
 def check_room(parser: Any, what: str, needed: int) -> None:
@@ -92,7 +100,7 @@ def new_file(text: str) -> Path:
         if not there:
             path.unlink()
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot be written: {error}") from None
+        raise argparse.ArgumentTypeError(f"cannot be written: {error.strerror}: {text!r}") from None
     return path
 
 

@@ -43,6 +43,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         if args.memory is not None:
             memory = f"{args.memory}B" if args.memory.isdecimal() else args.memory
             plan = fb.plan(network, args.steps, args.batch, memory=memory)
+        rows = fb.frontier(network, args.steps, args.batch)
     except ValueError as error:
         parser.error(str(error))
     if args.out is not None and not options.has_extras("plan --out", "matplotlib"):
@@ -52,7 +53,6 @@ def run(parser: Any, args: argparse.Namespace) -> int:
             f"argument --out: a schedule of more than {_MOST_DRAWN:,} actions is not drawn; "
             "give more memory, or no --memory to draw the frontier alone"
         )
-    rows = fb.frontier(network, args.steps, args.batch)
     print(rows if plan is None else plan)
     if args.out is None:
         return 0

@@ -70,7 +70,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Any:
     try:
-        array = np.load(as_path(path), mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of sizes that are too large, an error then
+            array = np.load(as_path(path), mmap_mode="r", allow_pickle=False)
     except (*DAMAGE, SyntaxError, TokenError, MemoryError):
         raise ValueError(f"{path!r} must be a whole .npy file of numbers") from None
     if not isinstance(array, np.ndarray):

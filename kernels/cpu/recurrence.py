@@ -4,12 +4,10 @@ from functools import cache
 
 import numpy as np
 
-from ..cells import CELLS
 from . import forward_pass, linear, losses, reverse_pass, split
-from .memory import flat
-from .products import build_pack, chains, packed_size
-from .shared import ready
+from .products import chains
 from .team import hands
+from .weights import Matrix
 
 READOUTS, LOSSES = losses.READOUTS, losses.LOSSES
 NO_IDS = np.empty((0, 0), np.int64)
@@ -31,65 +29,18 @@ def no_head(dtype):
             np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS)  # fmt: skip
 
 
-class Linear:
-    """A weight, packed for the products, and the running sum of its gradient.
+class Sum:
+    """The running sum of a weight's gradient.
 
-    The gradient adds up in its own dtype over a panel of time and, if there are `several` panels,
-    in float64 across them. Tokens read the weight as a table of rows and add to such a table in
-    float64. The last `front` outputs come before the others in what is read; the gradient is as
-    the weight.
+    It adds up in its own dtype over a panel of time and, if there are `several` panels, in float64
+    across them. Tokens add to a table of rows in float64.
     """
 
-    def __init__(self, weight, workspace, threads, several, front=0):
-        ready(weight.dtype)
-        self.workspace = workspace
+    def __init__(self, weight, threads, several):
         self.weight = weight
-        self.outputs, self.inputs = weight.shape
-        self.dtype = weight.dtype
-        self.size = weight.size
         self.threads = threads
-        self.several = several and self.dtype != np.float64
-        self.front = front
+        self.several = several and weight.dtype != np.float64
         self.grad = None
-        self._forth = self._back = self._table = None
-
-    def _ordered(self):
-        if not self.front:
-            return self.weight
-        return np.concatenate([self.weight[-self.front :], self.weight[: -self.front]])
-
-    def _pack(self, transposed):
-        weight = self._ordered()
-        inner, columns = weight.shape[::-1] if transposed else weight.shape
-        size = packed_size(inner, columns, self.dtype.itemsize)
-        packed = self.workspace.empty(size, self.dtype)
-        memory, row_step, column_step = flat(weight)
-        if transposed:
-            row_step, column_step = column_step, row_step
-        mail, threads = hands(2 * self.size, self.threads)
-        build_pack()(mail, threads, packed, memory, row_step, column_step, inner, columns)
-        return packed
-
-    @property
-    def forth(self):
-        """weight.T in panels, for `x @ weight.T`."""
-        if self._forth is None:
-            self._forth = self._pack(transposed=True)
-        return self._forth
-
-    @property
-    def back(self):
-        """The weight in panels, for `d @ weight`."""
-        if self._back is None:
-            self._back = self._pack(transposed=False)
-        return self._back
-
-    @property
-    def table(self):
-        """weight.T, a row for each token."""
-        if self._table is None:
-            self._table = np.array(self._ordered().T, order="C").reshape(-1)
-        return self._table
 
     def start(self, tokens=False):
         """Set the gradient to zero, if it is not there yet."""
@@ -97,7 +48,7 @@ class Linear:
             return
         self.tokens = tokens
         shape = self.weight.shape
-        self.grad = np.zeros((0, 0) if tokens else shape, self.dtype)
+        self.grad = np.zeros((0, 0) if tokens else shape, self.weight.dtype)
         if tokens:
             self.total = np.zeros(shape[::-1])
         else:
@@ -106,19 +57,19 @@ class Linear:
     def flush(self):
         """End a panel."""
         if self.grad is not None and self.total.size and not self.tokens:
-            mail, threads = hands(4 * self.size, self.threads)
+            mail, threads = hands(4 * self.weight.size, self.threads)
             linear.build_flush()(mail, threads, self.grad, self.total, False)
 
     def gradient(self):
         """The gradient, handed over: the next one starts at zero."""
         self.start()
-        grad, total = self.grad, self.total
+        grad, total, own = self.grad, self.total, self.weight
         if self.tokens:
-            grad = np.empty(self.weight.shape, self.dtype)
-            grad[self.outputs - self.front :] = total.T[: self.front]
-            grad[: self.outputs - self.front] = total.T[self.front :]
+            grad = np.empty(own.shape, own.dtype)
+            grad[own.outputs - own.front :] = total.T[: own.front]
+            grad[: own.outputs - own.front] = total.T[own.front :]
         elif total.size:
-            mail, threads = hands(4 * self.size, self.threads)
+            mail, threads = hands(4 * own.size, self.threads)
             linear.build_flush()(mail, threads, grad, total, True)
         self.grad = None
         return grad
@@ -129,7 +80,8 @@ class Head:
 
     def __init__(self, readout, batch, workspace, threads, several):
         self.readout = readout
-        self.linear = Linear(readout.V, workspace, threads, several)
+        self.weight = Matrix(readout.V, workspace, threads)
+        self.sum = Sum(self.weight, threads, several)
         self.bias = np.array(readout.c)
         self.bias_total = None
         self.kind = READOUTS[readout.activation]
@@ -140,12 +92,12 @@ class Head:
         """Room for the outputs, losses and row numbers of two chunks."""
         rows = 2 * chunk * self.batch
         shape = 2 * chunk, self.batch, self.readout.outputs
-        room = self.linear.workspace.empty(shape, self.readout.dtype)
+        room = self.weight.workspace.empty(shape, self.readout.dtype)
         return room, np.empty(rows), np.empty(rows, np.int64)
 
     def outputs(self, h, o, lengths, start):
         """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
-        own = self.linear
+        own = self.weight
         mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_outputs()(
             mail, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
@@ -153,7 +105,7 @@ class Head:
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
         """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
-        own, (o, values, rows) = self.linear, scratch
+        own, (o, values, rows) = self.weight, scratch
         mail, threads = hands(h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss()(
             mail, threads, self.kind, LOSSES[kind], factor, own.forth, self.bias, h, o, y, targets,
@@ -164,99 +116,88 @@ class Head:
         self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, panel_steps
     ):  # fmt: skip
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
-        own, (o, values, rows) = self.linear, scratch
-        own.start()
+        own, sum_, (o, values, rows) = self.weight, self.sum, scratch
+        sum_.start()
         if self.bias_total is None:
             self.bias_total = np.zeros(own.outputs)
         mail, threads = hands(3 * h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss_and_derivative()(
             mail, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
-            y, targets, weights, values, rows, total, dh, lengths, start, panel_steps, own.grad,
-            own.total, self.bias_total,
+            y, targets, weights, values, rows, total, dh, lengths, start, panel_steps, sum_.grad,
+            sum_.total, self.bias_total,
         )  # fmt: skip
 
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
         """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
-        own, (o, values, _) = self.linear, scratch
-        own.start()
+        own, sum_, (o, values, _) = self.weight, self.sum, scratch
+        sum_.start()
         if self.bias_total is None:
             self.bias_total = np.zeros(own.outputs)
         return (
             self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, o, y, targets, weights,
-            values, total, own.grad, own.total, self.bias_total,
+            values, total, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
     def flush(self):
         """End a panel of time."""
-        self.linear.flush()
+        self.sum.flush()
 
     def gradient(self):
         """Return the gradient of the readout."""
         dc = np.zeros_like(self.bias) if self.bias_total is None else self.bias_total
         self.bias_total = None
-        return self.readout._with(V=self.linear.gradient(), c=dc.astype(self.bias.dtype))
+        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
 
 class Recurrence:
-    """A layer's weights packed, its passes over time, and its running gradients.
+    """A layer's passes over time, with scratch and running gradients of their own.
 
     Arrays: `scratch` (chunk, B, 2*blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
     """
 
-    def __init__(self, layer, batch, chunk, workspace, threads, several):
-        self.cell = cell = CELLS[layer.cell]
-        self.layer = layer
+    def __init__(self, weights, batch, chunk, workspace, threads, several):
+        self.weights = weights
+        self.cell, self.layer = cell, layer = weights.cell, weights.layer
         self.hidden = H = layer.hidden
         self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
         self.batch = batch
         self.chunk = chunk
         self.threads = threads
         self.dtype = dtype = layer.dtype
-        self.input = Linear(layer.U, workspace, threads, several, H if cell.split else 0)
-        self.recurrent = Linear(layer.W, workspace, threads, several)
-        first = (cell.gates - cell.second) * H
-        self.parts = (
-            Linear(layer.W[:first], workspace, threads, False) if cell.second else self.recurrent,
-            Linear(layer.W[first:], workspace, threads, False) if cell.second else None,
-        )
-        self.bias = np.array(layer.b)
-        if cell.split:  # no bias where W s stands alone
-            self.bias = np.concatenate([np.roll(layer.b, H), np.zeros(H, dtype)])
-        own = layer.own
-        self.own = np.empty(0, dtype) if own is None else np.array(own).reshape(-1)
+        self.input = Sum(weights.input, threads, several)
+        self.recurrent = Sum(weights.recurrent, threads, several)
         rows = 2 * chunk + 1 if cell.second else 0
         self.multiplied = workspace.empty((rows, batch, H), dtype)
         self.sums = None
         self._forward, self._reverse = _passes(layer.cell)
-        item = dtype.itemsize
+        item, first = dtype.itemsize, weights.parts[0].outputs
         self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
         self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
 
     def _hands(self, steps, products):
-        work = steps * self.batch * (self.recurrent.size * products + self.input.size)
+        inputs, recurrent = self.weights.input.size, self.weights.recurrent.size
+        work = steps * self.batch * (recurrent * products + inputs)
         mail, threads = hands(work, self.threads)
         members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
         parts = split.sweep_parts(threads, self.batch)
         chunk = self.chunk
         if parts < threads and members == 1:  # the shorter, the less waiting at either end
-            cost = self.batch * (self.recurrent.size + 2000)
+            cost = self.batch * (recurrent + 2000)
             while chunk * 8 > steps and chunk * self.batch > 64 and chunk * cost > 1_000_000:
                 chunk //= 2
         return mail, threads, parts, members, chunk
 
     def _weights(self, packed, chained):
-        first, second = self.parts
-        empty = self.own[:0]
-        W_second = empty if second is None else getattr(second, packed)
-        return (getattr(first, packed), chained, W_second, self.chains[2], self.own,
-                self.multiplied)  # fmt: skip
+        first, *second = (getattr(part, packed) for part in self.weights.parts)
+        return (first, chained, second[0] if second else first[:0], self.chains[2],
+                self.weights.own, self.multiplied)  # fmt: skip
 
     def forward(self, x, ids, scratch, states, kept, lengths, h, start, stop, first, cached):
         """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
-        own = self.input
+        own = self.weights.input
         self._forward(
             *self._hands(stop - start, 1), start, stop, first, cached, (states, kept, lengths), h,
-            scratch, (x, ids, own.table if ids.size else own.forth, self.bias),
+            scratch, (x, ids, own.table if ids.size else own.forth, self.weights.bias),
             self._weights("forth", self.chains[0]),
         )  # fmt: skip
 
@@ -268,7 +209,7 @@ class Recurrence:
 
         Returns which half of `carry` is now current. See `reverse_pass.build_reverse`.
         """
-        own, recurrent = self.input, self.recurrent
+        weight, own, recurrent = self.weights.input, self.input, self.recurrent
         own.start(tokens=ids.size > 0)
         recurrent.start()
         if self.sums is None:
@@ -276,7 +217,7 @@ class Recurrence:
         self._reverse(
             *self._hands(stop - start, 3), panel_steps, start, stop, first, current, whole,
             (states, kept, lengths), (carry, dh, delta),
-            (x, ids, own.back if dx.size else own.forth[:0], dx, own.grad, own.total, self.sums),
+            (x, ids, weight.back if dx.size else weight.none, dx, own.grad, own.total, self.sums),
             self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, lists,
         )  # fmt: skip
         return current ^ ((stop - start) & 1)
@@ -303,6 +244,6 @@ class Recurrence:
     def deltas(self, blocks):
         """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
         n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, -1, self.hidden)
+        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
         order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, -1)
+        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)

@@ -10,6 +10,7 @@ from threading import Lock, Semaphore, Thread
 
 import numpy as np
 
+from ..jit import prepare
 from ..stacks import start
 from .quota import quota
 
@@ -69,7 +70,7 @@ class Team:
         self.states = self.mail[::LINE][1:]
         self.bells, self.rung = [], []
         self.retired = False
-        self.serve = _serve()  # here, since a worker's stack is too small to compile on
+        self.serve = _serve()
         self._add_workers()
 
     def _add_workers(self):
@@ -111,7 +112,10 @@ class Team:
 def _serve():
     from .workers import build_serve
 
-    return build_serve()
+    serve = build_serve()
+    # Now, since a worker is no place for it: see `stacks`.
+    prepare(serve, np.zeros(0, np.int64), 1)
+    return serve
 
 
 def team(threads):

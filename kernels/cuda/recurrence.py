@@ -8,9 +8,8 @@ the current stream, and nothing here waits for the GPU.
 
 import numpy as np
 
-from ..cells import CELLS
-from . import cards, heads, seam, sweeps
-from .shapes import choose, pack
+from . import cards, heads, seam
+from .weights import Matrix
 
 _SLICES = 32768  # blocks of a launch along the batch
 
@@ -23,35 +22,22 @@ def _chunks(start, stop, chunk):
         start = end
 
 
-class Linear:
-    """A weight on the GPU and the running sum of its gradient, in float64.
+class Sum:
+    """The running sum of a weight's gradient, in float64, in the order in which the weight is read.
 
-    The last `front` outputs come before the others in what is read, and in the running sum.
+    Tokens add to a table of rows.
     """
 
-    def __init__(self, weight, front=0):
-        xp = seam.arrays()
-        weight = xp.asarray(weight)
-        self.outputs, self.inputs = weight.shape
-        self.dtype = weight.dtype
-        self.front = front
-        self.value = xp.concatenate([weight[-front:], weight[:-front]]) if front else weight
-        self.value = xp.ascontiguousarray(self.value)
-        self.total = self._table = None
+    def __init__(self, weight):
+        self.weight = weight
+        self.total = None
         self.tokens = False
-
-    @property
-    def table(self):
-        """The weight transposed, a row for each token."""
-        if self._table is None:
-            self._table = seam.arrays().ascontiguousarray(self.value.T)
-        return self._table
 
     def start(self, tokens=False):
         """Set the gradient to zero, if it is not there yet."""
         if self.total is None:
             self.tokens = tokens
-            shape = self.value.shape[::-1] if tokens else self.value.shape
+            shape = self.weight.shape[::-1] if tokens else self.weight.shape
             self.total = seam.arrays().zeros(shape, np.float64)
 
     def add(self, d, a, at=0):
@@ -63,10 +49,11 @@ class Linear:
         """The gradient, handed over: the next one starts at zero."""
         self.start(self.tokens)
         total, self.total = (self.total.T if self.tokens else self.total), None
-        if self.front:
+        front = self.weight.front
+        if front:
             xp = seam.arrays()
-            total = xp.concatenate([total[self.front :], total[: self.front]])
-        return seam.arrays().ascontiguousarray(total.astype(self.dtype))
+            total = xp.concatenate([total[front:], total[:front]])
+        return seam.arrays().ascontiguousarray(total.astype(self.weight.dtype))
 
 
 class Head:
@@ -75,14 +62,15 @@ class Head:
     def __init__(self, readout, batch, ragged):
         self.readout = readout
         self.batch, self.ragged = batch, ragged
-        self.linear = Linear(readout.V)
+        self.weight = Matrix(readout.V)
+        self.sum = Sum(self.weight)
         xp = seam.arrays()
         self.bias = xp.ascontiguousarray(xp.asarray(readout.c))
         self.bias_total = None
-        self.dtype = self.linear.dtype.type
+        self.dtype = self.weight.dtype.type
 
     def _product(self, h, o):
-        seam.matmul(_rows(h), self.linear.value.T, out=_rows(o))
+        seam.matmul(_rows(h), self.weight.value.T, out=_rows(o))
 
     def outputs(self, h, o, lengths, start):
         """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
@@ -94,7 +82,7 @@ class Head:
     def scratch(self, chunk):
         """Room for the outputs of a chunk and their losses."""
         xp = seam.arrays()
-        o = xp.empty((chunk, self.batch, self.linear.outputs), self.linear.dtype)
+        o = xp.empty((chunk, self.batch, self.weight.outputs), self.weight.dtype)
         return o, xp.empty(chunk * self.batch)
 
     def _loss(self, loss, factor, h, scratch, y, targets, weights, total, lengths, start):
@@ -126,12 +114,12 @@ class Head:
 
     def _back(self, do, h, dh, weights, lengths, start):
         xp = seam.arrays()
-        seam.matmul(_rows(do), self.linear.value, out=_rows(dh))
+        seam.matmul(_rows(do), self.weight.value, out=_rows(dh))
         if self.bias_total is None:
-            self.bias_total = xp.zeros(self.linear.outputs)
+            self.bias_total = xp.zeros(self.weight.outputs)
         if self.ragged or weights.size:  # 0 times a state that is NaN would count
             h = _counted(h, weights, lengths, start)
-        self.linear.add(_rows(do), _rows(h))
+        self.sum.add(_rows(do), _rows(h))
         self.bias_total += _rows(do).sum(axis=0, dtype=np.float64)
 
     def _cut(self, h, scratch, y, targets, weights):
@@ -149,9 +137,9 @@ class Head:
     def gradient(self):
         """Return the gradient of the readout."""
         xp = seam.arrays()
-        dc = xp.zeros(self.linear.outputs) if self.bias_total is None else self.bias_total
+        dc = xp.zeros(self.weight.outputs) if self.bias_total is None else self.bias_total
         self.bias_total = None
-        return self.readout._with(V=self.linear.gradient(), c=dc.astype(self.bias.dtype))
+        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
 
 def _rows(array):
@@ -171,65 +159,33 @@ def _counted(array, weights, lengths, start):
 
 
 class Recurrence:
-    """A layer's weights as the sweeps read them, its passes over time, and its running gradients.
+    """A layer's passes over time, with scratch and running gradients of their own.
 
     Arrays: `scratch` (chunk, B, blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
     """
 
-    def __init__(self, layer, batch, chunk, ragged):
-        self.cell = cell = CELLS[layer.cell]
-        self.layer = layer
-        self.hidden = H = layer.hidden
+    def __init__(self, weights, chunk, ragged):
+        self.weights = weights
+        self.cell, self.layer = cell, layer = weights.cell, weights.layer
+        self.hidden = layer.hidden
         self.planes, self.kept, self.blocks = cell.states, cell.kept, cell.delta_blocks
-        self.batch, self.chunk, self.ragged = batch, chunk, ragged
-        self.dtype = dtype = layer.dtype
-        self.input = Linear(layer.U, H if cell.split else 0)
-        self.recurrent = Linear(layer.W)
-        xp = seam.arrays()
-        bias = xp.asarray(layer.b)
-        if cell.split:  # no bias where W s stands alone
-            bias = xp.concatenate([xp.roll(bias, H), xp.zeros(H, dtype)])
-        self.bias = xp.ascontiguousarray(bias)
-        own = layer.own
-        own = xp.empty(0, dtype) if own is None else xp.asarray(own).reshape(-1)
-        self.own = xp.ascontiguousarray(own)
+        self.batch, self.chunk, self.ragged = weights.batch, chunk, ragged
+        self.dtype = layer.dtype
+        self.input = Sum(weights.input)
+        self.recurrent = Sum(weights.recurrent)
         self.sums = None
         self.plain = self.blocks == cell.gates  # the blocks of deltas are the gates', in order
-        self._forth = self._back = None
+        self._exchanges = {}
 
     def _sweep(self, reverse):
-        """The kernel of a direction, its shape, the weights as it reads them, and its exchange."""
-        kept = self._back if reverse else self._forth
-        if kept is None:
-            kept = self._make_sweep(reverse)
-            if reverse:
-                self._back = kept
-            else:
-                self._forth = kept
-        return kept
-
-    def _make_sweep(self, reverse):
-        xp, cell, H = seam.arrays(), self.cell, self.hidden
-        shape, _ = choose(
-            cards.card(cards.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
-            reverse,
-        )  # fmt: skip
-        make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
-        W = self.recurrent.value.reshape(cell.gates, H, H)
-        first = cell.gates - cell.second
-        parts = W[:first], W[first:]
-        if reverse:  # one product over all gates
-            parts = [part.reshape(1, -1, H).transpose(0, 2, 1) for part in parts]
-        packed = [
-            pack(xp, part, tile, shape.parts, shape.units, shape.threads)
-            for part, tile in zip(parts, (shape.first, shape.second), strict=True)
-            if tile.inner
-        ]
-        if not cell.second:
-            packed.append(packed[0][:0])
-        size = 2 * (first + 1) if reverse else 4
-        exchange = xp.empty(size * self.batch * H if shape.parts > 1 else 0, self.dtype)
-        return make(self.layer.cell, self.dtype.type, shape), shape, packed, exchange
+        """What the weights say of a sweep, and where its blocks exchange what they compute."""
+        kernel, shape, packed = self.weights.sweep(reverse)
+        if reverse not in self._exchanges:
+            cell = self.cell
+            rows = 0 if shape.parts == 1 else 2 * (cell.gates - cell.second + 1) if reverse else 4
+            size = rows * self.batch * self.hidden
+            self._exchanges[reverse] = seam.arrays().empty(size, self.dtype)
+        return kernel, shape, packed, self._exchanges[reverse]
 
     def _launch(self, kernel, shape, exchange, args):
         """Launch a sweep, as many sequences at a time as there is room for."""
@@ -250,7 +206,7 @@ class Recurrence:
         if not self.batch:
             return
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=False)
-        own = self.input
+        weights, own = self.weights, self.weights.input
         flat = scratch.reshape(-1)
         for a, b in _chunks(start, stop, self.chunk):
             n, at = b - a, a - start
@@ -265,7 +221,7 @@ class Recurrence:
                 row &= 1
             self._launch(
                 kernel, shape, exchange,
-                (z, here, int(ids.size > 0), self.bias, W, W_second, self.own, states, kept,
+                (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.own, states, kept,
                  h[at : at + n], lengths,
                  (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
             )  # fmt: skip
@@ -302,26 +258,28 @@ class Recurrence:
             d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
             self._launch(
                 kernel, shape, exchange,
-                (states, kept, given, carry, d, multiplied, lengths, W, W_second, self.own,
-                 (a, n, row, states.shape[1], current)),
+                (states, kept, given, carry, d, multiplied, lengths, W, W_second,
+                 self.weights.own, (a, n, row, states.shape[1], current)),
             )  # fmt: skip
             current ^= n & 1
             d = d.reshape(n * B, self.blocks * H)
             self._add(d, x[here], ids[here], states[0, row : row + n], multiplied[:n], lengths, a)
             if dx.size:
                 width = self.cell.gates * H
-                seam.matmul(d[:, :width], self.input.value, out=_rows(dx[here]))
+                seam.matmul(d[:, :width], self.weights.input.value, out=_rows(dx[here]))
         return current
 
     def _add(self, d, x, ids, before, multiplied, lengths, start):
         """Add the gradients of a chunk, d (rows, blocks*H)."""
         xp, H, cell = seam.arrays(), self.hidden, self.cell
         width, last = cell.gates * H, (cell.gates - cell.second) * H
+        if self.ragged:  # 0 times what is no number past a sequence's end would count
+            unweighted = xp.empty(0)
+            before = _counted(before, unweighted, lengths, start)
+            x = x if ids.size else _counted(x, unweighted, lengths, start)
         if ids.size:
             heads.scatter(xp, self.input.total, d, ids.reshape(-1), d.shape[1], width)
         else:
-            if self.ragged:  # 0 times what is NaN past a sequence's end would count
-                x = _counted(x, self.bias[:0].astype(np.float64), lengths, start)
             self.input.add(d[:, :width], _rows(x))
         skip = cell.split * H
         self.recurrent.add(d[:, skip : skip + last], _rows(before))
@@ -346,9 +304,9 @@ class Recurrence:
     def deltas(self, blocks):
         """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
         n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, -1, self.hidden)
+        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
         order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, -1)
+        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)
 
 
 def drop(out, values, key, threshold, scale, start):

@@ -14,6 +14,7 @@ from helpers import (
     all_results,
     assert_bptt_close,
     assert_close,
+    flatten,
     make_problem,
     oracle_bptt,
     plain,
@@ -178,6 +179,63 @@ def test_nan_and_infinity_stay_in_their_sequence(dtype):
     clean = fb.bptt(p.network, p.x, p.y, input_grad=True)
     assert np.array_equal(r.grad_x[:, [0, 2]], clean.grad_x[:, [0, 2]])
     assert np.isnan(fb.run(p.layer, x)[0][2:, 1]).all()
+
+
+def spoil_state(state, b, value):
+    """A copy of the state that holds `value` in sequence b."""
+
+    def spoiled(part):
+        if isinstance(part, tuple):
+            return tuple(map(spoiled, part))
+        part = part.copy()
+        part[b] = value
+        return part
+
+    return spoiled(state)
+
+
+@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
+@pytest.mark.parametrize("cell", [*CELLS, *LAYERED, "own"])
+def test_a_state_that_only_steps_past_an_end_read_does_not_matter(cell, tokens):
+    dropout = 0.3 if "/" in cell else 0.0
+    own = cell == "own"
+    p = make_problem(CELLS[0] if own else cell, (6, 3, 4, 5, 2), tokens=tokens, dropout=dropout)
+    if own:
+        timed = fb.Cell("timed", 1, test_own.timed_forward, test_own.timed_reverse, parameters=1)
+        p.layer = timed.init(4, 5, rng=0, dtype="float64")
+        p.network = fb.Network(p.layer, p.readout)
+    for value in (np.inf, np.nan):
+        state = spoil_state(p.state, 1, value)
+        given = {"lengths": np.array([6, 0, 4]), "seed": 3}
+        one, other = (
+            fb.bptt(p.network, p.x, p.y, state=state, input_grad=not tokens, device=device, **given)
+            for device in ("cuda", "cpu")
+        )
+        assert all(np.isfinite(a).all() for a in one.grad.arrays())
+        results = []
+        for device in ("cuda", "cpu"):
+            cache = fb.forward(p.layer, p.x, state, device=device, **given)[2]
+            g = fb.backward(cache, p.dh, p.dstate, deltas=True)
+            results.append((g.x, g.state, g.deltas, tuple(g.layer.arrays())))
+        assert_close(tuple(one.grad.arrays()), tuple(other.grad.arrays()), 1e-10)
+        for a, b in zip(flatten(results[0]), flatten(results[1]), strict=True):
+            assert_close(a, b, 1e-10)
+
+
+@pytest.mark.parametrize("cell", ["rnn-relu", "rnn-identity"])
+def test_a_state_that_overflows_at_its_own_end_does_not_matter_later(cell):
+    p = make_problem(cell, (6, 3, 4, 5, 2))
+    layer = p.layer.replace_arrays([np.abs(a) for a in p.layer.arrays()])
+    x, lengths = p.x.copy(), np.array([6, 3, 4])
+    x[2, 1] = 1.7e308
+    results = []
+    for device in ("cuda", "cpu"):
+        with np.errstate(over="ignore"):
+            _, state, cache = fb.forward(layer, x, lengths=lengths, device=device)
+        g = fb.backward(cache, p.dh * 1e-3)
+        results.append((g.x, g.layer.W, g.layer.b, g.state))
+        assert np.isinf(state[1]).any() and np.isfinite(g.layer.W).all()
+    assert_close(results[0], results[1], 1e-10)
 
 
 def test_arrays_of_any_layout_and_a_memory_map(tmp_path):

@@ -20,10 +20,11 @@ class Case(SimpleNamespace):
 
     def __str__(self):
         sizes = ", ".join(f"{name}={getattr(self, name)}" for name in "TBIO")
-        given = {name: value for name, value in self.options.items() if value is not None}
+        given = {**self.options, **self.scoring, **self.dropping}
         shown = {
             name: f"{value.dtype}{value.shape}" if isinstance(value, np.ndarray) else value
             for name, value in given.items()
+            if value is not None
         }
         if "state" in shown:
             shown["state"] = "given"
@@ -217,7 +218,8 @@ def spoilt(array, counts, rng):
     if array.dtype.kind == "f":
         array[~counts] = rng.choice([np.nan, np.inf, 1e30])
     else:
-        array[~counts] = rng.choice([np.iinfo(array.dtype).min, np.iinfo(array.dtype).max])
+        info = np.iinfo(array.dtype)
+        array[~counts] = (info.min, info.max)[rng.integers(2)]
     return array
 
 

@@ -44,11 +44,11 @@ def in_full(case, value):
     """A result with its batch axis, if the case has none."""
     if not case.squeeze:
         return value
-    return [a[None] if a.ndim == 1 else a[:, None] for a in helpers.flatten(value)]
+    return tuple(a[:, None] for a in helpers.flatten(value))
 
 
 def state_in_full(case, state):
-    return [a[None] for a in helpers.flatten(state)] if case.squeeze else state
+    return tuple(a[None] for a in helpers.flatten(state)) if case.squeeze else state
 
 
 def ends_of(case):
