@@ -186,7 +186,7 @@ def benched(tmp_path_factory):
     """A small run without peers: what it printed, its JSON and its picture."""
     folder = tmp_path_factory.mktemp("bench")
     sizes = ["-T", 30, 400, 2000, "-B", 2, "-I", 3, "-H", 12, "-O", 2, "--k1", 10, "--k2", 20]
-    done = run_command("bench", *sizes, "--seconds", 0.2, "--peers", cwd=folder)
+    done = run_command("bench", *sizes, "--seconds", 20, "--peers", cwd=folder)
     assert done.returncode == 0, done.stderr
     return done, json.loads((folder / "bench.json").read_text()), folder / "bench.png"
 
@@ -215,7 +215,7 @@ def test_bench_says_where_and_of_what(benched):
     assert {"CPU", "vectors", "threads", "load before", "numpy", "date"} <= set(result["machine"])
     assert result["shape"] == {
         "cell": "lstm", "batch": 2, "inputs": 3, "hidden": 12, "outputs": 2, "dtype": "float32",
-        "k1": 10, "k2": 20, "seconds": 0.2, "layers": 1, "bidirectional": False,
+        "k1": 10, "k2": 20, "seconds": 20, "layers": 1, "bidirectional": False,
     }  # fmt: skip
     assert "100%" in done.stderr
     assert len([line for line in done.stdout.splitlines() if line.strip()]) == 1 + 12 + 4
