@@ -169,7 +169,7 @@ class CallableLoss:
         value, derivative = result
         try:
             self.total += float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise TypeError(
                 f"loss must return a number first, not {arguments.describe(value)}"
             ) from None

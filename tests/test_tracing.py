@@ -70,7 +70,7 @@ OF_MATH = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [*OF_MATH, *({"cbrt", "exp2"} & set(dir(math)))])
+@pytest.mark.parametrize("name", [*OF_MATH, *(n for n in ("cbrt", "exp2") if hasattr(math, n))])
 def test_functions_of_math_are_found(name):
     found = {"math": math}
     exec(f"def f(a): return math.{name}(a[0])", found)
