@@ -26,9 +26,8 @@ class KernelCache:
 
     cache_path = None
 
-    def __init__(self, function, lasting=True):
+    def __init__(self, function):
         self._name, self._label = function.__qualname__, function.__name__
-        self._lasting = lasting
 
     def _file(self, signature, codegen):
         parts = repr((_VERSIONS, self._name, signature, codegen.magic_tuple()))
@@ -38,8 +37,6 @@ class KernelCache:
     def load_overload(self, sig, target_context):
         """The compiled code for that signature, or None."""
         target_context.refresh()
-        if not self._lasting:
-            return None
         content = disk.read(self._file(sig, target_context.codegen()), disk.folders())
         if content is None:
             return None
@@ -50,7 +47,7 @@ class KernelCache:
 
     def save_overload(self, sig, data):
         """Keep compiled code, if it can be used again and is that of the sources."""
-        if not self._lasting or data.lifted or data.library.has_dynamic_globals:
+        if data.lifted or data.library.has_dynamic_globals:
             return
         if source_key() != SOURCE_KEY:  # they were edited while they were read
             return

@@ -1,8 +1,9 @@
-"""A short text for what a function computes: for its code and all that the code reads, by value.
+"""A short text for what a function computes: for its code and all that it encloses, by value.
 
-Compiled code holds the values of what it reads as they were. So code may stand for a function only
+Compiled code holds the values that it encloses as they were. So code may stand for a function only
 if all of them are the same: numbers by type and value, arrays by their bytes, and other functions,
-compiled or not, by all that they read in turn.
+compiled or not, by all that they enclose in turn. What kernels read of their modules is in the
+kernels' sources.
 """
 
 import builtins
@@ -14,9 +15,7 @@ import math
 import operator
 import sys
 import types
-import warnings
 from contextlib import suppress
-from uuid import uuid4
 
 import numba
 import numpy as np
@@ -25,39 +24,14 @@ _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, type(
 _LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator"}
 _MODULES = builtins, math, cmath, operator, np
 _DULL = {"__dict__", "__weakref__", "__doc__", "__module__"}  # of a class
-_ONCE = "once-"  # begins the fingerprint of what is not known by its value
 
 
-def fingerprint(*values, reads=False):
+def fingerprint(*values):
     """A text that differs where functions would compute something else; so do other values.
 
-    With `reads` what functions read of their modules and of others counts, too. Where that
-    includes a value that cannot be told from another one, the text is like no other: `lasting`
-    says whether it is not.
+    Raises TypeError for a value that cannot be told from another one.
     """
-    names = frozenset()
-    while True:  # names that the code uses select what counts of a module, which may use more
-        walk = _Walk(names, reads)
-        digest = walk.digest(values)
-        if not reads or walk.names <= names:
-            return _ONCE + uuid4().hex[:16] if walk.unknown else digest.hex()[:16]
-        names |= walk.names
-
-
-def lasting(text):
-    """Whether the fingerprints in a text will be the same in another process."""
-    return _ONCE not in text
-
-
-def names_of(code):
-    """The names that code uses of globals and of attributes, those of functions in it included."""
-    found = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            found |= names_of(constant)
-    if "getattr" in found:
-        found |= {text for text in code.co_consts if isinstance(text, str)}
-    return found
+    return _Walk().digest(values).hex()[:16]
 
 
 def _library_name(value):
@@ -77,15 +51,9 @@ def _library_name(value):
 
 
 class _Walk:
-    """One walk over values and all that they are made of.
+    """One walk over values and all that they are made of."""
 
-    `names` are those by which the code it met uses anything; `unknown` says whether it met a value
-    that it does not know.
-    """
-
-    def __init__(self, wanted, reads):
-        self.wanted, self.reads = sorted(wanted), reads
-        self.names, self.unknown = set(), False
+    def __init__(self):
         self._known = {}  # id -> (value, digest): while the value is held, its id is its own
         self._open = []  # ids of what a value now in work is part of
 
@@ -112,7 +80,7 @@ class _Walk:
         kind = type(value)
         if kind in _PLAIN:
             return kind.__name__, repr(value), ()
-        library = None if kind is types.ModuleType else _library_name(value)
+        library = _library_name(value)
         if library is not None:
             return "library", library, ()
         if kind in _KINDS:
@@ -132,8 +100,7 @@ class _Walk:
             return "class", *self._class(value)
         if isinstance(value, numba.extending._Intrinsic):
             return "intrinsic", "", (value._defn,)
-        self.unknown = True
-        return "unknown", kind.__qualname__, ()
+        raise TypeError(f"compiled code cannot be kept that encloses a {kind.__qualname__}")
 
     def _function(self, function):
         if hasattr(function, "distinct"):
@@ -142,31 +109,13 @@ class _Walk:
         for cell in function.__closure__ or ():
             with suppress(ValueError):  # not filled yet
                 parts.append(cell.cell_contents)
-        parts += [code, function.__defaults__, function.__kwdefaults__]
-        if self.reads:
-            names = names_of(code)
-            self.names |= names
-            known = function.__globals__
-            parts += [(name, known[name]) for name in sorted(names) if name in known]
-        return "", parts
+        return "", [*parts, code, function.__defaults__, function.__kwdefaults__]
 
     def _code(self, code):
         counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
         names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
         table = getattr(code, "co_exceptiontable", b"")
         return "", (code.co_code, code.co_consts, counts, names, table)
-
-    def _module(self, module):
-        library = module.__name__.partition(".")[0] in _LIBRARIES
-        found, parts = vars(module), []
-        for name in self.wanted:
-            if name in found:
-                parts.append((name, found[name]))
-            elif "__getattr__" in found and not library:
-                with suppress(AttributeError), warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    parts.append((name, getattr(module, name)))
-        return module.__name__, parts
 
     def _class(self, value):
         if issubclass(value, enum.Enum):
@@ -197,7 +146,6 @@ _KINDS = {
     types.MethodType: lambda walk, value: ("", (value.__func__, value.__self__)),
     types.FunctionType: _Walk._function,
     types.CodeType: _Walk._code,
-    types.ModuleType: _Walk._module,
     np.ndarray: _Walk._array,
     np.memmap: _Walk._array,
 }

@@ -107,9 +107,9 @@ def announced(what):
         timer.cancel()
 
 
-def _kept(kernel, function, what, lasting=True):
+def _kept(kernel, function, what):
     """Give a kernel its place on disk, and announce it where it has to be compiled after all."""
-    kernel._cache = KernelCache(function, lasting)
+    kernel._cache = KernelCache(function)
     compile_now = kernel._compiler.compile
 
     def compile_aloud(args, return_type):
@@ -126,14 +126,13 @@ def prepare(kernel, *arguments):
     kernel._compile_for_args(*arguments)
 
 
-def entry(function, what="kernels of all cells", lasting=True):
+def entry(function, what="kernels of all cells"):
     """Decorate a kernel that Python calls; `what` says which one it is.
 
-    What it computes must follow from its name, its closure and the kernel sources; if that will
-    not be so in another process, it is not `lasting`.
+    What it computes must follow from its name, its closure and the kernel sources.
     """
     function = distinct(function)
-    dispatcher = _kept(compiled(function, **OPTIONS), function, what, lasting)
+    dispatcher = _kept(compiled(function, **OPTIONS), function, what)
     dispatcher._compile_for_args = on_ample_stack(dispatcher._compile_for_args)
     return dispatcher
 

@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from . import interpreter  # noqa: F401 - refuses those in which Numba would crash
+
 
 def source_key():
     """The key of all kernel sources as they are now on disk."""

@@ -263,11 +263,6 @@ def test_processes_that_compile_at_once_leave_a_whole_cache(version):
     assert [probe(where, kind) for kind in kinds[:2]] == [(1, 0), (1, 0)]
 
 
-def test_code_that_nobody_can_meet_again_is_not_kept(folder):
-    assert jit.entry(twice, lasting=False)(1.5) == 3.0
-    assert not folder.exists()
-
-
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_measurement_is_made_again(how, tmp_path, monkeypatch):
     measured = iter([crossover.Rates(1.0, 2.0, 3.0), crossover.Rates(4.0, 5.0, 6.0)])

@@ -109,6 +109,7 @@ RETURNS = {
     "dh of another dtype": lambda h: (1.0, f64(h)),
     "dh a list": lambda h: (1.0, h.tolist()),
     "a value that is no number": lambda h: ("one", h),
+    "a value that no float holds": lambda h: (10**5000, h),
 }
 
 

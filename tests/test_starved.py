@@ -179,7 +179,7 @@ for name, code in Watched.seen.items():
     sys.platform != "linux" or os.uname().machine != "x86_64", reason="reads x86-64 machine code"
 )
 def test_no_kernel_takes_much_of_the_stack():
-    lines = run_python(FRAMES, timeout=600).splitlines()
+    lines = run_python(FRAMES).splitlines()
     frames = [(int(size), name) for size, name in (line.split(maxsplit=1) for line in lines)]
     assert len(frames) > 10 and any("products" in name for _, name in frames)
     assert max(frames)[0] <= FRAME, max(frames)

@@ -260,7 +260,7 @@ def test_what_the_other_side_does_not_have_is_named(wrong):
 
 
 def test_a_cell_of_ones_own_has_no_module():
-    square = fb.Activation("square", lambda a: a * a if a > 0 else 0.0, lambda s: 2 * s**0.5)
+    square = fb.Activation("square", lambda a: np.maximum(a, 0) ** 2, lambda s: 2 * s**0.5)
     layer = fb.RNN.init(I, H, rng=0, activation=square)
     rejected(lambda: fb.to_torch(layer), "layer", "tanh", errors=(ValueError,))
 

@@ -109,7 +109,7 @@ def _ask(inputs: Inputs, loss: LossFunction, y: Any, h: Array, start: int) -> tu
         raise TypeError(f"loss must return a pair (value, dh), not {arguments.describe(result)}")
     try:
         value = float(result[0])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(
             f"loss must return a number first, not {arguments.describe(result[0])}"
         ) from None

@@ -75,5 +75,6 @@ def _array(path: str) -> Any:
     except (*DAMAGE, SyntaxError, TokenError, MemoryError):
         raise ValueError(f"{path!r} must be a whole .npy file of numbers") from None
     if not isinstance(array, np.ndarray):
+        array.close()  # an archive
         raise ValueError(f"{path!r} must be an .npy file of one array")
     return array

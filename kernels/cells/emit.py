@@ -30,7 +30,7 @@ MATH = {
     "arcsin": math.asin, "arccos": math.acos, "arctan": math.atan, "arctan2": math.atan2,
     "sinh": math.sinh, "cosh": math.cosh, "arcsinh": math.asinh, "arccosh": math.acosh,
     "arctanh": math.atanh, "erf": math.erf, "erfc": math.erfc, "hypot": math.hypot,
-    "copysign": math.copysign, "fmod": math.fmod,
+    "copysign": math.copysign,
 }  # fmt: skip
 """Operations for which we have no function of our own: Python's, which Numba knows."""
 

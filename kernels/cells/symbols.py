@@ -17,7 +17,7 @@ OPERATIONS = LOGICAL | {
     "exp", "expm1", "log", "log2", "log10", "log1p", "sqrt",
     "sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2",
     "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh",
-    "erf", "erfc", "hypot", "copysign", "fmod",
+    "erf", "erfc", "hypot", "copysign",
 }  # fmt: skip
 
 _MOST_FACTORS = 64  # a whole power up to this is a product
@@ -166,6 +166,7 @@ _COMPOSED = {
     "degrees": lambda x: x * (180 / math.pi),
     "rad2deg": lambda x: x * (180 / math.pi),
     "trunc": lambda x: apply("where", x < 0, apply("ceil", x), apply("floor", x)),
+    "fmod": lambda x, y: apply("copysign", apply("remainder", abs(x), abs(y)), x),
     "isnan": lambda x: x != x,
     "isinf": lambda x: abs(x) == math.inf,
     "isfinite": lambda x: abs(x) < math.inf,

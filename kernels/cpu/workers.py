@@ -22,7 +22,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from ..fingerprint import lasting
 from ..jit import entry, inner
 from .atomics import (
     add,
@@ -288,7 +287,7 @@ def program(name, what="kernels of all cells"):
             _call(function, data, 0, 0)
             restore(word)
 
-        return entry(launch, what, lasting(name))
+        return entry(launch, what)
 
     return decorate
 

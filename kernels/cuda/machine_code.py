@@ -14,7 +14,6 @@ from numba import cuda, types
 
 from .. import disk
 from ..cells.registry import CELLS, title
-from ..fingerprint import lasting
 from ..jit import announced
 from ..source import SOURCE_KEY, source_key
 
@@ -89,12 +88,11 @@ def compiled(kernel, kinds, threads, capability):
     parts = SOURCE_KEY, _versions(), kernel.__name__, kernel.key, kinds, threads, capability
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     file = f"fastbptt-{kernel.__name__}-{digest}.cubin"
-    keep = lasting(repr(kernel.key))
-    code = disk.read(file, disk.folders()) if keep else None
+    code = disk.read(file, disk.folders())
     if code is None:
         with announced(f"the CUDA kernel {kernel.__name__} of {_title(kernel)}"):
             code = machine_code(kernel, kinds, threads, capability)[0]
-        if keep and source_key() == SOURCE_KEY:  # else they were edited while they were read
+        if source_key() == SOURCE_KEY:  # else they were edited while they were read
             disk.write(file, code, disk.folders())
     return code
 
