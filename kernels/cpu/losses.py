@@ -10,12 +10,14 @@ import numpy as np
 
 from ..flat import data, get, put
 from ..jit import inner, noinline
+from ..loss_table import LOSSES, READOUTS
 from ..maths import cast_like, exp, sigmoid, tanh
 from .linear import accumulate, add_bias, multiply_rows, project_rows
 from .workers import fork, job, named_job, program
 
-READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
-LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
+_SIGMOID, _TANH, _SOFTMAX = (READOUTS[name] for name in ("sigmoid", "tanh", "softmax"))
+_SQUARED_ERROR = LOSSES["squared_error"].number
+_CROSS_ENTROPY = LOSSES["cross_entropy"].number
 
 
 @inner
@@ -39,13 +41,13 @@ def _softmax(o, start, outputs):
 
 @inner
 def _apply(o, start, outputs, readout):
-    if readout == 1:
+    if readout == _SIGMOID:
         for j in range(start, start + outputs):
             put(o, j, sigmoid(get(o, j)))
-    elif readout == 2:
+    elif readout == _TANH:
         for j in range(start, start + outputs):
             put(o, j, tanh(get(o, j)))
-    elif readout == 3:
+    elif readout == _SOFTMAX:
         _softmax(o, start, outputs)
 
 
@@ -59,17 +61,17 @@ def _squared_error(o, start, outputs, readout, y, y_start, scale):
         s = get(o, start + j)
         error = s - get(y, y_start + j)
         value += np.float64(error) * np.float64(error)
-        if readout == 3:
+        if readout == _SOFTMAX:
             mean += np.float64(error) * np.float64(s)
     for j in range(outputs):
         s = get(o, start + j)
         one = cast_like(1, s)
         d = (s - get(y, y_start + j)) * cast_like(2 * scale, s)
-        if readout == 1:
+        if readout == _SIGMOID:
             d *= s * (one - s)
-        elif readout == 2:
+        elif readout == _TANH:
             d *= one - s * s
-        elif readout == 3:
+        elif readout == _SOFTMAX:
             d = s * (d - cast_like(2 * scale * mean, s))
         put(o, start + j, d)
     return value
@@ -128,9 +130,9 @@ def loss_rows(
             continue
         weight = get(weights, row + r) if weights.size > 0 else 1.0
         scale = weight * factor
-        if loss == 0:
+        if loss == _SQUARED_ERROR:
             value = _squared_error(o_data, start, O, readout, data(y), (row + r) * O, scale)
-        elif loss == 1:
+        elif loss == _CROSS_ENTROPY:
             value = _cross_entropy(o_data, start, O, get(targets, row + r), scale)
         else:
             value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)

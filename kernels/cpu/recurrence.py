@@ -4,12 +4,13 @@ from functools import cache
 
 import numpy as np
 
+from ..layer import LayerHead, LayerRecurrence
+from ..loss_table import LOSSES, READOUTS
 from . import forward_pass, linear, losses, reverse_pass, split
 from .products import chains
 from .team import team_for
 from .weights import Matrix
 
-READOUTS, LOSSES = losses.READOUTS, losses.LOSSES
 NO_IDS = np.empty((0, 0), np.int64)
 NO_WEIGHTS = np.empty((0, 0))
 NO_TOTAL = np.empty((0, 0))
@@ -75,17 +76,14 @@ class Sum:
         return grad
 
 
-class Head:
-    """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
+class Head(LayerHead):
+    """The readout of a layer's states, and the loss of its outputs, over spans of time."""
 
     def __init__(self, readout, batch, workspace, threads, multi_flush):
-        self.readout = readout
-        self.weight = Matrix(readout.V, workspace, threads)
-        self.sum = Sum(self.weight, threads, multi_flush)
-        self.bias = np.array(readout.c)
-        self.bias_total = None
+        weight = Matrix(workspace, threads, readout.V)
+        sum_ = Sum(weight, threads, multi_flush)
+        super().__init__(readout, np, batch, weight, sum_, np.array(readout.c))
         self.kind = READOUTS[readout.activation]
-        self.batch = batch
         self.threads = threads
 
     def scratch(self, chunk):
@@ -111,7 +109,7 @@ class Head:
             mailbox,
             threads,
             self.kind,
-            LOSSES[kind],
+            LOSSES[kind].number,
             factor,
             own.forth,
             self.bias,
@@ -133,12 +131,10 @@ class Head:
     ):  # fmt: skip
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         own, sum_, (o, values, rows) = self.weight, self.sum, scratch
-        sum_.start()
-        if self.bias_total is None:
-            self.bias_total = np.zeros(own.outputs)
+        self.start()
         mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
         losses.build_loss_and_derivative()(
-            mailbox, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
+            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, h, o,
             y, targets, weights, values, rows, total, dh, lengths, start, flush_steps, sum_.grad,
             sum_.total, self.bias_total,
         )  # fmt: skip
@@ -146,11 +142,9 @@ class Head:
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
         """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
         own, sum_, (o, values, _) = self.weight, self.sum, scratch
-        sum_.start()
-        if self.bias_total is None:
-            self.bias_total = np.zeros(own.outputs)
+        self.start()
         return (
-            self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, o, y, targets, weights,
+            self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, o, y, targets, weights,
             values, total, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
@@ -158,39 +152,21 @@ class Head:
         """End a panel of time."""
         self.sum.flush()
 
-    def gradient(self):
-        """Return the gradient of the readout."""
-        dc = np.zeros_like(self.bias) if self.bias_total is None else self.bias_total
-        self.bias_total = None
-        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
-
-class Recurrence:
-    """A layer's passes over time, with scratch and running gradients of their own.
-
-    Arrays: `scratch` (chunk, B, 2*blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
-    """
+class Recurrence(LayerRecurrence):
+    """A layer's passes over time: `scratch` and `states` as in `forward_pass.build_forward`."""
 
     def __init__(self, weights, batch, chunk, workspace, threads, multi_flush):
-        self.weights = weights
-        self.cell, self.layer = cell, layer = weights.cell, weights.layer
-        self.hidden = H = layer.hidden
-        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
-        self.batch = batch
-        self.chunk = chunk
+        super().__init__(
+            weights, np, batch, chunk, lambda weight: Sum(weight, threads, multi_flush)
+        )
         self.threads = threads
-        self.dtype = dtype = layer.dtype
-        self.input = Sum(weights.input, threads, multi_flush)
-        self.recurrent = Sum(weights.recurrent, threads, multi_flush)
-        rows = 2 * chunk + 1 if cell.second else 0
-        self.multiplied = workspace.empty((rows, batch, H), dtype)
-        self.sums = None
-        self._forward, self._reverse = _passes(layer.cell)
-        item, first = dtype.itemsize, weights.parts[0].outputs
+        H = self.hidden
+        rows = 2 * chunk + 1 if self.cell.second else 0
+        self.multiplied = workspace.empty((rows, batch, H), self.dtype)
+        self._forward, self._reverse = _passes(self.layer.cell)
+        item, first = self.dtype.itemsize, weights.parts[0].outputs
         self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
-        self.deltas_in_order = (
-            self.blocks == cell.gates
-        )  # the blocks of deltas are the gates', in order
 
     def _team_for(self, steps, products):
         inputs, recurrent = self.weights.input.size, self.weights.recurrent.size
@@ -251,24 +227,3 @@ class Recurrence:
         """End a panel of time."""
         self.input.flush()
         self.recurrent.flush()
-
-    def gradient(self):
-        """Return the gradient of the layer, handed over."""
-        H, cell = self.hidden, self.cell
-        sums = np.zeros(self.blocks * H) if self.sums is None else self.sums
-        self.sums = None
-        if self.deltas_in_order and not cell.sums:
-            db, own = sums.astype(self.dtype), None
-            return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
-        blocks = sums.astype(self.dtype).reshape(-1, H)
-        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
-        return self.layer._gradient(
-            self.input.gradient(), self.recurrent.gradient(), db, blocks[list(cell.sums)]
-        )
-
-    def deltas(self, blocks):
-        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
-        n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
-        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)

@@ -31,7 +31,7 @@ def _sweep(direction, shape, cycles, batch, dtype, clock):
             f"grid sweep: {shape.units} units a block, {shape.parts} blocks that meet each step, "
             "since no block holds W"
         )
-    read = tile.quads - tile.held - tile.shared
+    read = tile.quads - tile.registers - tile.shared
     yield (
         f"{direction:10} {kind}; {slices} slice{'s' * (slices != 1)} of {shape.rows} "
         f"sequence{'s' * (shape.rows != 1)}, {shape.threads} threads"
@@ -39,7 +39,8 @@ def _sweep(direction, shape, cycles, batch, dtype, clock):
     share = [
         f"{100 * part // tile.quads}% in {where}"
         for part, where in (
-            (tile.held, "registers"), (tile.shared, "shared memory"), (read, "L2, read each step")
+            (tile.registers, "registers"), (tile.shared, "shared memory"),
+            (read, "L2, read each step"),
         )
         if part
     ]  # fmt: skip

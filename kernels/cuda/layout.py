@@ -33,7 +33,7 @@ class Tile(NamedTuple):
     """A product of `inner` numbers of each row with a block's `columns`, by lanes * groups threads.
 
     Each thread has `wide` columns and, of every `lanes` vectors of 16 bytes along `inner`, one: so
-    `quads` vectors a column, of which the first `held` stay in registers, the next `shared` in
+    `quads` vectors a column, of which the first `registers` stay in registers, the next `shared` in
     shared memory, and the others are read each time.
     """  # fmt: skip
 
@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     width: int  # numbers in a vector
     lanes: int
     wide: int
-    held: int
+    registers: int
     shared: int
     pieces: int = 1  # in which a row is brought to shared memory, if it does not fit as a whole
 
@@ -74,9 +74,9 @@ class Tile(NamedTuple):
         return self.groups * self.lanes
 
     @property
-    def registers(self):
-        """Numbers of a thread that stay in registers; at least one, since an array has some."""
-        return max(1, self.held * self.wide * self.width)
+    def local_size(self):
+        """Numbers in a thread's local array of weights; at least one, since an array has some."""
+        return max(1, self.registers * self.wide * self.width)
 
 
 class Shape(NamedTuple):
@@ -131,7 +131,7 @@ def _cost(card, tile, rows, threads, item):
     adds = each * max(rows * tile.wide, _LATENCY, warps / 4 * rows * tile.wide)
     loads = warps * tile.quads * rows * 2  # of what is multiplied, the same for many threads
     loads += warps * tile.shared * tile.wide * 4
-    read = (tile.quads - tile.held - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
+    read = (tile.quads - tile.registers - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
     sums, shuffles = rows * tile.wide, 0.0
     lanes = tile.lanes
     while lanes > 1:
@@ -171,21 +171,21 @@ def _placed(card, tiles, rows, threads, item):
         vectors = min(rows, 4) * tile.width * words
         each = tile.wide * tile.width * words  # registers of a vector of each column
         own = (room - sums - vectors) // sum(1 for t in tiles if t.inner)
-        held = max(0, min(tile.quads, own // each))
-        if held < tile.quads:  # the others pass through registers, two at a time
-            held = max(0, min(tile.quads, own // each - 2))
+        registers = max(0, min(tile.quads, own // each))
+        if registers < tile.quads:  # the others pass through registers, two at a time
+            registers = max(0, min(tile.quads, own // each - 2))
         if tile.pieces > 1:
             placed.append(tile)
             continue
-        held = min(held, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
+        registers = min(registers, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
         if own < 0:
             return None
         one = tile.wide * threads * tile.width
-        if held + shared // one < tile.quads:  # reading again takes addresses
-            held = max(0, held - -(-16 // each))
-        more = max(0, min(tile.quads - held, shared // one))
+        if registers + shared // one < tile.quads:  # reading again takes addresses
+            registers = max(0, registers - -(-16 // each))
+        more = max(0, min(tile.quads - registers, shared // one))
         shared -= more * one
-        placed.append(tile._replace(held=held, shared=more))
+        placed.append(tile._replace(registers=registers, shared=more))
     return None if shared < 0 else placed
 
 

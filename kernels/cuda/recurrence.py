@@ -8,6 +8,7 @@ the current stream, and nothing here waits for the GPU.
 
 import numpy as np
 
+from ..layer import LayerHead, LayerRecurrence
 from . import gpus, rowwise, runtime
 from .weights import Matrix
 
@@ -56,18 +57,15 @@ class Sum:
         return runtime.arrays().ascontiguousarray(total.astype(self.weight.dtype))
 
 
-class Head:
-    """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
+class Head(LayerHead):
+    """The readout of a layer's states, and the loss of its outputs, over spans of time."""
 
     def __init__(self, readout, batch, ragged):
-        self.readout = readout
-        self.batch, self.ragged = batch, ragged
-        self.weight = Matrix(readout.V)
-        self.sum = Sum(self.weight)
-        xp = runtime.arrays()
-        self.bias = xp.ascontiguousarray(xp.asarray(readout.c))
-        self.bias_total = None
-        self.dtype = self.weight.dtype.type
+        xp, weight = runtime.arrays(), Matrix(readout.V)
+        bias = xp.ascontiguousarray(xp.asarray(readout.c))
+        super().__init__(readout, xp, batch, weight, Sum(weight), bias)
+        self.ragged = ragged
+        self.dtype = weight.dtype.type
 
     def _product(self, h, o):
         runtime.matmul(_rows(h), self.weight.value.T, out=_rows(o))
@@ -113,10 +111,8 @@ class Head:
             self._back(do, h[a:b], dh[a:b], given[2], lengths, start + a)
 
     def _back(self, do, h, dh, weights, lengths, start):
-        xp = runtime.arrays()
         runtime.matmul(_rows(do), self.weight.value, out=_rows(dh))
-        if self.bias_total is None:
-            self.bias_total = xp.zeros(self.weight.outputs)
+        self.start()
         if self.ragged or weights.size:  # 0 times a state that is NaN would count
             h = _counted(h, weights, lengths, start)
         self.sum.add(_rows(do), _rows(h))
@@ -133,13 +129,6 @@ class Head:
 
     def flush(self):
         """Nothing: every chunk adds up in float64."""
-
-    def gradient(self):
-        """Return the gradient of the readout."""
-        xp = runtime.arrays()
-        dc = xp.zeros(self.weight.outputs) if self.bias_total is None else self.bias_total
-        self.bias_total = None
-        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
 
 def _rows(array):
@@ -158,25 +147,12 @@ def _counted(array, weights, lengths, start):
     return out
 
 
-class Recurrence:
-    """A layer's passes over time, with scratch and running gradients of their own.
-
-    Arrays: `scratch` (chunk, B, blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
-    """
+class Recurrence(LayerRecurrence):
+    """A layer's passes over time; `scratch` (chunk, B, blocks*H) takes pre-activations."""
 
     def __init__(self, weights, chunk, ragged):
-        self.weights = weights
-        self.cell, self.layer = cell, layer = weights.cell, weights.layer
-        self.hidden = layer.hidden
-        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
-        self.batch, self.chunk, self.ragged = weights.batch, chunk, ragged
-        self.dtype = layer.dtype
-        self.input = Sum(weights.input)
-        self.recurrent = Sum(weights.recurrent)
-        self.sums = None
-        self.deltas_in_order = (
-            self.blocks == cell.gates
-        )  # the blocks of deltas are the gates', in order
+        super().__init__(weights, runtime.arrays(), weights.batch, chunk, Sum)
+        self.ragged = ragged
         self._exchanges = {}
 
     def _sweep(self, reverse):
@@ -222,24 +198,11 @@ class Recurrence:
             if not cached:
                 row &= 1
             self._launch(
-                kernel,
-                shape,
-                exchange,
-                (
-                    z,
-                    here,
-                    int(ids.size > 0),
-                    weights.bias,
-                    W,
-                    W_second,
-                    weights.params,
-                    states,
-                    residuals,
-                    h[at : at + n],
-                    lengths,
-                    (a, n, row, states.shape[1], int(cached), int(h.size > 0)),
-                ),
-            )
+                kernel, shape, exchange,
+                (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.params, states,
+                 residuals, h[at : at + n], lengths,
+                 (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
+            )  # fmt: skip
 
     def reverse(
         self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
@@ -305,23 +268,6 @@ class Recurrence:
 
     def flush(self):
         """Nothing: every chunk adds up in float64."""
-
-    def gradient(self):
-        """Return the gradient of the layer, handed over."""
-        xp, H, cell = runtime.arrays(), self.hidden, self.cell
-        sums = xp.zeros(self.blocks * H) if self.sums is None else self.sums
-        self.sums = None
-        blocks = sums.astype(self.dtype).reshape(-1, H)
-        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
-        own = blocks[list(cell.sums)] if cell.sums else None
-        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
-
-    def deltas(self, blocks):
-        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
-        n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
-        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)
 
 
 def drop(out, values, key, threshold, scale, start):

@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from ..loss_table import LOSSES
 from ..masks import draw
 from .cells import maths_of, on_device
 from .runtime import SIMULATED, cuda, device, launch
@@ -149,7 +150,7 @@ def loss_kernel(loss, readout, dtype):
     """values[r] = w E and o = factor w dE/do h', from o = V h; 0 where a row does not count."""
     row_loss = _row_loss(loss, readout, dtype)
     zero = dtype(0)
-    CLASSES = loss == "cross_entropy"
+    CLASSES = LOSSES[loss].classes
 
     def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, rows, B, O):
         r = cuda.grid(1)

@@ -24,10 +24,11 @@ NEEDS = "pip install 'fastbptt[cuda]', or [cuda12] for CUDA 12"
 
 load("numba_cuda", "CUDA kernels need", NEEDS)  # Numba's own numba.cuda would do other things
 cuda = load("numba.cuda", "CUDA kernels need")
-
 if SIMULATED:
     from . import simulated as primitives
-    from .simulator import simulate
+    from .simulator import RunningCUDA, simulate
+
+    cuda = RunningCUDA()
 else:
     from . import intrinsics as primitives
     from . import machine_code

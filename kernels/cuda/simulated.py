@@ -52,11 +52,11 @@ def only(condition, values):
     return values if condition else tuple(type(value)(0) for value in values)
 
 
-def fetch(held, memory, start, stride, count):
+def fetch(local, memory, start, stride, count):
     width = _width(memory)
     for i in range(count):
         for c in range(width):
-            held[i * width + c] = memory[start + i * stride + c]
+            local[i * width + c] = memory[start + i * stride + c]
 
 
 def clear(sums, count):
@@ -70,11 +70,11 @@ def _places(rows, count, width, row_step, step):
     return row * row_step + vector * step + number
 
 
-def multiply_held(sums, held, memory, start, row_step, step, rows, wide, count):
+def multiply_registers(sums, local, memory, start, row_step, step, rows, wide, count):
     if count:
         width = _width(memory)
         vectors = memory[start + _places(rows, count, width, row_step, step)]
-        weights = held[: count * wide * width].reshape(count, wide, width)
+        weights = local[: count * wide * width].reshape(count, wide, width)
         sums[: rows * wide] += np.einsum("ric,imc->rm", vectors, weights).reshape(-1)
 
 

@@ -1,21 +1,18 @@
 """A layer's weights on the GPU as the passes read them: for one call, or for a cache's calls."""
 
-from ..cells.registry import CELLS
+from ..layer import LayerWeights, WeightMatrix
 from . import gpus, runtime, sweeps
 from .layout import choose, pack
 
 
-class Matrix:
-    """A weight on the GPU; the last `front` outputs come before the others in what is read."""
+class Matrix(WeightMatrix):
+    """A weight on the GPU."""
 
     def __init__(self, weight, front=0):
         xp = runtime.arrays()
         weight = xp.asarray(weight)
-        self.shape = self.outputs, self.inputs = weight.shape
-        self.dtype = weight.dtype
-        self.front = front
-        self.value = xp.concatenate([weight[-front:], weight[:-front]]) if front else weight
-        self.value = xp.ascontiguousarray(self.value)
+        super().__init__(weight, front)
+        self.value = xp.ascontiguousarray(self.ordered(xp, weight))
         self._table = None
 
     @property
@@ -30,23 +27,13 @@ class Matrix:
         self.value = self.value.copy() if value else None
 
 
-class Weights:
-    """The weights, bias and own parameters of a layer; after `hold` nobody writes to them."""
+class Weights(LayerWeights):
+    """The weights, bias and params of a layer; after `hold` nobody writes to them."""
 
     def __init__(self, layer, batch):
-        self.layer, self.batch = layer, batch
-        self.cell = cell = CELLS[layer.cell]
-        self.hidden, self.dtype = layer.hidden, layer.dtype
-        xp, H = runtime.arrays(), layer.hidden
-        self.input = Matrix(layer.U, H if cell.split else 0)
-        self.recurrent = Matrix(layer.W)
-        bias = xp.asarray(layer.b)
-        if cell.split:  # no bias where W s stands alone
-            bias = xp.concatenate([xp.roll(bias, H), xp.zeros(H, layer.dtype)])
-        self.bias = xp.ascontiguousarray(bias)
-        own = layer.params
-        own = xp.empty(0, layer.dtype) if own is None else xp.asarray(own).reshape(-1)
-        self.params = xp.ascontiguousarray(own)
+        xp = runtime.arrays()
+        super().__init__(layer, xp, Matrix, xp.ascontiguousarray)
+        self.batch = batch
         self._sweeps = {}
 
     def hold(self, tokens):
@@ -76,8 +63,7 @@ class Weights:
         )  # fmt: skip
         make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
         W = self.recurrent.value.reshape(cell.gates, H, H)
-        first = cell.gates - cell.second
-        parts = W[:first], W[first:]
+        parts = W[: self.first], W[self.first :]
         if reverse:  # one product over all gates
             parts = [part.reshape(1, -1, H).transpose(0, 2, 1) for part in parts]
         packed = [
