@@ -1,8 +1,8 @@
 """A short text for what a function computes: for its code and all that the code reads, by value.
 
-Compiled code holds the values of what it reads as they were. So code may stand for a function only
-if all of them are the same: numbers by type and value, arrays by their bytes, and other functions,
-compiled or not, by all that they read in turn.
+Compiled code contains the values that it read when it was compiled. So stored code may serve a
+function only if all these values are the same: numbers by type and value, arrays by their bytes,
+and other functions, compiled or not, by all that they read in turn.
 """
 
 import builtins
@@ -24,19 +24,18 @@ import numpy as np
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, type(...))
 _LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator"}
 _MODULES = builtins, math, cmath, operator, np
-_DULL = {"__dict__", "__weakref__", "__doc__", "__module__"}  # of a class
-_ONCE = "once-"  # begins the fingerprint of what is not known by its value
+_IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__"}  # of a class
+_ONCE = "once-"  # begins the fingerprint of a value that cannot be compared
 
 
 def fingerprint(*values, reads=False):
-    """A text that differs where functions would compute something else; so do other values.
+    """A text that differs where functions compute something else, or other values differ.
 
-    With `reads` what functions read of their modules and of others counts, too. Where that
-    includes a value that cannot be told from another one, the text is like no other: `lasting`
-    says whether it is not.
+    With `reads`, what functions read from their modules and others counts, too. If that includes a
+    value that cannot be compared between processes, the text is unique, and `lasting` is false.
     """
     names = frozenset()
-    while True:  # names that the code uses select what counts of a module, which may use more
+    while True:  # the names in use say what counts of a module, which may use more
         walk = _Walk(names, reads)
         digest = walk.digest(values)
         if not reads or walk.names <= names:
@@ -45,7 +44,7 @@ def fingerprint(*values, reads=False):
 
 
 def lasting(text):
-    """Whether the fingerprints in a text will be the same in another process."""
+    """Whether the fingerprints in a text are the same in other processes."""
     return _ONCE not in text
 
 
@@ -79,15 +78,15 @@ def _library_name(value):
 class _Walk:
     """One walk over values and all that they are made of.
 
-    `names` are those by which the code it met uses anything; `unknown` says whether it met a value
+    `names` are all that the code it found uses; `unknown` says whether it found a value of a kind
     that it does not know.
     """
 
     def __init__(self, wanted, reads):
         self.wanted, self.reads = sorted(wanted), reads
         self.names, self.unknown = set(), False
-        self._known = {}  # id -> (value, digest): while the value is held, its id is its own
-        self._open = []  # ids of what a value now in work is part of
+        self._known = {}  # id -> (value, digest): a referenced value keeps its id to itself
+        self._open = []  # ids of the values that contain the present one
 
     def digest(self, value):
         if id(value) in self._known:
@@ -108,7 +107,7 @@ class _Walk:
         return found.digest()
 
     def _describe(self, value):
-        """Return what kind of value it is, what it says of itself, and what it is made of."""
+        """Return a value's kind, its own text, and its parts."""
         kind = type(value)
         if kind in _PLAIN:
             return kind.__name__, repr(value), ()
@@ -174,7 +173,7 @@ class _Walk:
             return value.__qualname__, (value.__bases__, members)
         if issubclass(value, tuple) and hasattr(value, "_fields"):
             return value.__qualname__, (value._fields, getattr(value, "_field_defaults", None))
-        own = [(name, part) for name, part in sorted(vars(value).items()) if name not in _DULL]
+        own = [(name, part) for name, part in sorted(vars(value).items()) if name not in _IGNORED]
         return value.__qualname__, (value.__bases__, own)
 
     def _array(self, array):

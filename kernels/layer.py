@@ -111,9 +111,7 @@ class LayerRecurrence:
         blocks = sums.astype(self.dtype).reshape(-1, self.hidden)
         params = blocks[list(self.cell.sums)] if self.cell.sums else None
         db = blocks[self._order].reshape(-1)
-        return self.layer._gradient(
-            self.input.gradient(), self.recurrent.gradient(), db, params
-        )
+        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, params)
 
     def deltas(self, blocks):
         """Return the deltas (n, B, G*H), gate by gate, from the blocks (n, B, D*H) of a span."""

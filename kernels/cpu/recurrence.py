@@ -1,4 +1,4 @@
-"""One recurrent layer on the CPU, and its readout, for the length of one call."""
+"""One recurrent layer on the CPU, and its readout, during one call."""
 
 from functools import cache
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..layer import LayerHead, LayerRecurrence
 from ..loss_table import LOSSES, READOUTS
-from . import forward_pass, linear, losses, reverse_pass, split
+from . import forward_pass, linear, loss_programs, reverse_pass, split
 from .products import chains
 from .team import team_for
 from .weights import Matrix
@@ -25,16 +25,18 @@ def _passes(cell):
 @cache
 def no_head(dtype):
     """What `Recurrence.reverse` takes for `head` where there is no loss."""
-    panel, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
-    return (0, 0, 1.0, vector, vector, vector, panel, panel, NO_IDS, NO_WEIGHTS, NO_BIAS, NO_BIAS,
-            np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS)  # fmt: skip
+    sequence, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
+    return (
+        0, 0, 1.0, vector, vector, vector, sequence, sequence, NO_IDS, NO_WEIGHTS, NO_BIAS,
+        NO_BIAS, np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS,
+    )  # fmt: skip
 
 
 class Sum:
     """The running sum of a weight's gradient.
 
-    It adds up in its own dtype over a panel of time and, if there are `several` panels, in float64
-    across them. Tokens add to a table of rows in float64.
+    It adds up in the weight's dtype from flush to flush and, if there are several flushes
+    (`multi_flush`), in float64 across them. Tokens add to a table of rows in float64.
     """
 
     def __init__(self, weight, threads, multi_flush):
@@ -56,13 +58,13 @@ class Sum:
             self.total = np.zeros(shape) if self.multi_flush else NO_TOTAL
 
     def flush(self):
-        """End a panel."""
+        """Add the sum since the last flush to the float64 total."""
         if self.grad is not None and self.total.size and not self.tokens:
             mailbox, threads = team_for(4 * self.weight.size, self.threads)
             linear.build_flush()(mailbox, threads, self.grad, self.total, False)
 
     def gradient(self):
-        """The gradient, handed over: the next one starts at zero."""
+        """Return the gradient; the next one starts at zero."""
         self.start()
         grad, total, own = self.grad, self.total, self.weight
         if self.tokens:
@@ -87,25 +89,25 @@ class Head(LayerHead):
         self.threads = threads
 
     def scratch(self, chunk):
-        """Room for the outputs, losses and row numbers of two chunks."""
+        """Scratch for the outputs, losses and row indices of two chunks."""
         rows = 2 * chunk * self.batch
         shape = 2 * chunk, self.batch, self.readout.outputs
-        room = self.weight.workspace.empty(shape, self.readout.dtype)
-        return room, np.empty(rows), np.empty(rows, np.int64)
+        o = self.weight.workspace.empty(shape, self.readout.dtype)
+        return o, np.empty(rows), np.empty(rows, np.int64)
 
     def outputs(self, h, o, lengths, start):
-        """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
+        """o = readout(V h + c) for a span (n, B, H) from `start` on, 0 past the lengths."""
         own = self.weight
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_outputs()(
+        loss_programs.build_outputs()(
             mailbox, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
         )
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
-        """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
+        """Add the loss of a span of outputs to `total`; see `loss_programs` for the arguments."""
         own, (o, values, rows) = self.weight, scratch
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_loss()(
+        loss_programs.build_loss()(
             mailbox,
             threads,
             self.kind,
@@ -128,28 +130,28 @@ class Head(LayerHead):
 
     def loss_and_derivative(
         self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
-    ):  # fmt: skip
+    ):
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         own, sum_, (o, values, rows) = self.weight, self.sum, scratch
         self.start()
         mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_loss_and_derivative()(
-            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, h, o,
-            y, targets, weights, values, rows, total, dh, lengths, start, flush_steps, sum_.grad,
-            sum_.total, self.bias_total,
+        loss_programs.build_loss_and_derivative()(
+            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, own.back,
+            self.bias, h, o, y, targets, weights, values, rows, total, dh, lengths, start,
+            flush_steps, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
-        """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
+        """What `Recurrence.reverse` takes for `head`: see `reverse_pass.build_reverse`."""
         own, sum_, (o, values, _) = self.weight, self.sum, scratch
         self.start()
         return (
-            self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, o, y, targets, weights,
-            values, total, sum_.grad, sum_.total, self.bias_total,
+            self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, o, y, targets,
+            weights, values, total, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
     def flush(self):
-        """End a panel of time."""
+        """Add the sums since the last flush to the float64 totals."""
         self.sum.flush()
 
 
@@ -175,7 +177,7 @@ class Recurrence(LayerRecurrence):
         members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
         parts = split.sweep_parts(threads, self.batch)
         chunk = self.chunk
-        if parts < threads and members == 1:  # the shorter, the less waiting at either end
+        if parts < threads and members == 1:  # short chunks: less waiting at both ends of the span
             cost = self.batch * (recurrent + 2000)
             while chunk * 8 > steps and chunk * self.batch > 64 and chunk * cost > 1_000_000:
                 chunk //= 2
@@ -187,7 +189,7 @@ class Recurrence(LayerRecurrence):
                 self.weights.params, self.multiplied)  # fmt: skip
 
     def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
-        """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
+        """Steps start..stop: see `forward_pass.build_forward`; `scratch` is its z."""
         own = self.weights.input
         self._forward(
             *self._team_for(stop - start, 1),
@@ -204,11 +206,11 @@ class Recurrence(LayerRecurrence):
 
     def reverse(
         self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
-        whole, head, lists, flush_steps,
+        whole, head, indices, flush_steps,
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
-        Returns which half of `carry` is now current. See `reverse_pass.build_reverse`.
+        See `reverse_pass.build_reverse`. Returns the half of `carry` that is now current.
         """
         weight, own, recurrent = self.weights.input, self.input, self.recurrent
         own.start(tokens=ids.size > 0)
@@ -219,11 +221,11 @@ class Recurrence(LayerRecurrence):
             *self._team_for(stop - start, 3), flush_steps, start, stop, first, current, whole,
             (states, residuals, lengths), (carry, dh, delta),
             (x, ids, weight.back if dx.size else weight.none, dx, own.grad, own.total, self.sums),
-            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, lists,
+            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, indices,
         )  # fmt: skip
         return current ^ ((stop - start) & 1)
 
     def flush(self):
-        """End a panel of time."""
+        """Add the sums since the last flush to the float64 totals."""
         self.input.flush()
         self.recurrent.flush()

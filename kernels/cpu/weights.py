@@ -55,7 +55,7 @@ class Matrix(WeightMatrix):
         return self._table
 
     def hold(self, back=True):
-        """Let go of the caller's array, with `back` packed before."""
+        """Forget the caller's array; `back`: pack it before, for the reverse pass."""
         if back:
             self._back = self.back
         self.weight = None
@@ -67,16 +67,16 @@ class Weights(LayerWeights):
     def __init__(self, layer, workspace, threads):
         matrix = partial(Matrix, workspace, threads)
         super().__init__(layer, np, matrix, np.array)
-        self.parts = (self.recurrent,)  # a product each
+        self.parts = (self.recurrent,)  # the weight of each product
         if self.cell.second:
             first = self.first * self.hidden
             self.parts = matrix(layer.W[:first]), matrix(layer.W[first:])
 
     def hold(self, tokens):
-        """Pack all that the way back reads: the caller's arrays may have changed by then.
+        """Pack all that the reverse pass reads: the caller's arrays may change before it.
 
-        Packed now or then costs the same, where a copy would come on top. `tokens`: whether the
-        layer reads them, so that nobody asks for the gradient by its input.
+        Packing costs the same now or then, and a copy would come on top. `tokens`: whether the
+        layer reads tokens, so that no gradient by its input will be asked for.
         """
         self.input.hold(back=not tokens)
         for part in self.parts:

@@ -90,9 +90,7 @@ def multiply_registers(typingctx, sums, local, memory, start, row_step, step, ro
 
 
 @intrinsic
-def multiply_read(
-    typingctx, sums, weights, w_start, w_step, memory, start, row_step, rows, wide
-):  # fmt: skip
+def multiply_read(typingctx, sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
     """The same for one vector, whose weights m lie `w_step` apart in shared or global memory."""
     R, M = rows.literal_value, wide.literal_value
 
@@ -143,9 +141,7 @@ def combine(typingctx, sums, lane, active, totals, start, row_step, rows, wide, 
                 halved = []
                 for low, high in zip(values[:half], values[half:], strict=True):
                     sent = builder.select(bit, low, high)
-                    halved.append(
-                        builder.fadd(builder.select(bit, high, low), partner(sent, mask))
-                    )
+                    halved.append(builder.fadd(builder.select(bit, high, low), partner(sent, mask)))
                 values = halved
                 base = builder.add(base, builder.select(bit, constant(half), constant(0)))
             else:

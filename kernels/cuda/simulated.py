@@ -1,7 +1,7 @@
 """The functions of `intrinsics` in plain Python, for Numba's simulator of CUDA.
 
-A shuffle between lanes becomes an exchange through memory, which gives the same sums in the same
-order.
+Their docstrings are there. Here a shuffle between lanes is an exchange through memory, with the
+same sums in the same order.
 """
 
 import threading
@@ -65,7 +65,7 @@ def clear(sums, count):
 
 @lru_cache(maxsize=1024)
 def _places(rows, count, width, row_step, step):
-    """Where the vectors of 16 bytes lie that a thread multiplies, (rows, count, width)."""
+    """Indices of the vectors of 16 bytes that a thread multiplies, (rows, count, width)."""
     row, vector, number = np.ix_(range(rows), range(count), range(width))
     return row * row_step + vector * step + number
 

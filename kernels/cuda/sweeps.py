@@ -125,8 +125,7 @@ def forward_kernel(name, dtype, shape):
             live = mine and t0 + t < end
             times += 1
             base = (t & 1) * B * H
-            pass_on(shared, exchange, base, arrivals, times, VECTOR + r * ROW, s[0], mine, b,
-                      unit)  # fmt: skip
+            pass_on(shared, exchange, base, arrivals, times, VECTOR + r * ROW, s[0], mine, b, unit)
             a = plus(biases, coming, 0)
             if t + 1 < n:  # the loads of the next step have this one to arrive
                 row = (t + 1) * B + b
@@ -140,8 +139,9 @@ def forward_kernel(name, dtype, shape):
                 v = gate(a, s, p)
                 times += 1
                 base = (2 + (t & 1)) * B * H
-                pass_on(shared, exchange, base, arrivals, times, VECTOR2 + r * ROW2, v, mine, b,
-                          unit)  # fmt: skip
+                pass_on(
+                    shared, exchange, base, arrivals, times, VECTOR2 + r * ROW2, v, mine, b, unit
+                )
                 multiply2(shared, local2, sums, W2, exchange, base, b0, B)
                 cuda.syncthreads()
                 a = plus(a, take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1), FIRST)

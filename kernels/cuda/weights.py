@@ -23,7 +23,7 @@ class Matrix(WeightMatrix):
         return self._table
 
     def hold(self, value=True):
-        """Let go of the caller's array, of which `value` keeps a copy."""
+        """Forget the caller's array; `value`: copy it before, for the reverse pass."""
         self.value = self.value.copy() if value else None
 
 
@@ -37,11 +37,11 @@ class Weights(LayerWeights):
         self._sweeps = {}
 
     def hold(self, tokens):
-        """Copy or pack all that the way back reads: the caller's arrays may have changed by then.
+        """Copy or pack all that the reverse pass reads: the caller's arrays may change before it.
 
-        W is packed for the sweep anyway, and now or then costs the same; cuBLAS reads U as it is,
-        so that takes a copy. `tokens`: whether the layer reads them, so that nobody asks for the
-        gradient by its input.
+        W is packed for the sweep anyway, which costs the same now or then. cuBLAS reads U as it is,
+        so U is copied. `tokens`: whether the layer reads tokens, so that no gradient by its input
+        will be asked for.
         """
         if self.batch:
             self.sweep(reverse=True)
@@ -50,7 +50,7 @@ class Weights(LayerWeights):
         self.params, self.bias = self.params.copy(), None
 
     def sweep(self, reverse):
-        """The kernel of a direction, its shape and the weights as it reads them."""
+        """Return (kernel, shape, packed weights) of the forward or the reverse sweep."""
         if reverse not in self._sweeps:
             self._sweeps[reverse] = self._make_sweep(reverse)
         return self._sweeps[reverse]
@@ -58,9 +58,8 @@ class Weights(LayerWeights):
     def _make_sweep(self, reverse):
         xp, cell, H = runtime.arrays(), self.cell, self.hidden
         shape, _ = choose(
-            gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
-            reverse,
-        )  # fmt: skip
+            gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize, reverse
+        )
         make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
         W = self.recurrent.value.reshape(cell.gates, H, H)
         parts = W[: self.first], W[self.first :]
