@@ -20,6 +20,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from fastbptt.kernels.cells import registry
 from fastbptt.kernels.cuda import gpus, machine_code, runtime, sweeps
 from fastbptt.kernels.cuda.layout import choose
 
@@ -163,7 +164,7 @@ def _seconds(run):
 def _fits(name, T, B, H, dtype):
     """Whether all that a run keeps fits; forward and backward keep every step."""
     item = np.dtype(dtype).itemsize
-    cell = sweeps.CELLS[CELLS[name]]
+    cell = registry.CELLS[CELLS[name]]
     needed = T * B * H * item * (cell.states + cell.residuals + 6)
     return needed < SHARE * gpus.free_bytes(gpus.current())
 

@@ -1,8 +1,8 @@
-"""The cache of compiled kernels on disk, in the place of Numba's own.
+"""The cache of compiled kernels on disk, in place of Numba's own.
 
-Numba's keeps an index file for each function, which two processes may write over each other, and
-raises whatever the system or a damaged file makes of it. Here each kernel and signature has a file
-of its own, named by all that its code depends on: see `disk`.
+Numba's has an index file for each function. Two processes may overwrite each other's, and errors of
+the system or of a damaged file are raised. Here each kernel and signature has a file of its own,
+named by all that its code depends on: see `disk`.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ _VERSIONS = SOURCE_KEY, numba.__version__, llvmlite.__version__, sys.implementat
 
 
 class KernelCache:
-    """What Numba asks of the cache of one function, whose name says what it computes."""
+    """The interface of a Numba cache, for one function, whose name says what it computes."""
 
     cache_path = None
 
@@ -42,18 +42,18 @@ class KernelCache:
             return None
         try:
             return CompileResult._rebuild(target_context, *pickle.loads(content))
-        except Exception:  # whole, but of a build of Numba that only bears the same version
+        except Exception:  # a whole file, but of another build of Numba of the same version
             return None
 
     def save_overload(self, sig, data):
         """Keep compiled code, if it can be used again and is that of the sources."""
         if data.lifted or data.library.has_dynamic_globals:
             return
-        if source_key() != SOURCE_KEY:  # they were edited while they were read
+        if source_key() != SOURCE_KEY:  # edited after they were read
             return
         disk.write(self._file(sig, data.codegen), dumps(data._reduce()), disk.folders())
 
     def enable(self):
-        """Nothing: it always is."""
+        """Nothing: the cache is always enabled."""
 
     disable = flush = enable

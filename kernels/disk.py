@@ -1,8 +1,7 @@
-"""Files that are kept between processes: compiled code, and what was measured. Never a reason to
-fail.
+"""Files that stay between processes: compiled code, and measurements. They never raise errors.
 
-A file is its checksum and its content. What cannot be read, is not whole, or may have been put
-there by another user does not exist; what cannot be written is not kept.
+A file is a checksum and its content. A file that cannot be read, is not whole, or may come from
+another user counts as missing. A file that cannot be written is not stored.
 """
 
 import hashlib
@@ -14,11 +13,11 @@ from uuid import uuid4
 _CHECKSUM = hashlib.sha256
 _SIZE = _CHECKSUM().digest_size
 _OTHERS_WRITE = 0o022
-_NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # less what the umask takes away
+_NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # before the umask
 
 
 def user_folder():
-    """A list of the folder for this user, or of none where there is no home directory."""
+    """A list of this user's folder, empty where there is no home directory."""
     with suppress(RuntimeError):
         given = os.environ.get("XDG_CACHE_HOME")
         return [(Path(given) if given else Path.home() / ".cache") / "fastbptt"]
@@ -26,7 +25,7 @@ def user_folder():
 
 
 def folders():
-    """Where compiled code may be kept, the best place first."""
+    """Where compiled code may be stored, the best folder first."""
     from numba.core import config
 
     named = [Path(config.CACHE_DIR)] if config.CACHE_DIR else []
@@ -34,7 +33,7 @@ def folders():
 
 
 def _trusted(status):
-    """Whether nobody but this user and root can have written the file, or into the folder."""
+    """Whether only this user and root can have written the file, or into the folder."""
     if os.name != "posix":
         return True
     return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _OTHERS_WRITE
@@ -61,7 +60,7 @@ def read(name, places):
 
 
 def write(name, content, places):
-    """Keep a file in the first of the folders that takes it, whole, whoever else writes it."""
+    """Write a file into the first folder that allows it, atomically."""
     for folder in places:
         with suppress(OSError):
             os.makedirs(folder, _NEW_FOLDER, exist_ok=True)

@@ -23,7 +23,7 @@ import numpy as np
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, slice, type(...))
 _LIBRARIES = {"builtins", "cmath", "math", "numba", "numpy", "operator"}
 _MODULES = builtins, math, cmath, operator, np
-_DULL = {"__dict__", "__weakref__", "__doc__", "__module__"}  # of a class
+_IGNORED = {"__dict__", "__weakref__", "__doc__", "__module__"}  # of a class
 
 
 def fingerprint(*values):
@@ -76,7 +76,7 @@ class _Walk:
         return found.digest()
 
     def _describe(self, value):
-        """Return what kind of value it is, what it says of itself, and what it is made of."""
+        """Return a value's kind, its own text, and its parts."""
         kind = type(value)
         if kind in _PLAIN:
             return kind.__name__, repr(value), ()
@@ -123,7 +123,7 @@ class _Walk:
             return value.__qualname__, (value.__bases__, members)
         if issubclass(value, tuple) and hasattr(value, "_fields"):
             return value.__qualname__, (value._fields, getattr(value, "_field_defaults", None))
-        own = [(name, part) for name, part in sorted(vars(value).items()) if name not in _DULL]
+        own = [(name, part) for name, part in sorted(vars(value).items()) if name not in _IGNORED]
         return value.__qualname__, (value.__bases__, own)
 
     def _array(self, array):

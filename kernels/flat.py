@@ -1,9 +1,9 @@
 """Flat, unchecked access to C-contiguous arrays, one number or a tuple of numbers at a time.
 
-`array[i]` in Numba costs a test for a negative index and hides that two arrays do not overlap. A
-cell reads and writes many streams at once (an LSTM's step: 6 in, 6 out), and to vectorise such a
-loop LLVM would compare every pair for overlap; it gives up beyond eight comparisons. The arrays of
-a sweep never overlap, so `load` and `store` carry alias scopes that say so.
+`array[i]` in Numba costs a test for a negative index, and LLVM cannot tell that two arrays do not
+overlap. A cell reads and writes many streams at once (an LSTM's step: 6 in, 6 out). To vectorise
+such a loop LLVM would compare every pair for overlap; it gives up beyond eight comparisons. The
+arrays of a sweep never overlap, so `load` and `store` carry alias scopes that say so.
 """
 
 from llvmlite import ir
@@ -11,7 +11,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-MOST_ROOM = 8192  # bytes on the stack in one `room`: a kernel's frames may take 16 KiB in all
+MOST_STACK = 8192  # bytes of one array on the stack: a kernel's frames may take 16 KiB in all
 _STREAMS = 16  # distinguishable store streams in one loop
 
 
@@ -30,14 +30,14 @@ def element(context, builder, array_type, array, index):
 
 
 def require_contiguous(array):
-    """Raise at compile time unless `array` is a C-contiguous array or comes from `data`."""
+    """Raise at compile time unless `array` is a C-contiguous array or one from `data`."""
     if not (isinstance(array, types.CPointer) or getattr(array, "layout", None) == "C"):
         raise TypeError(f"a C-contiguous array is needed, not {array}")
 
 
 @intrinsic
 def data(typingctx, array):
-    """The array without its shape: functions of it are compiled once, not once a dimension."""
+    """The array without its shape: functions of it are compiled once, not once for each `ndim`."""
     require_contiguous(array)
 
     def codegen(context, builder, signature, args):
@@ -49,14 +49,14 @@ def data(typingctx, array):
 
 
 @intrinsic(prefer_literal=True)
-def room(typingctx, array, size):
-    """Room on the stack, `size` bytes (a literal), for numbers like those of `array`.
+def stack_array(typingctx, array, size):
+    """An array on the stack of `size` bytes (a literal), of the dtype of `array`.
 
-    A thread's stack may be as small as 64 KiB: see MOST_ROOM.
+    A thread's stack may be as small as 64 KiB: see MOST_STACK.
     """
     dtype, count = array.dtype, size.literal_value // (array.dtype.bitwidth // 8)
-    if size.literal_value > MOST_ROOM:
-        raise ValueError(f"room on the stack is at most {MOST_ROOM} bytes, not {size}")
+    if size.literal_value > MOST_STACK:
+        raise ValueError(f"an array on the stack has at most {MOST_STACK} bytes, not {size}")
 
     def codegen(context, builder, signature, args):
         kind = ir.ArrayType(context.get_data_type(dtype), count)
@@ -69,7 +69,7 @@ def room(typingctx, array, size):
 
 @intrinsic
 def borrow(typingctx, size):
-    """The address of `size` bytes of C's allocator, to be given back; 0 if it has none."""
+    """The address of `size` bytes from C's allocator, for `give_back`; 0 if it has none."""
 
     def codegen(context, builder, signature, args):
         memory = context.nrt.allocate_unchecked(builder, args[0])
@@ -80,7 +80,7 @@ def borrow(typingctx, size):
 
 @intrinsic
 def give_back(typingctx, address):
-    """Free what `borrow` gave."""
+    """Free the memory that `borrow` returned."""
 
     def codegen(context, builder, signature, args):
         context.nrt.free(builder, builder.inttoptr(args[0], cgutils.voidptr_t))
@@ -91,7 +91,7 @@ def give_back(typingctx, address):
 
 @intrinsic
 def at(typingctx, array, address):
-    """The memory at an address, for numbers like those of `array`."""
+    """The memory at an address, for numbers of the dtype of `array`."""
     dtype = array.dtype
 
     def codegen(context, builder, signature, args):
@@ -115,8 +115,8 @@ def itemsize(typingctx, array):
 def compiler_fence(typingctx):
     """Keep the compiler from moving memory accesses across this point.
 
-    It stands after every loop of `load` and `store`, whose scopes hold within that loop only: the
-    next step does read what this one stored.
+    It stands after every loop of `load` and `store`, since their alias scopes are true within that
+    loop only: the next step does read what this one stored.
     """
 
     def codegen(context, builder, signature, args):
@@ -175,7 +175,7 @@ def load(typingctx, array, index, stride, count):
 def store(typingctx, array, index, stride, values, stream):
     """Set `array.flat[index + k * stride] = values[k]`.
 
-    `stream`, a literal, numbers the first store stream: no two stores of a loop share one.
+    `stream`, a literal, is the number of the first store stream: no two stores of a loop share one.
     """
     require_contiguous(array)
     first = stream.literal_value

@@ -3,13 +3,13 @@
 Bits: no fast-math flag is ever set. Every fused multiply-add is written out, so a result does not
 depend on how LLVM vectorises, unrolls or inlines a loop.
 
-Cache: see `cache`. A kernel is known there by its name, which is why `distinct` matters twice.
+Cache: see `cache`. It identifies a kernel by its name, so `distinct` matters there, too.
 
-Symbols: Numba tells functions of one name apart by a number that it counts up in a process. Two
-files of the cache that came from two processes may hold different code under one symbol, and when
-both are loaded one of them wins (numba/numba#10486). So every function here bears a hash of its
-code in its name. What our own functions read of their modules need not be in it: `SOURCE_KEY` is
-that of all their sources.
+Symbols: Numba distinguishes functions of one name by a counter of the process. Two files of the
+cache that came from two processes may have different code under one symbol, and when both are
+loaded one of them wins (numba/numba#10486). So every function here has a hash of its code in its
+name. What our own functions read from their modules need not be in it, since `SOURCE_KEY` covers
+all their sources.
 """
 
 import sys
@@ -67,7 +67,7 @@ def inner(function):
     template = dispatcher.get_call_template
 
     def without_literals(args, kws):
-        # Numba would compile f(x, 0) and f(x, n) apart: that doubles what there is to compile.
+        # Numba would compile f(x, 0) and f(x, n) separately, which is twice the work.
         kws = {name: types.unliteral(kind) for name, kind in kws.items()}
         return template(tuple(types.unliteral(kind) for kind in args), kws)
 
@@ -80,7 +80,7 @@ def scalar(function):
     return compiled(function, **INLINED)
 
 
-_PATIENCE = 2.0  # seconds of compiling without a word
+_PATIENCE = 2.0  # seconds of compiling before a message
 _said = set()
 
 
@@ -93,11 +93,11 @@ def _say(what):
 
 @contextmanager
 def announced(what):
-    """Say on stderr, once in a process, what is being compiled, if it takes a while."""
+    """Print to stderr, once in a process, what is being compiled, if it takes long."""
     timer = Timer(_PATIENCE, _say, [what])
     timer.daemon = True
     if _PATIENCE > 0:
-        with suppress(RuntimeError):  # no thread can be started: then it is not said
+        with suppress(RuntimeError):  # no thread can be started: then there is no message
             timer.start()
     else:
         _say(what)
@@ -107,8 +107,8 @@ def announced(what):
         timer.cancel()
 
 
-def _kept(kernel, function, what):
-    """Give a kernel its place on disk, and announce it where it has to be compiled after all."""
+def _on_disk(kernel, function, what):
+    """Let a kernel use the cache on disk, and announce it where it has to be compiled."""
     kernel._cache = KernelCache(function)
     compile_now = kernel._compiler.compile
 
@@ -132,7 +132,7 @@ def entry(function, what="kernels of all cells"):
     What it computes must follow from its name, its closure and the kernel sources.
     """
     function = distinct(function)
-    dispatcher = _kept(compiled(function, **OPTIONS), function, what)
+    dispatcher = _on_disk(compiled(function, **OPTIONS), function, what)
     dispatcher._compile_for_args = on_ample_stack(dispatcher._compile_for_args)
     return dispatcher
 
@@ -141,6 +141,6 @@ def callback(function, signature):
     """Compile a function for that signature, to be called by its address."""
     function = distinct(function)
     made = CFunc(function, (signature.args, signature.return_type), {}, OPTIONS)
-    _kept(made, function, "kernels of all cells")
+    _on_disk(made, function, "kernels of all cells")
     on_ample_stack(made.compile)()
     return made

@@ -1,7 +1,7 @@
 """Dropout's masks: a function of seed, layer, time, sequence and unit, never stored.
 
-The generator is SplitMix64's output function (Steele, Lea and Flood 2014), applied to a counter:
-once for a row, from whose number it makes a key, and once for each unit.
+The generator is the output function of SplitMix64 (Steele, Lea and Flood 2014), applied to a
+counter: for each row, whose number is then the row's key, and for each unit of the row.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def _mix(z):
 
 @scalar
 def draw(key, n):
-    """The n-th number of 64 bits of a key, itself a key."""
+    """The n-th 64-bit number of a key, which may be a key itself."""
     return _mix(key + _GOLDEN * (np.uint64(n) + np.uint64(1)))
 
 

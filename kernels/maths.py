@@ -1,8 +1,8 @@
 """exp, tanh and sigmoid for float32 and float64, as straight-line code that LLVM vectorises.
 
 All three rest on one reduction, e^x = 2^n (1 + p): n the integer nearest to x/ln 2, r = x - n ln 2,
-and p = e^r - 1 by its Taylor series in fused multiply-adds. Relative errors are a few ulp. Clamps
-are comparisons that NaN fails, so NaN passes through.
+and p = e^r - 1 by its Taylor series in fused multiply-adds. Relative errors are a few units in the
+last place. Clamps are comparisons that are false for NaN, so NaN passes through.
 """
 
 import numpy as np
@@ -27,9 +27,9 @@ def fma(typingctx, a, b, c):
 
 @intrinsic
 def cast_like(typingctx, value, x):
-    """The number `value` in the type of `x`: 0.5 is a float64 in Numba, and would widen float32."""
+    """`value` in the dtype of `x`: in Numba 0.5 is a float64, and would widen float32."""
     if not isinstance(x, types.Float):
-        raise TypeError(f"like takes a float to follow, not {x}")
+        raise TypeError(f"cast_like takes a float as its second argument, not {x}")
     value = types.unliteral(value)
 
     def codegen(context, builder, signature, args):
@@ -69,13 +69,16 @@ def sigmoid(x):
 def _functions(dtype, terms, mantissa, high, low, lowest, highest, flat):
     """The three functions for one dtype.
 
-    `high + low` is ln 2, `high` short enough for n * high to be exact; e^x is normal for
-    `lowest <= x <= highest`; tanh rounds to 1 from `flat` on.
+    terms : of the Taylor series
+    mantissa : bits of the mantissa
+    high, low : their sum is ln 2, and `high` is short enough for n * high to be exact
+    lowest, highest : e^x is a normal number between them
+    flat : tanh rounds to 1 from here on
     """
     zero, one, two, infinity = dtype(0), dtype(1), dtype(2), dtype(np.inf)
     lowest, highest, flat = dtype(lowest), dtype(highest), dtype(flat)
     log2e, high, low = dtype(1 / LN2), dtype(high), dtype(low)
-    shift = dtype(1.5 * 2.0**mantissa)  # adding it rounds to an integer, held in the low bits
+    shift = dtype(1.5 * 2.0**mantissa)  # adding it rounds to an integer, in the low bits
     taylor, factorial = [], 1
     for k in range(1, terms + 1):
         factorial *= k

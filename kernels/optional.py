@@ -1,4 +1,4 @@
-"""Packages that are used where they are there: which one is missing, and which one is broken."""
+"""Optional packages: which one is not installed, and which one cannot be imported."""
 
 from importlib import import_module
 
@@ -6,9 +6,10 @@ MISSING = "not installed"
 
 
 def load(package, needed_by, remedy=""):
-    """Import a package; an ImportError says whether it is not installed or why it fails.
+    """Import a package; an ImportError says whether it is not installed, or why it fails.
 
-    `needed_by`: what cannot be done without it, as "x needs"; `remedy`: how to install it.
+    needed_by : what needs it, as "x needs"
+    remedy : how to install it
     """
     found, why = attempt(package)
     if found is None:
@@ -18,14 +19,14 @@ def load(package, needed_by, remedy=""):
 
 
 def attempt(package):
-    """Return (the package, None), or None and why: MISSING, or with which error it fails."""
+    """Return (package, None), or (None, reason): MISSING, or the error of its import."""
     try:
         return import_module(package), None
     except ModuleNotFoundError as error:
         if error.name == package.partition(".")[0]:
             return None, MISSING
         return None, _broken(error)
-    except Exception as error:  # of a library that does not load, of a version that does not fit
+    except Exception as error:  # a library that does not load, a version that does not match
         return None, _broken(error)
 
 

@@ -1,4 +1,4 @@
-"""A key of all kernel sources, by which compiled code on disk is known."""
+"""A key of all kernel sources, in the names of compiled code on disk."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from . import interpreter  # noqa: F401 - refuses those in which Numba would cra
 
 
 def source_key():
-    """The key of all kernel sources as they are now on disk."""
+    """The key of all kernel sources as they are on disk now."""
     digest = hashlib.sha256(os.environ.get("FASTBPTT_VECTOR_BYTES", "").encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -17,5 +17,5 @@ def source_key():
     return digest.hexdigest()[:16]
 
 
-# Taken here, before any kernel module is read: code edited in between must not go by the new key.
+# Taken here, before any kernel module is read: sources edited later must not get this key.
 SOURCE_KEY = source_key()

@@ -8,7 +8,7 @@ _lock = threading.Lock()
 
 
 def start(thread, stack):
-    """Start a thread with a stack of so many bytes; return whether the system allowed one more."""
+    """Start a thread with a stack of `stack` bytes; return whether the system allowed it."""
     with _lock:
         before = threading.stack_size(stack)
         try:
@@ -21,9 +21,9 @@ def start(thread, stack):
 
 
 def on_ample_stack(function):
-    """Let a function that recurses deeply run where the stack is large.
+    """Run a function that recurses deeply on a large stack.
 
-    The main thread has such a stack. Another's size cannot be asked for, and may be 64 KiB.
+    The main thread has one. The size of another thread's stack cannot be read, and may be 64 KiB.
     """
 
     def run(*args, **kwargs):
@@ -37,8 +37,8 @@ def on_ample_stack(function):
             except BaseException as error:
                 outcome.append((None, error))
 
-        # No daemon: one that the interpreter stops in the middle of LLVM keeps LLVM's lock, for
-        # which the interpreter's last finalizers would wait for ever.
+        # Not a daemon: if the interpreter stops one in the middle of LLVM, the thread keeps LLVM's
+        # lock, and the interpreter's last finalizers wait for it for ever.
         thread = threading.Thread(target=work, name="fastbptt compiler", daemon=False)
         if not start(thread, _AMPLE):
             return function(*args, **kwargs)

@@ -185,15 +185,15 @@ def test_no_kernel_takes_much_of_the_stack():
     assert max(frames)[0] <= FRAME, max(frames)
 
 
-def test_room_on_the_stack_is_bounded():
+def test_an_array_on_the_stack_is_bounded():
     from numba import njit
     from numba.core.errors import TypingError
 
     @njit
     def greedy(a):
-        flat.room(a, 65536)
+        flat.stack_array(a, 65536)
 
-    with pytest.raises((TypingError, ValueError), match=f"at most {flat.MOST_ROOM} bytes"):
+    with pytest.raises((TypingError, ValueError), match=f"at most {flat.MOST_STACK} bytes"):
         greedy(np.zeros(1))
 
 

@@ -6,11 +6,17 @@ from typing import Any, TypeAlias
 
 from .. import arguments
 from ..arrays import Array, module_of
-from ..engine.losses import CallableLoss, Loss, LossFunction, NamedLoss, Reduction
+from ..engine.losses import (
+    CallableLoss,
+    Loss,
+    LossFunction,
+    LossName,
+    NamedLoss,
+    Reduction,
+)
+from ..kernels.loss_table import LOSSES
 from ..layers.network import Network, Readout
 from .inputs import Inputs
-
-NAMES = ("squared_error", "cross_entropy", "binary_cross_entropy")
 
 CheckedLoss: TypeAlias = NamedLoss | CallableLoss
 
@@ -18,7 +24,7 @@ CheckedLoss: TypeAlias = NamedLoss | CallableLoss
 def check_name(loss: Any) -> None:
     """Raise unless `loss` is a callable or the name of a loss."""
     if not callable(loss):
-        arguments.choice("loss", loss, NAMES)
+        arguments.choice("loss", loss, tuple(LOSSES))
 
 
 def check(
@@ -35,22 +41,22 @@ def check(
     return NamedLoss(loss, readout, y, weights, reduction)
 
 
-def _check_readout(loss: str, readout: Readout | None) -> Readout:
+def _check_readout(loss: LossName, readout: Readout | None) -> Readout:
     if readout is None:
         raise ValueError(f"loss={loss!r} needs a readout, but the network's readout is None")
-    due = {"cross_entropy": "softmax", "binary_cross_entropy": "sigmoid"}.get(loss)
-    if due and readout.activation != due:
+    needed = LOSSES[loss].readout
+    if needed and readout.activation != needed:
         raise ValueError(
-            f"loss={loss!r} needs a readout with activation {due!r}, not {readout.activation!r}"
+            f"loss={loss!r} needs a readout with activation {needed!r}, not {readout.activation!r}"
         )
     return readout
 
 
-def _check_targets(y: Any, loss: Loss, inputs: Inputs, readout: Readout) -> Array:
+def _check_targets(y: Any, loss: LossName, inputs: Inputs, readout: Readout) -> Array:
     y = inputs.given("y", y)
-    if loss == "cross_entropy":
+    if LOSSES[loss].classes:
         if y.dtype.kind not in "iu":
-            raise TypeError(f"y must hold integer classes for cross_entropy, not {y.dtype}")
+            raise TypeError(f"y must hold integer classes for {loss}, not {y.dtype}")
         arguments.check_shape("y", y, inputs.times())
     else:
         arguments.floats("y", y, inputs.times(readout.outputs), readout.dtype)

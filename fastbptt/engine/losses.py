@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from ..arrays import Array, DType, module_of
+from ..kernels import loss_table
 from ..layers.network import Readout
 from ..memory.blocking import BlockSizes, flush_steps
 from . import time_views
@@ -24,7 +25,7 @@ from .readers import (
 )
 from .time_views import TimeView
 
-LossName: TypeAlias = Literal["squared_error", "cross_entropy", "binary_cross_entropy"]
+LossName: TypeAlias = loss_table.LossName
 
 LossFunction: TypeAlias = Callable[[Array, Any, int], "tuple[float, Array]"]
 """`loss(h, y, start) -> (value, dh)`, for the span of time that begins at start."""
@@ -37,7 +38,7 @@ Reduction: TypeAlias = Literal["sum", "mean"]
 class NamedLoss:
     """A loss by name, through the readout, its arguments checked.
 
-    y : (T, B, O) floats, or for cross entropy (T, B) classes
+    y : (T, B, O) floats, or (T, B) classes
     weights : (T,) or (T, B) of any real dtype, or None
     """
 
@@ -50,7 +51,7 @@ class NamedLoss:
     @property
     def classes(self) -> bool:
         """Whether y holds classes."""
-        return self.name == "cross_entropy"
+        return loss_table.LOSSES[self.name].classes
 
     @property
     def indexed(self) -> bool:

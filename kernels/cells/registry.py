@@ -1,6 +1,12 @@
-"""All recurrent cells: each file enters its own in CELLS when it is read."""
+"""All recurrent cells: each file of this folder enters its own in CELLS when it is read."""
 
-from . import gru, lstm, rnn  # noqa: F401 - they enter themselves in CELLS
+import sys
+from importlib import import_module
+from pkgutil import iter_modules
+
 from .spec import CELLS, Cell, forward, gate, reverse, title, ungate
 
 __all__ = ["CELLS", "Cell", "forward", "gate", "reverse", "title", "ungate"]
+
+for _module in iter_modules(sys.modules[__package__].__path__):
+    import_module(f"{__package__}.{_module.name}")

@@ -6,7 +6,7 @@ from .spec import CELLS, Cell
 
 
 def elman(activate, slope):
-    """`slope` is g' in terms of s = g(a), so only s is stored."""
+    """The cell with activation g; `slope` is g' in terms of s = g(a), so only s is stored."""
 
     def forward(a, s, p):
         return (activate(a[0]),), ()
@@ -17,7 +17,7 @@ def elman(activate, slope):
     return Cell(1, 1, 0, forward, reverse)
 
 
-# NaN fails both comparisons, so it goes through relu as it does in NumPy.
+# NaN fails both comparisons, so it passes through relu as it does in NumPy.
 _relu = scalar(lambda a: cast_like(0, a) if a < cast_like(0, a) else a)
 _relu_slope = scalar(lambda s: cast_like(0, s) if s <= cast_like(0, s) else cast_like(1, s))
 _identity = scalar(lambda a: a)

@@ -2,25 +2,25 @@
 
 A cell is two scalar functions, written once and compiled for every device:
 
-`forward(a, s, p)` takes the pre-activations of one unit (a tuple, one a gate), its states before
-the step, `s[0]` being the output, and the cell's own parameters of that unit; it returns the states
-after it and what `reverse` needs besides the states ("kept").
+`forward(a, s, p)` takes the pre-activations of one unit (a tuple, one a gate), its S states before
+the step, `s[0]` being the output, and the unit's P params. It returns the states after the step and
+the R residuals: what `reverse` needs besides the states.
 
-`reverse(ds, s, previous, kept, p)` takes the loss's derivatives by the states after the step, and
-the states after and before it; it returns the deltas (derivatives by the pre-activations) and the
-derivatives by the states before the step, *without* the part that goes through W: the sweep adds
-that.
+`reverse(ds, s, previous, residuals, p)` takes the loss's derivatives by the states after the step,
+and the states after and before it. It returns the D deltas (derivatives by the pre-activations) and
+the derivatives by the states before the step, *without* the part that goes through W: the sweep
+adds that.
 
-Two things a cell may have besides:
+A cell may have two more things:
 
 - `split`: the last gate does not add its input part (U x + b) and its recurrent part (W s), but
-  takes both apart: `a` begins with the input part and ends with the recurrent part, the other gates
-  between them. So do the deltas.
-- `second`: the last gate's recurrent product is not with s but with a vector that the other gates
-  determine: `gate(a, s, p)` gives it, `ungate(dv, previous, kept)` returns the deltas that were
-  waiting for its derivative dv, what dv adds to ds[0], and the vector once more.
+  takes both separately. `a` begins with the input part and ends with the recurrent part, the other
+  gates between them; so do the deltas.
+- `second`: the last gate's recurrent product is not with s but with a vector v that the other gates
+  determine. `gate(a, s, p)` returns v. `ungate(dv, previous, residuals)` takes the derivative by v
+  and returns the deltas that depend on it, what dv adds to ds[0], and v again.
 
-Constants are written `like(1, x)`: a bare 1.0 would widen float32.
+Constants are written `cast_like(1, x)`: a bare 1.0 would widen float32.
 """
 
 from collections.abc import Callable
@@ -34,8 +34,8 @@ from ..jit import INLINED, distinct, scalar
 class Cell(NamedTuple):
     """What a sweep needs to know of a cell: counts of values per unit, and its functions.
 
-    `sums` names, for each of the cell's own parameters, the block of deltas whose sum over time is
-    its gradient; `extra` blocks beyond those of the gates are there for such sums alone.
+    sums : for each param the block of deltas whose sum over time is the param's gradient
+    extra : blocks of deltas beyond those of the gates, for such sums alone
     """
 
     gates: int
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
 
     @property
     def second(self):
-        """How many gates wait for a second product."""
+        """How many gates need a second product."""
         return 0 if self.gate is None else 1
 
     @property
@@ -66,16 +66,16 @@ class Cell(NamedTuple):
 
     @property
     def order(self):
-        """The gates whose input parts are the first blocks."""
+        """The gate of each of the first blocks."""
         gates = tuple(range(self.gates))
         return gates[-1:] + gates[:-1] if self.split else gates
 
 
-CELLS = {}  # name -> Cell; beside those of the package "own-NAME-..." and "rnn-own-NAME-..."
+CELLS = {}  # name -> Cell; custom ones are "own-NAME-..." and "rnn-own-NAME-..."
 
 
 def title(cell):
-    """What people call the cell of that name."""
+    """The cell's name in messages."""
     for prefix in ("rnn-own-", "own-"):
         if cell.startswith(prefix):
             return cell[len(prefix) :].partition("-")[0]

@@ -1,4 +1,4 @@
-"""Numbers that threads share: atomic accesses to an int64 array, and waiting politely."""
+"""Atomic accesses to an int64 array that threads share, and what a thread does while it waits."""
 
 import platform
 import sys
@@ -38,15 +38,13 @@ def _writer(order):
 
 
 load, store = _reader("seq_cst"), _writer("seq_cst")
-load_acquire, store_release = (
-    _reader("acquire"),
-    _writer("release"),
-)  # what came before a `show` is seen after it
+# What a thread wrote before a `store_release` is seen by one whose `load_acquire` reads it (C++11).
+load_acquire, store_release = _reader("acquire"), _writer("release")
 
 
 @intrinsic
 def exchange(typingctx, array, index, value):
-    """Set the number; returns what it was."""
+    """Set the number; return the old one."""
 
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
@@ -57,7 +55,7 @@ def exchange(typingctx, array, index, value):
 
 @intrinsic
 def compare_exchange(typingctx, array, index, old, new):
-    """Set the number to `new` if it is `old`; whether it was."""
+    """Set the number to `new` if it is `old`; return whether it was."""
 
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
@@ -69,7 +67,7 @@ def compare_exchange(typingctx, array, index, old, new):
 
 @intrinsic
 def add(typingctx, array, index, value):
-    """Add to the number; returns what it was."""
+    """Add to the number; return the old one."""
 
     def codegen(context, builder, signature, args):
         address = _address(context, builder, array, *args[:2])
@@ -101,7 +99,7 @@ _HINTS = {
 
 @intrinsic
 def cycles(typingctx):
-    """The processor's cycle counter; 0 where a program may not be allowed to read it."""
+    """The processor's cycle counter, or 0 where programs may not be allowed to read it."""
 
     def codegen(context, builder, signature, args):
         if platform.machine().lower() not in ("x86_64", "amd64"):

@@ -1,4 +1,4 @@
-"""Which kernel a call on the CPU meets, in words."""
+"""Which kernels a call on the CPU uses, in words."""
 
 from ..cells.registry import CELLS
 from . import split, team

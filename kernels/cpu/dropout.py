@@ -1,4 +1,4 @@
-"""Dropout of a stretch of states: see `kernels.masks`."""
+"""Dropout of a span of outputs: see `kernels.masks`."""
 
 from functools import cache
 
@@ -16,21 +16,29 @@ def _dropout(out, a, key, threshold, scale, t, B, H, low, high):
     noinline()
     rows = out.shape[0] * B
     out_data, a_data = data(out), data(a)
-    for r in range(low * _ROWS, min(rows, (high) * _ROWS)):
-        own = draw(draw(key, t + r // B), r % B)
+    for r in range(low * _ROWS, min(rows, high * _ROWS)):
+        row_key = draw(draw(key, t + r // B), r % B)
         for j in range(H):
             s = get(a_data, r * H + j)
-            residuals = draw(own, j) >= threshold
-            put(out_data, r * H + j, s * cast_like(scale, s) if residuals else cast_like(0, s))
+            alive = draw(row_key, j) >= threshold
+            put(out_data, r * H + j, s * cast_like(scale, s) if alive else cast_like(0, s))
 
 
 @cache
 def build_dropout():
-    """Dropout of a stretch."""
+    """Dropout of a span, a program."""
 
-    @program("dropout of a stretch")
+    @program("dropout of a span")
     def dropout(mailbox, threads, out, a, key, threshold, scale, t):
-        """out (n, B, H), which may be a, = a * mask / (1 - rate); t is the time of row 0."""
+        """out = a * mask / (1 - rate).
+
+        mailbox, threads : the team (see `workers`), and how many of its threads may help
+        out, a : (n, B, H); they may be the same array
+        key : uint64, the key of the layer's masks
+        threshold : uint64; a unit whose number is below it is dropped
+        scale : 1 / (1 - rate)
+        t : time of row 0
+        """
         n, B, H = out.shape
         function, arguments = job("dropout", (out, a, key, threshold, scale, t, B, H))
         fork(mailbox, threads, -(-n * B // _ROWS), function, arguments)

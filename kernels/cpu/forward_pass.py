@@ -1,20 +1,20 @@
-"""A layer's way over a stretch of time, forward and back, as one kernel call.
+"""A layer's passes over a span of time, forward and in reverse, as one kernel call each.
 
-Time is cut into chunks whose scratch stays in cache, at multiples of `chunk`. With as many runs of
-sequences as threads, each thread does all for its own sequences; only the weight gradients, which
-add over all of them, wait for the next job:
+Time is cut into chunks, at multiples of `chunk`, whose scratch stays in the cache. With as many
+runs of sequences as threads, each thread does all for its own sequences. Only the weight gradients,
+which add over all sequences, wait for the next job:
 
     forward:  project(k), sweep(k)
     reverse:  loss(k), sweep(k), input gradient(k) | weight gradients(k-1)
 
 Otherwise the sweep, which is sequential, keeps few threads busy. A job does it beside the products
-of the chunks before and after, in small pieces for whoever is free. Where the weight is large, a
-gang of all threads does the sweep first, each a share of the units:
+of the chunks before and after, in small pieces for any thread that is free. Where the weight is
+large, a gang of all threads does the sweep first, each thread a share of the units:
 
     forward:  sweep(k) | project(k+1)
     reverse:  sweep(k-1) | loss(k), readout gradients(k-1), weight and input gradients(k-2)
 
-The scratch of chunk k lies at parity k & 1.
+The scratch of chunk k is the half k & 1 (its parity).
 """
 
 from ..cells.registry import CELLS, title
@@ -27,7 +27,7 @@ from .workers import fork, gang, job, named_job, program
 
 
 def build_forward(CELL):
-    """The forward pass of a layer of that cell."""
+    """The forward pass of a layer of that cell, a program."""
     GATES, BLOCKS = CELLS[CELL].gates, CELLS[CELL].blocks
     sweep = sweeps.build_forward(CELL)
 
@@ -132,11 +132,21 @@ def build_forward(CELL):
         mailbox, threads, sweeps_, members, chunk, start, stop, first, cached, cache, h, z, source,
         recurrent,
     ):  # fmt: skip
-        """Steps start..stop from row `first` of `states`; see `sweeps.build_forward`.
+        """Steps start..stop of a layer.
 
-        leaf: (states, kept, lengths); `h` (n, B, H) or empty; `z` (chunk, B, 2*blocks*H) scratch;
-        source: (x (n, B, I), ids (n, B), U packed, b), where ids are empty unless x is tokens;
-        recurrent: see `sweeps.build_forward`.
+        mailbox, threads : the team (see `workers`), and how many of its threads may help
+        sweeps_ : runs of sequences into which a sweep is cut
+        members : threads of a gang, or 1 for none
+        chunk : steps of a chunk
+        start, stop : the span
+        first : row of `states` before step `start`
+        cached : whether all states and residuals are stored, see `sweeps.build_forward`
+        cache : (states (S, rows, B, H), residuals (rows, B, R*H), lengths (B,) int64)
+        h : (n, B, H), takes the outputs, or empty
+        z : (chunk, B, 2*blocks*H) scratch
+        source : (x (n, B, I), ids (n, B) int64, U packed, or a table (I, G*H) for tokens, b in the
+            order of the cell (blocks*H,)); ids are empty unless x is tokens
+        recurrent : see `sweeps.build_forward`
         """
         states, x, ids = cache[0], source[0], source[1]
         _, rows, B, H = states.shape

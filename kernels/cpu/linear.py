@@ -1,6 +1,7 @@
-"""What is linear in a stretch of time: input products and weight gradients, a piece at a time.
+"""The products of a span outside its sweep: input products and weight gradients, in pieces.
 
-Arrays are C-contiguous; a row is one (t, b), number t*B + b of the stretch.
+A row is one (t, b), number t*B + b of the span. `rows[r_start:][:count]` are indices of rows, in
+the order in which gradients add.
 """
 
 from functools import cache
@@ -14,19 +15,17 @@ from .workers import fork, job, named_job, program
 
 @inner
 def _fill(out, o, o_step, bias, low, high):
-    """Rows low..high of out[o:] become `bias`, which has as many numbers as they."""
+    """Rows low..high of out[o:] become `bias`, `o_step` numbers apart."""
     for r in range(low, high):
         for j in range(bias.size):
             put(out, o + r * o_step + j, get(bias, j))
 
 
 @inner
-def project_rows(
-    out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high
-):  # fmt: skip
+def project_rows(out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high):
     """out[o:] = bias, and the first `outputs` columns += a[i:] @ w, for rows low..high.
 
-    `w` is packed. With `tokens` row r of a is one-hot at ids[r], and `w` a row for each class.
+    `w` is packed. With `tokens`, row r of a is one-hot at ids[r], and `w` has a row for each token.
     """
     noinline()
     out_data = data(out)
@@ -57,7 +56,7 @@ def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high, end):
         )  # fmt: skip
 
 
-_NEAR = 1 << 18  # bytes of a weight that stay near while all rows of a chunk pass by
+_NEAR = 1 << 18  # bytes of a weight that stay in the second-level cache for all rows of a chunk
 
 
 @inner
@@ -70,14 +69,15 @@ def _columns(w, inputs, outputs):
 @inner
 def project_part(
     out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high
-):  # fmt: skip
+):
     """Like `project_rows`, for sequences low..high of n steps."""
     if high - low == B or tokens:
         for m in range(1 if high - low == B else n):
             begin = m * B + low
             end = n * B if high - low == B else m * B + high
-            project_rows(out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs,
-                         begin, end)  # fmt: skip
+            project_rows(
+                out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end
+            )
         return
     for m in range(n):
         _fill(data(out), o, o_step, bias, m * B + low, m * B + high)
@@ -97,7 +97,7 @@ def multiply_part(out, o, a, i, a_step, w, inputs, outputs, n, B, low, high, liv
 
 @inner
 def _product_part(out, o, o_step, a, i, a_step, w, inputs, outputs, n, B, low, high):
-    # A block of columns outside, so that it serves all steps.
+    # The loop over blocks of columns is outside, so that a block serves all steps.
     out_data, a_data, w_data = data(out), data(a), data(w)
     whole = high - low == B
     step = _columns(w, inputs, outputs)
@@ -113,17 +113,15 @@ def _product_part(out, o, o_step, a, i, a_step, w, inputs, outputs, n, B, low, h
 @inner
 def accumulate(
     grad, total, ends, d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high
-):  # fmt: skip
+):
     """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) for j in low..high.
 
-    `grad` is the running sum of a panel of time. If the panel `ends` with these rows and there are
-    others, it is carried into `total`.
+    `grad` is the sum since the last flush. If the next flush is after these rows (`ends`), and
+    there is a `total`, it is added to that.
     """
     noinline()
-    if inputs == 1:  # one row of many columns instead of many rows of one column
-        outer(
-            data(grad), a, a_start, 1, d, d_start, d_step, rows, r_start, count, 0, 1, low, high,
-        )  # fmt: skip
+    if inputs == 1:  # one row of many columns, not many rows of one column
+        outer(data(grad), a, a_start, 1, d, d_start, d_step, rows, r_start, count, 0, 1, low, high)
     else:
         outer(
             data(grad), d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high, 0,
@@ -143,12 +141,11 @@ def add_bias(bias, d, d_start, d_step, rows, r_start, count, low, high):
 
 
 @inner
-def scatter(
-    table, outputs, d, d_start, d_step, ids, id_start, rows, r_start, count, low, high
-):  # fmt: skip
-    """Add the gradients by a table's rows: table[ids[r], j] += d[r, j]; table is (inputs, outputs).
+def scatter(table, outputs, d, d_start, d_step, ids, id_start, rows, r_start, count, low, high):
+    """Add the gradients by a table's rows: table[ids[r], j] += d[r, j].
 
-    Tokens add straight in float64, since a panel would be nearly all zeros.
+    table : (I, outputs) float64. Tokens add to it at once: a sum to be flushed would be nearly all
+        zeros
     """
     for n in range(count):
         r = get(rows, r_start + n)
@@ -185,11 +182,17 @@ def _finish(grad, total, low, high):
 
 @cache
 def build_flush():
-    """End a panel of time."""
+    """Flush the running sum of a weight's gradient, a program."""
 
-    @program("flush a panel")
+    @program("flush a gradient")
     def run(mailbox, threads, grad, total, last):
-        """Carry a panel into the total, or with `last` the total and the last panel into `grad`."""
+        """total += grad, grad = 0; or with `last`, grad = total + grad.
+
+        mailbox, threads : the team (see `workers`), and how many of its threads may help
+        grad : (outputs, inputs), the sum since the last flush
+        total : (outputs, inputs) float64, the sum before it
+        last : whether the gradient ends here
+        """
         pieces = -(-total.size // _SPAN)
         if last:
             function, data_ = job("finish", (grad, total))

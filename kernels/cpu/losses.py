@@ -1,21 +1,22 @@
-"""Readouts and losses over a stretch of time: o = h(V s + c), E and dE/do * h'.
+"""Readouts and losses over a span of time: o = h(V s + c), E and dE/do * h'.
 
-Loss values are float64. A row is one (t, b), number t*B + b of the stretch.
+Loss values are float64. A row is one (t, b), number t*B + b of the span. The first arguments of a
+loss's function are o, start, outputs: the row is o[start : start + outputs], V s + c on entry.
 """
 
 import math
-from functools import cache
 
 import numpy as np
 
 from ..flat import data, get, put
 from ..jit import inner, noinline
+from ..loss_table import LOSSES, READOUTS
 from ..maths import cast_like, exp, sigmoid, tanh
-from .linear import accumulate, add_bias, multiply_rows, project_rows
-from .workers import fork, job, named_job, program
+from .linear import multiply_rows, project_rows
 
-READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
-LOSSES = {"squared_error": 0, "cross_entropy": 1, "binary_cross_entropy": 2}
+_SIGMOID, _TANH, _SOFTMAX = (READOUTS[name] for name in ("sigmoid", "tanh", "softmax"))
+_SQUARED_ERROR = LOSSES["squared_error"].number
+_CROSS_ENTROPY = LOSSES["cross_entropy"].number
 
 
 @inner
@@ -38,38 +39,39 @@ def _softmax(o, start, outputs):
 
 
 @inner
-def _apply(o, start, outputs, readout):
-    if readout == 1:
+def apply_readout(o, start, outputs, readout):
+    """o = h(o) for the activation of that number."""
+    if readout == _SIGMOID:
         for j in range(start, start + outputs):
             put(o, j, sigmoid(get(o, j)))
-    elif readout == 2:
+    elif readout == _TANH:
         for j in range(start, start + outputs):
             put(o, j, tanh(get(o, j)))
-    elif readout == 3:
+    elif readout == _SOFTMAX:
         _softmax(o, start, outputs)
 
 
 @inner
 def _squared_error(o, start, outputs, readout, y, y_start, scale):
     """E = ||o - y||^2; o becomes scale * dE/do * h'."""
-    _apply(o, start, outputs, readout)
+    apply_readout(o, start, outputs, readout)
     value = 0.0
-    mean = 0.0  # of the softmax's Jacobian: sum_j dE/do_j o_j
+    mean = 0.0  # for the softmax's Jacobian: sum_j (o_j - y_j) o_j
     for j in range(outputs):
         s = get(o, start + j)
         error = s - get(y, y_start + j)
         value += np.float64(error) * np.float64(error)
-        if readout == 3:
+        if readout == _SOFTMAX:
             mean += np.float64(error) * np.float64(s)
     for j in range(outputs):
         s = get(o, start + j)
         one = cast_like(1, s)
         d = (s - get(y, y_start + j)) * cast_like(2 * scale, s)
-        if readout == 1:
+        if readout == _SIGMOID:
             d *= s * (one - s)
-        elif readout == 2:
+        elif readout == _TANH:
             d *= one - s * s
-        elif readout == 3:
+        elif readout == _SOFTMAX:
             d = s * (d - cast_like(2 * scale * mean, s))
         put(o, start + j, d)
     return value
@@ -102,7 +104,7 @@ def _binary_cross_entropy(o, start, outputs, y, y_start, scale):
 
 @inner
 def counts(lengths, weights, t, b, row):
-    """Whether the loss at (t, b), which is `row` of `weights`, counts."""
+    """Whether the loss at (t, b), row `row` of `weights`, counts."""
     return t < get(lengths, b) and (weights.size == 0 or get(weights, row) != 0)
 
 
@@ -111,11 +113,10 @@ def loss_rows(
     readout, loss, factor, V, V_back, c, h, h_start, o, o_start, y, targets, weights, row,
     values, v_start, dh, dh_start, lengths, t, B, H, O, low, high,
 ):  # fmt: skip
-    """For rows low..high of a stretch from time t on: values[r] = w E, o = factor w dE/do h'.
+    """For rows low..high of a span from time t on: values[r] = w E, o = factor w dE/do h'.
 
-    Row r of the stretch is row + r of `y`, `targets` and `weights`, of which `weights` may be empty
-    (all 1); `targets` serves cross entropy, `y` the other losses. Rows past their length or of
-    weight 0 become 0. Where `dh` is not empty, dE/dh goes there.
+    Row r of the span is row + r of `y`, `targets` and `weights`. Rows past their length, or of
+    weight 0, become 0. Where `dh` is not empty, dE/dh goes there.
     """
     noinline()
     project_rows(o, o_start, O, h, h_start, targets, 0, False, V, c, H, O, low, high)
@@ -128,9 +129,9 @@ def loss_rows(
             continue
         weight = get(weights, row + r) if weights.size > 0 else 1.0
         scale = weight * factor
-        if loss == 0:
+        if loss == _SQUARED_ERROR:
             value = _squared_error(o_data, start, O, readout, data(y), (row + r) * O, scale)
-        elif loss == 1:
+        elif loss == _CROSS_ENTROPY:
             value = _cross_entropy(o_data, start, O, get(targets, row + r), scale)
         else:
             value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)
@@ -140,10 +141,10 @@ def loss_rows(
 
 
 @inner
-def list_rows(rows, start, lengths, weights, row, t, n, B):
+def index_rows(rows, start, lengths, weights, row, t, n, B):
     """Put into rows[start:] those (t, b) of n steps that count, last step first; return how many.
 
-    They are numbered from 0 at (t, 0), which is `row` of `weights`; this is the order in which
+    They are numbered from 0 at (t, 0), which is row `row` of `weights`. This is the order in which
     gradients add.
     """
     noinline()
@@ -158,9 +159,10 @@ def list_rows(rows, start, lengths, weights, row, t, n, B):
 
 @inner
 def add_losses(total, values, v_start, rows, r_start, count):
-    """Add the values of rows to the pair total = (sum, its rounding error) (Knuth's TwoSum).
+    """Add the values of `count` rows to the pair total = (sum, its rounding error).
 
-    The pair makes the sum as good as exact, so forward and reverse order give one number.
+    By Knuth's TwoSum. The pair makes the sum as good as exact, so that forward and reverse order
+    give the same number.
     """
     s, error = total[0], total[1]
     for n in range(count):
@@ -170,146 +172,3 @@ def add_losses(total, values, v_start, rows, r_start, count):
         error += (s - (new - part)) + (value - part)
         s = new
     total[0], total[1] = s, error
-
-
-_ROWS = 48  # in a piece
-
-
-@named_job("loss")
-def _loss(
-    readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, dh, lengths, t, B, H, O,
-    low, high,
-):  # fmt: skip
-    rows = h.shape[0] * B
-    for piece in range(low, high):
-        loss_rows(
-            readout, loss, factor, V, V_back, c, data(h), 0, o, 0, y, targets, weights, 0, values,
-            0, dh, 0, lengths, t, B, H, O, piece * _ROWS, min(rows, (piece + 1) * _ROWS),
-        )  # fmt: skip
-
-
-@cache
-def build_loss():
-    """The loss of a stretch."""
-
-    @program("loss of a stretch")
-    def loss(
-        mailbox,
-        threads,
-        readout,
-        loss,
-        factor,
-        V,
-        c,
-        h,
-        o,
-        y,
-        targets,
-        weights,
-        values,
-        rows,
-        total,
-        nothing,
-        lengths,
-        t,
-    ):
-        """Add the loss at the states h (n, B, H), the first at time t, to `total`."""
-        n, B, H = h.shape
-        function, data_ = job(
-            "loss",
-            (readout, loss, factor, V, V, c, h, o, y, targets, weights, values, nothing, lengths, t,
-             B, H, o.shape[2]),
-        )  # fmt: skip
-        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
-        count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
-        add_losses(total, values, 0, rows, 0, count)
-
-    return loss
-
-
-@named_job("readout gradient")
-def _readout_gradient(o, h, O, H, rows, count, grad, total, bias, ends, block, low, high):
-    for piece in range(low, high):
-        first, last = piece * block, min(O, (piece + 1) * block)
-        accumulate(grad, total, ends, data(o), 0, O, data(h), 0, H, data(rows), 0, count, first,
-                   last)  # fmt: skip
-        add_bias(bias, data(o), 0, O, data(rows), 0, count, first, last)
-
-
-@cache
-def build_loss_and_derivative():
-    """The loss of a stretch, its derivative by the states, and the readout's gradient."""
-
-    @program("loss and derivative of a stretch")
-    def loss(
-        mailbox,
-        threads,
-        readout,
-        loss,
-        factor,
-        V,
-        V_back,
-        c,
-        h,
-        o,
-        y,
-        targets,
-        weights,
-        values,
-        rows,
-        total,
-        dh,
-        lengths,
-        t,
-        flush_steps,
-        grad,
-        grad_total,
-        bias,
-    ):
-        """Like `build_loss`, and dh (n, B, H) = dE/dh; adds to the gradients of V and c."""
-        n, B, H = h.shape
-        O = o.shape[2]
-        function, data_ = job(
-            "loss",
-            (readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values, dh, lengths, t,
-             B, H, O),
-        )  # fmt: skip
-        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
-        count = list_rows(rows, 0, lengths, weights, 0, t, n, B)
-        add_losses(total, values, 0, rows, 0, count)
-        block = 24
-        function, data_ = job(
-            "readout gradient",
-            (o, h, O, H, rows, count, grad, grad_total, bias, t % flush_steps == 0, block),
-        )  # fmt: skip
-        fork(mailbox, threads, -(-O // block), function, data_)
-
-    return loss
-
-
-@named_job("outputs")
-def _outputs(readout, V, c, h, ids, o, lengths, t, B, H, O, low, high):
-    rows = h.shape[0] * B
-    for piece in range(low, high):
-        first, last = piece * _ROWS, min(rows, (piece + 1) * _ROWS)
-        project_rows(o, 0, O, data(h), 0, ids, 0, False, V, c, H, O, first, last)
-        for r in range(first, last):
-            if t + r // B < get(lengths, r % B):
-                _apply(data(o), r * O, O, readout)
-            else:
-                for j in range(r * O, (r + 1) * O):
-                    put(o, j, 0)
-
-
-@cache
-def build_outputs():
-    """The readout of a stretch."""
-
-    @program("outputs of a stretch")
-    def outputs(mailbox, threads, readout, V, c, h, ids, o, lengths, t):
-        """o = readout(V h + c), 0 past a sequence's length; `ids` is empty."""
-        n, B, H = h.shape
-        function, data_ = job("outputs", (readout, V, c, h, ids, o, lengths, t, B, H, o.shape[2]))
-        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
-
-    return outputs

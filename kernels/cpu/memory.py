@@ -1,23 +1,23 @@
-"""Memory as the kernels like it: aligned, flat, never typed as read-only, and warm.
+"""Memory as kernels need it: aligned, flat, never typed as read-only, and touched before.
 
-The system hands out fresh memory a page at a time, as it is first touched, and that may take longer
-than the sweep that touches it; and C's allocator gives what is freed back to the system soon. So
-what one call has worked in is held for the next.
+The system provides fresh memory a page at a time, when it is first touched. That may take longer
+than the sweep that touches it, and C's allocator soon returns freed memory to the system. So the
+scratch of one call is pooled for the next.
 """
 
 from math import prod
 
 import numpy as np
 
-_LINE = 64  # bytes: a vector that straddles two lines of the cache takes two loads
-_SMALL = 1 << 15  # bytes that are not worth holding
+_LINE = 64  # bytes: a vector across two lines of the cache takes two loads
+_SMALL = 1 << 15  # bytes that are not worth pooling
 _ALIGNED = 4096  # bytes from which the alignment matters
-_MOST = 128_000_000  # bytes held
-_held = {}  # id -> array of bytes, the oldest first
+_MOST = 128_000_000  # bytes in the pool
+_held = {}  # the pool: id -> array of bytes, the oldest first
 
 
 class Workspace:
-    """The scratch of one call; nothing of it may be referred to after `release`."""
+    """The scratch of one call; none of it may be used after `release`."""
 
     def __init__(self):
         self._taken = []
@@ -35,7 +35,7 @@ class Workspace:
         return memory[offset : offset + size].view(dtype).reshape(shape)
 
     def release(self):
-        """Let later calls have the memory."""
+        """Return the memory to the pool."""
         taken, self._taken = self._taken, []
         for memory in taken:
             _held[id(memory)] = memory
@@ -54,7 +54,7 @@ def _take(size):
 
 
 class _Memory:
-    """An array's memory as NumPy is told of it: flat, and writable as kernels are compiled for."""
+    """An array's memory in NumPy's protocol: flat, and writable, as kernels are compiled for."""
 
     def __init__(self, array, size):
         self.array = array
@@ -67,12 +67,12 @@ class _Memory:
 
 
 def writable(array):
-    """A C-contiguous array as one that kernels take, which are not compiled for read-only ones."""
+    """A C-contiguous array as a writable one: kernels are not compiled for read-only arrays."""
     return array if array.flags.writeable else np.asarray(_Memory(array, None))
 
 
 def flat(array):
-    """(flat array over the memory of a matrix, its steps from row to row and column to column)."""
+    """Return (flat array over a matrix's memory, numbers from row to row, and column to column)."""
     flags, item = array.flags, array.itemsize
     if flags.c_contiguous and flags.aligned and flags.writeable:
         return array.reshape(-1), array.shape[1], 1

@@ -3,15 +3,15 @@
 An element of `product` adds over k ascending, in `chains` sums one after another; an element of
 `outer` adds over the rows in the order given (time descending, then batch ascending). Every tile
 holds one chain of fused multiply-adds per element and sum, and blocking only cuts a chain in two,
-so the result does not depend on which rows, columns, segment or thread a call covers, nor on the
-shape of the tile it meets.
+so the result does not depend on which rows, columns, span or thread a call covers, nor on the
+shape of the tile.
 """
 
 from functools import cache
 
 from numba.extending import intrinsic
 
-from ..flat import at, borrow, get, give_back, itemsize, put, room
+from ..flat import at, borrow, get, give_back, itemsize, put, stack_array
 from ..jit import inner, noinline
 from ..maths import cast_like
 from .shared import call, shared
@@ -26,10 +26,10 @@ _TILES = (
 )
 PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
 _INNER_BLOCK = 256 if VECTOR_BYTES < 64 else 128  # terms: keeps a panel in the first-level cache
-_ROW_BLOCK = 64  # terms, which are rows, that `outer` brings together at once,
-_FEW_ROWS = 8  # and where memory is short,
-_OUTER_BYTES = 512  # bytes of each in `a`
-_OUTER_HEIGHT = 48  # and columns of each in `d`
+_ROW_BLOCK = 64  # rows, which are the terms of its sums, that `outer` copies together at once
+_FEW_ROWS = 8  # the same where memory is short
+_OUTER_BYTES = 512  # bytes of each row of `a`
+_OUTER_HEIGHT = 48  # columns of each row of `d`
 _D_BYTES = _OUTER_HEIGHT * 8
 _FEW_D, _FEW_A = _FEW_ROWS * _D_BYTES, _FEW_ROWS * _OUTER_BYTES
 _NEAR_A = _ROW_BLOCK * _OUTER_BYTES
@@ -39,14 +39,14 @@ PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
 
 def tiles(rows):
-    """(rows, vectors) of the largest tile that a product of that many rows meets."""
+    """(rows, vectors) of the largest tile in a product of that many rows."""
     height = next((height for height in _TILES if height <= rows), 1)
     return height, _TILES[height][0]
 
 
 @cache
 def packed_size(inner_size, columns, itemsize):
-    """Numbers in a packed matrix: its last panel is filled up with zeros."""
+    """Numbers in a packed matrix, whose last panel is padded with zeros."""
     width = PANEL_COLUMNS[itemsize]
     return inner_size * -(-columns // width) * width
 
@@ -55,8 +55,8 @@ def packed_size(inner_size, columns, itemsize):
 def chains(inner_size, columns, itemsize):
     """Into how many sums a step's product is cut, for one row to fill the pipeline.
 
-    A sum's multiply-adds wait for each other, about four cycles each, and two start in a cycle: it
-    takes eight sums side by side, and one row has only as many as vectors of columns.
+    The multiply-adds of a sum wait for each other, about four cycles each, and two can start in a
+    cycle. So it takes eight sums side by side, and one row has only as many as vectors of columns.
     """
     vectors = -(-columns * itemsize // VECTOR_BYTES)
     wanted = 1 if vectors >= 8 else 2 if vectors > 2 else 4
@@ -65,7 +65,7 @@ def chains(inner_size, columns, itemsize):
 
 
 def _build_strip(R, C=1):
-    """A strip of R rows by any number of columns, in tiles of C sums."""
+    """A strip of R rows by any number of columns, in tiles with C sums an element."""
     V0, V1, V2, V3 = (*(V for V in _TILES[R] if V * C <= 8), 0, 0, 0)[:4]
 
     @inner
@@ -110,12 +110,16 @@ _strip1_2, _strip1_4 = (_build_strip(1, C) for C in (2, 4))
 def _block(
     out, o, o_step, height, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
 ):
-    """Add to `height` rows by columns low..high: panels outside, so that one serves every row."""
+    """Add to `height` rows by columns low..high; the loop over panels is outside.
+
+    So a panel serves every row while it is in the cache.
+    """
     noinline()
     width = PANEL_BYTES // itemsize(out)
     if height == 1:
-        _strip1(out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh,
-                low, high)  # fmt: skip
+        _strip1(
+            out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
+        )
         return
     while low < high:
         end = min(high, (low // width + 1) * width)
@@ -139,7 +143,7 @@ def _block(
 
 
 def _share():
-    """Share the products under the names that the functions below have, too."""
+    """Share the two products, under the names of the functions below."""
 
     @shared("float n n float n n n float n n n n")
     def product(
@@ -168,8 +172,8 @@ def _share():
     ):
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
-        # Not all on the stack, which is as small as 64 KiB in some threads.
-        near_d, near_a, block = room(d, _FEW_D), room(a, _FEW_A), _FEW_ROWS
+        # Not all of it is on the stack, which is as small as 64 KiB in some threads.
+        near_d, near_a, block = stack_array(d, _FEW_D), stack_array(a, _FEW_A), _FEW_ROWS
         borrowed = borrow(_BORROWED) if count > _FEW_ROWS else 0
         if borrowed != 0:
             block = _ROW_BLOCK
@@ -240,8 +244,8 @@ def outer(
 ):  # fmt: skip
     """out[j, k] += sum_r d[r, j] * a[r, k] for low <= j < high, left <= k < right.
 
-    The sum is over r in rows[r_start:][:count]; `out` is (outputs, inputs). Rows lie far apart, so
-    blocks of both are brought together first.
+    The sum is over r in rows[r_start:][:count]; `out` is (outputs, inputs). Rows are far apart in
+    memory, so blocks of both factors are copied together first.
     """
     return call("outer", out, (out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
                                low, high, left, right))  # fmt: skip
@@ -249,9 +253,9 @@ def outer(
 
 @named_job("pack panels")
 def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, high):
-    """Panels low..high of w[k, j] = w.flat[k * row_step + j * column_step], filled up with 0."""
+    """Panels low..high of w[k, j] = w.flat[k * row_step + j * column_step], padded with 0."""
     width = PANEL_BYTES // itemsize(packed)
-    block = 64  # rows at a time: where w lies transposed, whole lines of it serve them all
+    block = 64  # rows at a time: where w is transposed, a line of the cache serves several
     for panel in range(low, high):
         first = panel * width
         count = min(width, columns - first)
@@ -276,11 +280,18 @@ def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, hig
 
 @cache
 def build_pack():
-    """A matrix as panels of columns one after another, each contiguous."""
+    """A matrix as panels of columns one after another, each contiguous; a program."""
 
     @program("pack")
     def pack(mailbox, threads, packed, w, row_step, column_step, inner_size, columns):
-        """`packed` becomes w (inner_size, columns), whose memory is flat: see `_pack_panels`."""
+        """Pack the matrix w[k, j] = w.flat[k * row_step + j * column_step].
+
+        mailbox, threads : the team (see `workers`), and how many of its threads may help
+        packed : (packed_size(inner_size, columns, itemsize),)
+        w : flat, over the matrix's memory
+        row_step, column_step : numbers from row to row and from column to column
+        inner_size, columns : the matrix's shape
+        """
         panels = -(-columns // (PANEL_BYTES // itemsize(packed)))
         function, data = job("pack panels", (packed, w, row_step, column_step, inner_size, columns))
         fork(mailbox, threads, panels, function, data)

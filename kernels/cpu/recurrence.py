@@ -1,15 +1,16 @@
-"""One recurrent layer on the CPU, and its readout, for the length of one call."""
+"""One recurrent layer on the CPU, and its readout, during one call."""
 
 from functools import cache
 
 import numpy as np
 
-from . import forward_pass, linear, losses, reverse_pass, split
+from ..layer import LayerHead, LayerRecurrence
+from ..loss_table import LOSSES, READOUTS
+from . import forward_pass, linear, loss_programs, reverse_pass, split
 from .products import chains
 from .team import team_for
 from .weights import Matrix
 
-READOUTS, LOSSES = losses.READOUTS, losses.LOSSES
 NO_IDS = np.empty((0, 0), np.int64)
 NO_WEIGHTS = np.empty((0, 0))
 NO_TOTAL = np.empty((0, 0))
@@ -24,16 +25,18 @@ def _passes(cell):
 @cache
 def no_head(dtype):
     """What `Recurrence.reverse` takes for `head` where there is no loss."""
-    panel, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
-    return (0, 0, 1.0, vector, vector, vector, panel, panel, NO_IDS, NO_WEIGHTS, NO_BIAS, NO_BIAS,
-            np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS)  # fmt: skip
+    sequence, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
+    return (
+        0, 0, 1.0, vector, vector, vector, sequence, sequence, NO_IDS, NO_WEIGHTS, NO_BIAS,
+        NO_BIAS, np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS,
+    )  # fmt: skip
 
 
 class Sum:
     """The running sum of a weight's gradient.
 
-    It adds up in its own dtype over a panel of time and, if there are `several` panels, in float64
-    across them. Tokens add to a table of rows in float64.
+    It adds up in the weight's dtype from flush to flush and, if there are several flushes
+    (`multi_flush`), in float64 across them. Tokens add to a table of rows in float64.
     """
 
     def __init__(self, weight, threads, multi_flush):
@@ -55,13 +58,13 @@ class Sum:
             self.total = np.zeros(shape) if self.multi_flush else NO_TOTAL
 
     def flush(self):
-        """End a panel."""
+        """Add the sum since the last flush to the float64 total."""
         if self.grad is not None and self.total.size and not self.tokens:
             mailbox, threads = team_for(4 * self.weight.size, self.threads)
             linear.build_flush()(mailbox, threads, self.grad, self.total, False)
 
     def gradient(self):
-        """The gradient, handed over: the next one starts at zero."""
+        """Return the gradient; the next one starts at zero."""
         self.start()
         grad, total, own = self.grad, self.total, self.weight
         if self.tokens:
@@ -75,43 +78,40 @@ class Sum:
         return grad
 
 
-class Head:
-    """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
+class Head(LayerHead):
+    """The readout of a layer's states, and the loss of its outputs, over spans of time."""
 
     def __init__(self, readout, batch, workspace, threads, multi_flush):
-        self.readout = readout
-        self.weight = Matrix(readout.V, workspace, threads)
-        self.sum = Sum(self.weight, threads, multi_flush)
-        self.bias = np.array(readout.c)
-        self.bias_total = None
+        weight = Matrix(workspace, threads, readout.V)
+        sum_ = Sum(weight, threads, multi_flush)
+        super().__init__(readout, np, batch, weight, sum_, np.array(readout.c))
         self.kind = READOUTS[readout.activation]
-        self.batch = batch
         self.threads = threads
 
     def scratch(self, chunk):
-        """Room for the outputs, losses and row numbers of two chunks."""
+        """Scratch for the outputs, losses and row indices of two chunks."""
         rows = 2 * chunk * self.batch
         shape = 2 * chunk, self.batch, self.readout.outputs
-        room = self.weight.workspace.empty(shape, self.readout.dtype)
-        return room, np.empty(rows), np.empty(rows, np.int64)
+        o = self.weight.workspace.empty(shape, self.readout.dtype)
+        return o, np.empty(rows), np.empty(rows, np.int64)
 
     def outputs(self, h, o, lengths, start):
-        """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
+        """o = readout(V h + c) for a span (n, B, H) from `start` on, 0 past the lengths."""
         own = self.weight
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_outputs()(
+        loss_programs.build_outputs()(
             mailbox, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
         )
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
-        """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
+        """Add the loss of a span of outputs to `total`; see `loss_programs` for the arguments."""
         own, (o, values, rows) = self.weight, scratch
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_loss()(
+        loss_programs.build_loss()(
             mailbox,
             threads,
             self.kind,
-            LOSSES[kind],
+            LOSSES[kind].number,
             factor,
             own.forth,
             self.bias,
@@ -130,67 +130,45 @@ class Head:
 
     def loss_and_derivative(
         self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
-    ):  # fmt: skip
+    ):
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         own, sum_, (o, values, rows) = self.weight, self.sum, scratch
-        sum_.start()
-        if self.bias_total is None:
-            self.bias_total = np.zeros(own.outputs)
+        self.start()
         mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
-        losses.build_loss_and_derivative()(
-            mailbox, threads, self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, h, o,
-            y, targets, weights, values, rows, total, dh, lengths, start, flush_steps, sum_.grad,
-            sum_.total, self.bias_total,
+        loss_programs.build_loss_and_derivative()(
+            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, own.back,
+            self.bias, h, o, y, targets, weights, values, rows, total, dh, lengths, start,
+            flush_steps, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
-        """The head of a stretch on the way back: see `reverse_pass.build_reverse`."""
+        """What `Recurrence.reverse` takes for `head`: see `reverse_pass.build_reverse`."""
         own, sum_, (o, values, _) = self.weight, self.sum, scratch
-        sum_.start()
-        if self.bias_total is None:
-            self.bias_total = np.zeros(own.outputs)
+        self.start()
         return (
-            self.kind, LOSSES[kind], factor, own.forth, own.back, self.bias, o, y, targets, weights,
-            values, total, sum_.grad, sum_.total, self.bias_total,
+            self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, o, y, targets,
+            weights, values, total, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
     def flush(self):
-        """End a panel of time."""
+        """Add the sums since the last flush to the float64 totals."""
         self.sum.flush()
 
-    def gradient(self):
-        """Return the gradient of the readout."""
-        dc = np.zeros_like(self.bias) if self.bias_total is None else self.bias_total
-        self.bias_total = None
-        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
-
-class Recurrence:
-    """A layer's passes over time, with scratch and running gradients of their own.
-
-    Arrays: `scratch` (chunk, B, 2*blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
-    """
+class Recurrence(LayerRecurrence):
+    """A layer's passes over time: `scratch` and `states` as in `forward_pass.build_forward`."""
 
     def __init__(self, weights, batch, chunk, workspace, threads, multi_flush):
-        self.weights = weights
-        self.cell, self.layer = cell, layer = weights.cell, weights.layer
-        self.hidden = H = layer.hidden
-        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
-        self.batch = batch
-        self.chunk = chunk
+        super().__init__(
+            weights, np, batch, chunk, lambda weight: Sum(weight, threads, multi_flush)
+        )
         self.threads = threads
-        self.dtype = dtype = layer.dtype
-        self.input = Sum(weights.input, threads, multi_flush)
-        self.recurrent = Sum(weights.recurrent, threads, multi_flush)
-        rows = 2 * chunk + 1 if cell.second else 0
-        self.multiplied = workspace.empty((rows, batch, H), dtype)
-        self.sums = None
-        self._forward, self._reverse = _passes(layer.cell)
-        item, first = dtype.itemsize, weights.parts[0].outputs
+        H = self.hidden
+        rows = 2 * chunk + 1 if self.cell.second else 0
+        self.multiplied = workspace.empty((rows, batch, H), self.dtype)
+        self._forward, self._reverse = _passes(self.layer.cell)
+        item, first = self.dtype.itemsize, weights.parts[0].outputs
         self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
-        self.deltas_in_order = (
-            self.blocks == cell.gates
-        )  # the blocks of deltas are the gates', in order
 
     def _team_for(self, steps, products):
         inputs, recurrent = self.weights.input.size, self.weights.recurrent.size
@@ -199,7 +177,7 @@ class Recurrence:
         members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
         parts = split.sweep_parts(threads, self.batch)
         chunk = self.chunk
-        if parts < threads and members == 1:  # the shorter, the less waiting at either end
+        if parts < threads and members == 1:  # short chunks: less waiting at both ends of the span
             cost = self.batch * (recurrent + 2000)
             while chunk * 8 > steps and chunk * self.batch > 64 and chunk * cost > 1_000_000:
                 chunk //= 2
@@ -211,7 +189,7 @@ class Recurrence:
                 self.weights.params, self.multiplied)  # fmt: skip
 
     def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
-        """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
+        """Steps start..stop: see `forward_pass.build_forward`; `scratch` is its z."""
         own = self.weights.input
         self._forward(
             *self._team_for(stop - start, 1),
@@ -228,11 +206,11 @@ class Recurrence:
 
     def reverse(
         self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
-        whole, head, lists, flush_steps,
+        whole, head, indices, flush_steps,
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
-        Returns which half of `carry` is now current. See `reverse_pass.build_reverse`.
+        See `reverse_pass.build_reverse`. Returns the half of `carry` that is now current.
         """
         weight, own, recurrent = self.weights.input, self.input, self.recurrent
         own.start(tokens=ids.size > 0)
@@ -243,32 +221,11 @@ class Recurrence:
             *self._team_for(stop - start, 3), flush_steps, start, stop, first, current, whole,
             (states, residuals, lengths), (carry, dh, delta),
             (x, ids, weight.back if dx.size else weight.none, dx, own.grad, own.total, self.sums),
-            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, lists,
+            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, indices,
         )  # fmt: skip
         return current ^ ((stop - start) & 1)
 
     def flush(self):
-        """End a panel of time."""
+        """Add the sums since the last flush to the float64 totals."""
         self.input.flush()
         self.recurrent.flush()
-
-    def gradient(self):
-        """Return the gradient of the layer, handed over."""
-        H, cell = self.hidden, self.cell
-        sums = np.zeros(self.blocks * H) if self.sums is None else self.sums
-        self.sums = None
-        if self.deltas_in_order and not cell.sums:
-            db, own = sums.astype(self.dtype), None
-            return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
-        blocks = sums.astype(self.dtype).reshape(-1, H)
-        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
-        return self.layer._gradient(
-            self.input.gradient(), self.recurrent.gradient(), db, blocks[list(cell.sums)]
-        )
-
-    def deltas(self, blocks):
-        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
-        n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
-        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)

@@ -1,8 +1,8 @@
-"""Functions that are compiled once a dtype, and called by their address from every kernel.
+"""Functions that are compiled once for each dtype, and called by their address from every kernel.
 
-Numba compiles all that a function calls into it again. The products make up most of the code, and
-a dozen kernels call them; so they are compiled on their own, and known to the others by a symbol.
-A kernel that comes from the disk cache needs its symbols too: `ready` first.
+Numba compiles whatever a function calls into that function again. The products are most of the
+code, and a dozen kernels call them. So they are compiled on their own, and the kernels refer to
+them by a symbol. A kernel from the disk cache needs the symbols too, so call `ready` first.
 """
 
 from functools import cache
@@ -27,7 +27,7 @@ def _signature(arguments, dtype):
 
 
 def shared(arguments):
-    """Share a function; `arguments` names their kinds, the first being "float".
+    """Share a function; `arguments` names the kinds of its arguments, the first being "float".
 
     float, double, int: pointers to the dtype's numbers, to float64, to int64; n: an integer;
     x: a float64.
@@ -45,7 +45,11 @@ def _symbol(name, dtype):
 
 
 def call(name, first, args):
-    """What an intrinsic returns that calls the function of that name, `first` being its array."""
+    """The typing and code of an intrinsic that calls the function of that name.
+
+    first : the Numba type of its first array, which has the dtype
+    args : the Numba types of its arguments
+    """
     signature = _signature(_FUNCTIONS[name][1], first.dtype)
     for given, due in zip(args, signature.args, strict=True):
         if types.unliteral(given) != due and isinstance(due, types.CPointer):
@@ -62,10 +66,10 @@ def call(name, first, args):
 
 @cache
 def ready(dtype):
-    """Compile the shared functions for that NumPy dtype, or load them."""
+    """Compile the shared functions for that NumPy dtype, or load them from disk."""
     dtype = numba.from_dtype(dtype)
-    residuals = []
+    functions = []
     for name, (function, arguments) in _FUNCTIONS.items():
-        residuals.append(callback(function, _signature(arguments, dtype)))
-        llvm.add_symbol(_symbol(name, dtype), residuals[-1].address)
-    return residuals  # or the code would be freed
+        functions.append(callback(function, _signature(arguments, dtype)))
+        llvm.add_symbol(_symbol(name, dtype), functions[-1].address)
+    return functions  # or the code would be freed

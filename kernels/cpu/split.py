@@ -1,20 +1,20 @@
-"""How the work of a pass is shared out: runs of sequences, shares of units, pieces of rows."""
+"""How the work of a pass is divided: runs of sequences, shares of units, pieces of rows."""
 
 from ..flat import get
 from ..jit import inner
 from .products import PANEL_COLUMNS
 from .team import barrier_seconds
 
-_SMALL = 30_000  # multiply-adds of a job that take as long as handing them over
+_SMALL = 30_000  # multiply-adds that take as long as starting a job
 _ROWS = 24  # the least rows in a piece of a product
-_LARGE = 100_000  # bytes of a weight, for each sequence, below which no barrier in a step pays,
-_GANG = 1e12  # and for each second that a barrier takes: the others have products to do meanwhile
+_LARGE = 100_000  # bytes of a weight times sequences, below which a barrier a step never pays
+_GANG = 1e12  # the same for each second that a barrier takes: other threads have products to do
 _FEW = 4  # sequences that a sweep does in little more time than one
 
 
 @inner
 def cut(lengths, t, n, B, parts, part):
-    """The first sequence of a part, when steps t..t+n of all are shared out evenly."""
+    """The first sequence of a part, where steps t..t+n of all sequences are divided evenly."""
     if part == 0 or part == parts:
         return part // parts * B
     total = 0
@@ -30,7 +30,7 @@ def cut(lengths, t, n, B, parts, part):
 
 @inner
 def live_steps(lengths, t, n, low, high):
-    """How many of the steps t..t+n some sequence of low..high is still going at."""
+    """How many of the steps t..t+n are within the length of some sequence of low..high."""
     longest = t
     for b in range(low, high):
         longest = max(longest, get(lengths, b))
@@ -43,7 +43,7 @@ def sweep_parts(threads, B):
 
 
 def gang_size(threads, cell, H, B, itemsize):
-    """How many threads share out the units of a sweep; 1: none do."""
+    """How many threads divide the units of a sweep among them; 1: no gang."""
     if cell.second:
         return 1  # it would take two barriers a step
     columns = PANEL_COLUMNS[itemsize]
@@ -68,14 +68,17 @@ def block_of(outputs, threads):
 
 @inner
 def next_cut(t, stop, chunk):
+    """The end of the chunk that begins at t."""
     return min(stop, (t // chunk + 1) * chunk)
 
 
 @inner
 def previous_cut(t, start, chunk):
+    """The first step of the chunk that ends at t."""
     return max(start, (t - 1) // chunk * chunk)
 
 
 @inner
 def threads_for(work, threads):
+    """Threads for a job of so many multiply-adds."""
     return threads if work > _SMALL else 1

@@ -1,7 +1,8 @@
-"""Flush-to-zero while kernels run, so that vanishing deltas cost no more than others.
+"""Flush-to-zero while kernels run, so that subnormal deltas cost no more than others.
 
-The control word belongs to the thread and to its caller, so it is put back at once. LLVM knows
-nothing of it and may move arithmetic past it: whoever sets it must only call, not compute.
+The control word belongs to the thread and its caller, so it is restored when the kernel ends. LLVM
+does not know of it and may move arithmetic across the change: a function that sets it must only
+call others, and compute nothing itself.
 """
 
 import platform
@@ -51,7 +52,7 @@ def _write(builder, word):
 
 @intrinsic
 def control_word(typingctx):
-    """The floating-point control word of this thread; 0 where it is not known how to read it."""
+    """The floating-point control word of this thread; 0 on other processors than x86 and ARM."""
 
     def codegen(context, builder, signature, args):
         return _read(builder)
@@ -61,7 +62,7 @@ def control_word(typingctx):
 
 @intrinsic
 def flush_to_zero(typingctx):
-    """Start flushing on this thread; returns the control word as it was."""
+    """Start flushing on this thread; return the control word as it was before."""
     bits = {"x86": _X86_FLUSH, "arm": _ARM_FLUSH}.get(_ARCHITECTURE, 0)
 
     def codegen(context, builder, signature, args):
@@ -74,7 +75,7 @@ def flush_to_zero(typingctx):
 
 @intrinsic
 def restore(typingctx, word):
-    """Put the control word back."""
+    """Restore the control word."""
 
     def codegen(context, builder, signature, args):
         _write(builder, args[0])

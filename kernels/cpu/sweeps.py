@@ -1,11 +1,20 @@
-"""The sequential loops over a stretch of time, forward and in reverse, for any cell.
+"""The sequential loops over a span of time, forward and in reverse, for any cell.
 
-Layouts, all C-contiguous: `z` (n, B, blocks*H); `delta` (n, B, delta blocks*H); `states` (planes,
-rows, B, H), row 0 of a leaf being the state before its first step; `kept` (rows, B, kept*H);
-`carry` (planes, 2, B, H).
-A sequence past its length keeps its state, and its deltas are zero.
+A sequence past its length keeps its state, and its deltas are zero. Arguments that both sweeps
+take, arrays of the cell's dtype unless said:
 
-A sweep does sequences low..high, and as member `rank` of a gang of `size` its share of the units.
+- mailbox : by which the members of a gang meet at a barrier, see `workers`
+- states : (S, rows, B, H); step t reads row `first + t` and writes row `first + t + 1`
+- residuals : (rows, B, R*H)
+- lengths : (B,) int64
+- recurrent : (W packed, its `chains`, the gate of a second product packed or empty, its `chains`,
+  params (P, H), v: scratch for what the second product multiplies)
+- t0, n : the span's first step and how many steps it has
+- B, H : sequences and units
+- first, rows : the span's first row of `states`, and how many rows there are
+- low, high : sequences of this call
+- left, right : units of this call: all, or a gang member's share
+- rank, size : of the member and of its gang; 0 and 1 without one
 """
 
 from ..cells import registry as cells
@@ -18,22 +27,22 @@ from .workers import barrier
 
 @inner
 def _running(lengths, t, b, end):
-    """The end of the run of sequences b, b+1, ... that are still going at time t."""
+    """The end of the run of sequences b, b+1, ... that are not past their length at time t."""
     while b < end and t < get(lengths, b):
         b += 1
     return b
 
 
 @inner
-def _copy_rows(array, source, target, stride, planes, low, high):
-    for k in range(planes):
+def _copy_rows(array, source, target, stride, count, low, high):
+    for k in range(count):
         for j in range(low, high):
             put(array, target + k * stride + j, get(array, source + k * stride + j))
 
 
 @inner
 def share_of_units(H, panel, rank, size):
-    """The units (low, high) of a gang's member: whole panels of columns."""
+    """The units (low, high) of a gang's member: whole panels of `panel` columns."""
     if size == 1:
         return 0, H
     panels = -(-H // panel)
@@ -43,7 +52,7 @@ def share_of_units(H, panel, rank, size):
 def build_forward(CELL):
     """The forward sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, RESIDUALS, BLOCKS, OWN = (
+    GATES, STATES, RESIDUALS, BLOCKS, PARAMS = (
         cell.gates, cell.states, cell.residuals, cell.blocks, len(cell.sums)
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
@@ -74,16 +83,15 @@ def build_forward(CELL):
         rank,
         size,
     ):
-        """Steps t0..t0+n for units left..right: `z` holds U x + b on entry.
+        """Steps t0..t0+n for units left..right.
 
-        cached: states go to rows first+1.. of `states`, what reverse needs to `kept`.
-        Otherwise the states alternate between rows 0 and 1 (`first` is the one to start from).
-        `h`, if not empty, takes the states too, 0 past a sequence's length.
-        recurrent: (W packed, chains, and the same of W's second product, the cell's own parameters,
-        room for what the second product multiplies)
+        z : (n, B, blocks*H) from `z_start` on, U x + b on entry; becomes the pre-activations
+        h : (n, B, H) from `h_start` on, takes the outputs, 0 past a sequence's length; or empty
+        cached : all states and residuals are stored. Otherwise `states` has two rows, which
+            alternate, `first` being the one to start from, and `residuals` one, as scratch
         """
         noinline()
-        W, parts, W_second, parts_second, own, v = recurrent
+        W, parts, W_second, parts_second, params, v = recurrent
         plane = rows * B * H
         step = BLOCKS * H
         width = FIRST * H
@@ -108,7 +116,7 @@ def build_forward(CELL):
                         for j in range(left, right):
                             a = load(z, source + j, H, BLOCKS)
                             s = load(states, old + j, plane, STATES)
-                            p = load(own, j, H, OWN)
+                            p = load(params, j, H, PARAMS)
                             store(v, r * H + j, 0, (cells.gate(CELL, a, s, p),), 0)
                         compiler_fence()
                     product(z_data, z_row + width, step, v_data, b * H, H, end - b, data(W_second),
@@ -121,7 +129,7 @@ def build_forward(CELL):
                     for j in range(left, right):
                         a = load(z, source + j, H, BLOCKS)
                         s = load(states, old + j, plane, STATES)
-                        p = load(own, j, H, OWN)
+                        p = load(params, j, H, PARAMS)
                         s, extra = cells.forward(CELL, a, s, p)
                         store(states, new + j, plane, s, 0)
                         store(residuals, keep + j, H, extra, STATES)
@@ -145,7 +153,7 @@ def build_forward(CELL):
 def build_reverse(CELL):
     """The reverse sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, RESIDUALS, DELTAS, OWN = (
+    GATES, STATES, RESIDUALS, DELTAS, PARAMS = (
         cell.gates, cell.states, cell.residuals, cell.delta_blocks, len(cell.sums)
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
@@ -181,12 +189,17 @@ def build_reverse(CELL):
     ):
         """Steps t0+n down to t0 for units left..right; fills `delta`.
 
-        delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990). `carry[:, current]` holds
-        the derivatives by the state after the stretch; after n steps, by that before it. What a
-        second product multiplied goes to `v` from `v_start` on; the last B rows of `v` are scratch.
+        delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990).
+
+        dh : (n, B, H) from `dh_start` on, dE_t/ds_t
+        carry : (S, 2, B, H); half `current` holds the derivatives by the state after the span.
+            Those by the state before it end in the half that is current after n steps
+        delta : (n, B, D*H) from `d_start` on
+        v_start : from here on the v of `recurrent` takes what the second product multiplied; its
+            last B rows are scratch
         """
         noinline()
-        W, parts, W_second, parts_second, own, v = recurrent
+        W, parts, W_second, parts_second, params, v = recurrent
         plane = rows * B * H
         step = DELTAS * H
         width = FIRST * H
@@ -210,7 +223,7 @@ def build_reverse(CELL):
                         s = load(states, new + j, plane, STATES)
                         previous = load(states, old + j, plane, STATES)
                         extra = load(residuals, keep + j, H, RESIDUALS)
-                        p = load(own, j, H, OWN)
+                        p = load(params, j, H, PARAMS)
                         d, ds = cells.reverse(CELL, ds, s, previous, extra, p)
                         store(delta, target + j, H, d, 0)
                         store(carry, passed + j, 2 * B * H, ds, DELTAS)

@@ -1,6 +1,7 @@
-"""The threads of the process's one team: how many, awake when needed, gone after a fork.
+"""The threads of the process's one team: their number, and waking them.
 
-Any cut of a kernel's range gives the same bits, so the number of threads never shows in a result.
+However a kernel's work is divided, the bits are the same: results do not depend on the number of
+threads. After a fork the child makes a new team.
 """
 
 import os
@@ -14,10 +15,10 @@ from ..jit import prepare
 from ..stacks import start
 from .quota import quota
 
-MOST_THREADS = 4096  # that may be asked for
-_SMALL = 200_000  # multiply-adds in a call that are not worth waking anyone
+MOST_THREADS = 4096  # that a caller may ask for
+_SMALL = 200_000  # multiply-adds in a call that are not worth waking a worker
 _STACK = 1 << 20  # bytes for a worker; kernels take some 20 KiB of it
-_PATIENCE = 1.0  # seconds before a system that refused a thread is asked again
+_PATIENCE = 1.0  # seconds before the next try, where the system refused a thread
 
 _lock = Lock()
 _team = None
@@ -57,9 +58,9 @@ def _from_environment():
 
 
 class Team:
-    """Workers, and the mail through which compiled code reaches them (see `workers`).
+    """Workers, and the mailbox through which compiled code reaches them (see `workers`).
 
-    There are fewer than wanted where the system refuses more threads; it is asked again later.
+    There are fewer than wanted where the system refuses more threads; it is tried again later.
     """
 
     def __init__(self, wanted):
@@ -92,7 +93,7 @@ class Team:
             self.serve(self.mailbox, worker + 1)
 
     def wake(self):
-        """Call back those who went to sleep; they come when they come."""
+        """Wakes sleeping workers; does not wait for them."""
         if len(self.bells) < self.wanted and time.monotonic() > self.next_try:
             with _lock:
                 self._add_workers()
@@ -102,7 +103,7 @@ class Team:
                 self.bells[worker].release()
 
     def retire(self):
-        """Let the workers end, each when it is next without work."""
+        """Let each worker end when it next has no work."""
         self.retired = True
         for bell in self.bells:
             bell.release()
@@ -113,7 +114,7 @@ def _serve():
     from .workers import build_serve
 
     serve = build_serve()
-    # Now, since a worker is no place for it: see `stacks`.
+    # Compiled here, since a worker's stack is too small for it: see `stacks`.
     prepare(serve, np.zeros(0, np.int64), 1)
     return serve
 
@@ -134,7 +135,7 @@ _SOLO = np.zeros(16, np.int64)
 
 
 def team_for(work, threads):
-    """(mail, threads) for a kernel of so many multiply-adds: the team, or no one but the caller."""
+    """(mailbox, threads) for a kernel of so many multiply-adds: the team, or the caller alone."""
     if threads == 1 or work < _SMALL:
         return _SOLO, 1
     own = team(threads)
@@ -144,9 +145,9 @@ def team_for(work, threads):
 
 @cache
 def barrier_seconds():
-    """How long two threads take to meet, measured once: it is what distant cores differ in most.
+    """How long a barrier of two threads takes, measured once in a process.
 
-    Infinity where the second thread does not come.
+    Machines with distant cores differ most in it. Infinity where the second thread never joins.
     """
     from .workers import build_barriers
 

@@ -1,9 +1,9 @@
-"""The micro-kernel: a small block of a product, held in vector registers over its whole sum.
+"""The micro-kernel: a small block of a product, in vector registers during its whole sum.
 
     out[r, v] += sum_k a[r, k] * w[k, v]
 
 for R rows and V vectors of columns, k ascending, one fused multiply-add a term. R, V and the lanes
-of a vector are compile-time constants; everything else about products is ordinary Python above it.
+of a vector are compile-time constants; the rest of the products is ordinary Numba (`products`).
 """
 
 import os
@@ -31,8 +31,8 @@ def vector_bytes():
 
 
 VECTOR_BYTES = vector_bytes()
-_AHEAD = 4096  # bytes of w to fetch ahead: it may come from the cache that all cores share
-PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as registers hold
+_AHEAD = 4096  # bytes of w to prefetch: it may come from the cache that all cores share
+PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as fit in registers
 
 
 @intrinsic(prefer_literal=True)
@@ -46,9 +46,9 @@ def tile(
     comes in panels of PANEL_VECTORS columns, `w_panel` numbers apart, the first at `w_start`. With
     MASKED the last vector of `out` has only `valid` lanes.
 
-    With `fresh` the sum starts at zero and is then added to `out`. With C > 1 the range is cut in
+    With `fresh` the sum starts at zero and is then added to `out`. With C > 1 the range is cut into
     C equal parts, each with a sum of its own: the first starts at `out`, the others are added to it
-    one after another. That is what C calls for one part each give, all but the first fresh.
+    one after another. C calls for one part each, all but the first fresh, give the same.
     """
     for array in (out, a, w):
         require_contiguous(array)
@@ -82,9 +82,8 @@ def tile(
 
     intp = types.intp
     signature = types.void(
-        out, intp, intp, a, intp, intp, intp, w, intp, intp,
-        intp, intp, intp, intp, R, V, C, MASKED,
-    )  # fmt: skip
+        out, intp, intp, a, intp, intp, intp, w, intp, intp, intp, intp, intp, intp, R, V, C, MASKED
+    )
     return signature, codegen
 
 
@@ -177,7 +176,7 @@ def _emit(function, bits, lanes, height, width, chains, masked):
 
 
 class _Block:
-    """Vector loads and stores of one tile, the last vector of a row masked where asked."""
+    """Vector loads and stores of one tile; the last vector of a row may be masked."""
 
     def __init__(self, builder, bits, lanes, valid):
         self.builder = builder

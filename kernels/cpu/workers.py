@@ -1,20 +1,21 @@
 """Threads inside compiled code: workers that wait in a nogil loop for pieces of a job.
 
-A job is a compiled function of (data, low, high). Nothing passes through the interpreter, so its
-lock is not needed, and none of what follows shows in a result.
+A job is a compiled function of (data, low, high). It does not pass through the interpreter, so its
+lock is not needed, and results do not depend on which thread does what.
 
-`fork`: the thread that has a job claims the team, opens the job and takes pieces of it
-itself; every worker that is awake takes pieces too, and the caller returns when none is left or
-under way. Whoever finds the team claimed does all of it alone; a worker that the system has put
-aside misses the job, and if one is put aside in the middle of a piece, the next jobs do without.
+`fork`: the thread that has a job claims the team, opens the job and takes pieces of it itself.
+Every worker that is awake takes pieces too. The caller returns when no piece is left or under way.
+A caller that finds the team claimed does the whole job alone. A worker that the system has
+preempted misses the job; if one is preempted in the middle of a piece, the next jobs are done
+without workers.
 
 `gang`: the workers that join within some microseconds each run the job once, as member `low` of
-`high`, all at the same time, so that they can meet at a `barrier`.
+`high`, all at the same time, so that they can wait for each other at a `barrier`.
 
-Mail is an int64 array: line 0 the claim and the job, line w the state of worker w. A worker says
-that it is active and then looks whether the job is still open; the caller closes the job and then
-looks whether a worker is active. One of the two sees the other, those accesses being sequentially
-consistent, so a job's data outlives every piece of it.
+The mailbox is an int64 array: line 0 is the claim and the job, line w the state of worker w. A
+worker first says that it is active and then checks whether the job is still open. The caller first
+closes the job and then checks whether a worker is active. These accesses are sequentially
+consistent, so one of the two sees the other, and a job's data outlives every piece of it.
 """
 
 from llvmlite import ir
@@ -42,13 +43,13 @@ AWAY, WAITING = range(2)
 _CLAIM, _ALONE, _SERIAL, _FUNCTION, _DATA, _TOTAL, _KIND = range(7)  # in line 0
 _JOB, _NEXT, _ACTIVE, _THREADS, _SIZE = range(7, 12)  # _SIZE: of a gang, 0 until complete
 _STEP = 12  # in line r: how many barriers the gang's member of rank r has reached
-_CLOSED = 1 << 40  # a rank that nobody gets
+_CLOSED = 1 << 40  # a rank that no worker gets
 _FORK, _GANG = range(2)  # kinds of a job
-_GATHERING = 60_000  # cycles, some 20 microseconds, that a gang waits for its members
-_SPINS = 2_000  # before giving the processor away: some 20 microseconds
+_GATHERING = 60_000  # cycles, some 20 microseconds, that a gang waits for members
+_SPINS = 2_000  # before the thread yields the processor: some 20 microseconds
 _YIELDS = 4_000  # before going to sleep: some milliseconds
-_LATE = 3_000_000  # cycles, about a millisecond, that a worker may take longer than the caller
-_PENALTY = 50  # jobs that then do without
+_LATE = 3_000_000  # cycles, about a millisecond, by which a worker may be later than the caller
+_PENALTY = 50  # jobs that are then done without workers
 
 
 @intrinsic
@@ -67,7 +68,7 @@ def _call(typingctx, function, data, low, high):
 
 @inner
 def _wait(spins):
-    """One turn of waiting."""
+    """Wait for a moment, in the loop's turn number `spins`."""
     if spins < _SPINS:
         pause()
     else:
@@ -87,7 +88,7 @@ def _take_pieces(mailbox):
 
 @inner
 def _join_gang(mailbox):
-    """Be a member of the open gang, if it still takes some."""
+    """Join the open gang, if a member is missing, and run its job."""
     rank = add(mailbox, _NEXT, 1)
     if rank >= mailbox[_TOTAL]:
         return
@@ -100,7 +101,7 @@ def _join_gang(mailbox):
 
 @inner
 def barrier(mailbox, rank, size, step):
-    """Wait until all members of the gang have come to barrier number `step`, counted from 1."""
+    """Wait until all members of the gang have reached barrier number `step`, counted from 1."""
     store_release(mailbox, rank * LINE + _STEP, step)
     for other in range(size):
         spins = 0
@@ -114,7 +115,11 @@ def build_serve():
 
     @entry
     def serve(mailbox, worker):
-        """Help with jobs as they come; return after some milliseconds without any."""
+        """Help with jobs; return after some milliseconds without any.
+
+        mailbox : (lines * LINE,) int64
+        worker : its number, from 1 on
+        """
         word = flush_to_zero()
         line = worker * LINE
         store(mailbox, line, WAITING)
@@ -143,7 +148,7 @@ def build_serve():
 
 @inner
 def _claim(mailbox):
-    """Whether the team is ours for a job."""
+    """Claim the team for a job; return whether it was free."""
     if not compare_exchange(mailbox, _CLAIM, 0, 1):
         return False
     if mailbox[_ALONE] == 0:
@@ -165,13 +170,13 @@ def _open(mailbox, threads, total, kind, function, data):
 
 @inner
 def _finish(mailbox, started):
-    """Wait for the workers that are in the closed job, and give the team back."""
+    """Wait for the workers that are in the closed job, and release the team."""
     ended = cycles()
     spins = 0
     while load(mailbox, _ACTIVE) > 0:
         _wait(spins)
         spins += 1
-    if cycles() - ended > ended - started + _LATE:  # put aside in the middle of a piece
+    if cycles() - ended > ended - started + _LATE:  # preempted in the middle of a piece
         mailbox[_ALONE] = _PENALTY
     store(mailbox, _CLAIM, 0)
 
@@ -218,7 +223,7 @@ PROGRAMS = {}  # name -> jitted function of (*arguments)
 
 
 def _outlined(function, arguments, extra):
-    """The typing and the code of `job`, for a function that takes `extra` numbers besides."""
+    """The typing and the code of `job`, for a function that takes `extra` more integers."""
     argument_types = (*arguments.types, *(types.intp,) * extra)
     function.compile(argument_types)
     compiled = function.overloads[argument_types]
@@ -273,9 +278,9 @@ def named_job(name):
 
 
 def program(name, what="kernels of all cells"):
-    """Make a function of (*arguments) a kernel that Python calls; it may fork jobs itself.
+    """Make a function of (*arguments) a kernel that Python calls; it may fork jobs.
 
-    `what` says which kernel it is, to people. Subnormals are flushed to zero while it runs.
+    `what` names the kernel in messages. Subnormals are flushed to zero while it runs.
     """
 
     def decorate(function):
@@ -301,11 +306,16 @@ def _barriers(mailbox, found, count, rank, size):
 
 
 def build_barriers():
-    """A gang that does nothing but meet, to time it."""
+    """A gang that does nothing but barriers, to time them; a program."""
 
     @program("barriers alone")
     def run(mailbox, threads, found, count):
-        """Meet `count` times; found[0] is how many did."""
+        """Run `count` barriers.
+
+        mailbox, threads : the team, and how many of its threads may join
+        found : (1,) int64, takes the number of members
+        count : barriers
+        """
         function, data = job("barriers", (mailbox, found, count))
         gang(mailbox, threads, function, data)
 

@@ -1,4 +1,4 @@
-"""The cells' own functions, the same source as on the CPU, as functions that CUDA kernels call."""
+"""The cells' functions, of the same source as on the CPU, as functions that CUDA kernels call."""
 
 import math
 import types
@@ -14,9 +14,9 @@ from .runtime import SIMULATED, device
 
 @cache
 def _mathematics(dtype):
-    """Stand-ins for our functions of numbers: {function: the same on the GPU}, for one dtype.
+    """{function of `maths`: the same function on the GPU}, for one dtype.
 
-    The GPU's own tanh and exp are within 2 units in the last place.
+    CUDA's tanh and exp are within 2 units in the last place.
     """
     zero, one, infinity = dtype(0), dtype(1), dtype(np.inf)
     largest = dtype(np.log(np.finfo(dtype).max))
@@ -45,24 +45,24 @@ def _mathematics(dtype):
         return dtype(value)
 
     found = {maths.exp: exp, maths.tanh: tanh, maths.sigmoid: sigmoid, maths.cast_like: cast_like}
-    if SIMULATED:  # Python's own raise errors where a GPU returns NaN or infinity
+    if SIMULATED:  # Python's raise errors where a GPU returns NaN or infinity
         found |= {known: getattr(np, name, known) for name, known in emit.MATH.items()}
     return found
 
 
 def maths_of(dtype):
-    """Our (exp, tanh, sigmoid) on the GPU."""
+    """(exp, tanh, sigmoid) on the GPU."""
     found = _mathematics(dtype)
     return found[maths.exp], found[maths.tanh], found[maths.sigmoid]
 
 
 def on_device(compiled, dtype):
-    """A function that is compiled for the CPU, for the GPU."""
+    """The GPU's version of a function that is compiled for the CPU."""
     return _device_function(compiled.py_func, dtype)
 
 
 def _translated(value, dtype):
-    """What stands on the GPU for a global or enclosed variable."""
+    """What replaces a global or enclosed variable on the GPU."""
     if hasattr(value, "py_func"):  # compiled for the CPU
         return _device_function(value.py_func, dtype)
     try:
@@ -90,7 +90,7 @@ def _device_function(function, dtype):
 
 @lru_cache(maxsize=256)
 def functions(cell, dtype):
-    """The functions (forward, reverse, gate, ungate) of the cell of that name; None for none."""
+    """The functions (forward, reverse, gate, ungate) of the cell of that name, or None for each."""
     found = CELLS[cell]
 
     def of(function):

@@ -1,4 +1,4 @@
-"""What the sweeps of a layer would look like on a card, in words."""
+"""The layout of a layer's sweeps on a card, in words."""
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def _sweep(direction, shape, cycles, batch, dtype, clock):
             f"grid sweep: {shape.units} units a block, {shape.parts} blocks that meet each step, "
             "since no block holds W"
         )
-    read = tile.quads - tile.held - tile.shared
+    read = tile.quads - tile.registers - tile.shared
     yield (
         f"{direction:10} {kind}; {slices} slice{'s' * (slices != 1)} of {shape.rows} "
         f"sequence{'s' * (shape.rows != 1)}, {shape.threads} threads"
@@ -39,10 +39,12 @@ def _sweep(direction, shape, cycles, batch, dtype, clock):
     share = [
         f"{100 * part // tile.quads}% in {where}"
         for part, where in (
-            (tile.held, "registers"), (tile.shared, "shared memory"), (read, "L2, read each step")
+            (tile.registers, "registers"),
+            (tile.shared, "shared memory"),
+            (read, "L2, read each step"),
         )
         if part
-    ]  # fmt: skip
+    ]
     yield (
         f"{'':10} W {', '.join(share)}; {shape.shared_bytes(dtype.itemsize):,} bytes of shared "
         f"memory; by the model {1e6 * cycles / clock:.2f} us a step"

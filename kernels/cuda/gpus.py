@@ -1,11 +1,11 @@
-"""What the current GPU is and has free."""
+"""The current GPU: its properties and its free memory."""
 
 from functools import lru_cache
 
 from . import runtime
 from .layout import Card
 
-# In place of a card, for the simulator: no warps, so that blocks have no more threads than needed.
+# The simulator's card: no warps, so that blocks have no more threads than needed.
 SIMULATED = Card((0, 0), 4, 1 << 16, warp=1)
 _SIMULATED_BYTES = 1 << 33
 _SIMULATED_CLOCK = 3e5  # cycles a second
@@ -43,7 +43,7 @@ def clock(ordinal):
 
 @lru_cache(maxsize=16)
 def name(ordinal):
-    """The name that the card gives itself."""
+    """The card's name."""
     if runtime.SIMULATED:
         return "Numba's simulator"
     text = runtime.arrays().cuda.runtime.getDeviceProperties(ordinal)["name"]
@@ -59,8 +59,8 @@ def free_bytes(ordinal):
         return cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
 
 
-# A card of each capability that kernels are checked for without one: multiprocessors and shared
-# memory of a block as NVIDIA's CUDA C++ Programming Guide and data sheets give them.
+# For checks without a GPU, a card of each capability: multiprocessors and shared memory of a block
+# from NVIDIA's CUDA C++ Programming Guide and data sheets.
 KNOWN = {
     "T4": Card((7, 5), 40, 65536, halves=32),
     "A100": Card((8, 0), 108, 166912),

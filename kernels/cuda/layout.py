@@ -1,4 +1,4 @@
-"""How a sweep is laid out on a card: chosen for a cell's sizes by a model of what a step costs."""
+"""The layout of a sweep on a card: chosen for a cell's sizes by a model of a step's cost."""
 
 from functools import lru_cache
 from itertools import product
@@ -8,17 +8,17 @@ from ..cells.registry import CELLS
 
 VECTOR_BYTES = 16  # that a thread loads at once
 _UNROLLED = 2048  # multiply-adds in a straight line at most
-_OTHER = 56, 24  # registers of a thread for all but weights, sums and what it multiplies
+_OTHER = 56, 24  # registers of a thread besides weights, sums and vectors: fixed, for each word
 _READ = 24.0  # bytes a cycle of a multiprocessor from the second-level cache
-_MEETING = 2000.0  # cycles of a meeting of blocks, and of fetching what they have left,
-_EACH = 10.0  # and for each block, since they arrive one after the other
+_BARRIER = 2000.0  # cycles of a grid barrier, and of loading what blocks exchange
+_EACH = 10.0  # the same for each block, since they arrive one after the other
 _SYNC = 40.0  # cycles of a syncthreads
-_LATENCY = 4.0  # cycles from one multiply-add to the next of the same sum
-_CELL = 260.0  # cycles of a cell's maths, one after the other
+_LATENCY = 4.0  # cycles from a multiply-add to the next of the same sum
+_CELL = 260.0  # cycles of a cell's maths, one operation after the other
 
 
 class Card(NamedTuple):
-    """What a card, or the simulator in its place, offers to a kernel."""
+    """The limits of a card, or of the simulator, for a kernel."""
 
     capability: tuple  # (major, minor)
     processors: int
@@ -32,19 +32,19 @@ class Card(NamedTuple):
 class Tile(NamedTuple):
     """A product of `inner` numbers of each row with a block's `columns`, by lanes * groups threads.
 
-    Each thread has `wide` columns and, of every `lanes` vectors of 16 bytes along `inner`, one: so
-    `quads` vectors a column, of which the first `held` stay in registers, the next `shared` in
-    shared memory, and the others are read each time.
-    """  # fmt: skip
+    Each thread has `wide` columns and one of every `lanes` vectors of 16 bytes along `inner`: so
+    `quads` vectors a column. The first `registers` of them stay in registers, the next `shared` in
+    shared memory, and the others are read in each step.
+    """
 
     inner: int
     columns: int
     width: int  # numbers in a vector
     lanes: int
     wide: int
-    held: int
+    registers: int
     shared: int
-    pieces: int = 1  # in which a row is brought to shared memory, if it does not fit as a whole
+    pieces: int = 1  # in which a row is loaded into shared memory, if it does not fit as a whole
 
     @property
     def quads(self):
@@ -74,14 +74,15 @@ class Tile(NamedTuple):
         return self.groups * self.lanes
 
     @property
-    def registers(self):
-        """Numbers of a thread that stay in registers; at least one, since an array has some."""
-        return max(1, self.held * self.wide * self.width)
+    def local_size(self):
+        """Numbers in a thread's local array of weights; at least one, since an array has some."""
+        return max(1, self.registers * self.wide * self.width)
 
 
 class Shape(NamedTuple):
-    """A sweep: `parts` blocks of `units` units each, for `rows` sequences; `second` is of the
-    second product, or all zeros.
+    """A sweep: `parts` blocks of `units` units each, for `rows` sequences, in `threads` threads.
+
+    first, second : the Tiles of the two products; `second` is NO_TILE where there is none
     """
 
     hidden: int
@@ -94,9 +95,9 @@ class Shape(NamedTuple):
 
     @property
     def places(self):
-        """Where weights, vectors and totals, of both products, begin in shared memory; its size.
+        """Where weights, vectors and totals of both products begin in shared memory, and its size.
 
-        In numbers.
+        In numbers, not bytes.
         """
         found, at = [], 0
         for tile in (self.first, self.second):
@@ -127,11 +128,11 @@ def _cost(card, tile, rows, threads, item):
     warps = threads / card.warp
     wide = card.halves if item == 8 else 1
     vector = VECTOR_BYTES / item
-    each = tile.quads * vector * wide  # one after the other, for each sum of a thread
+    each = tile.quads * vector * wide  # multiply-adds one after the other, for each sum of a thread
     adds = each * max(rows * tile.wide, _LATENCY, warps / 4 * rows * tile.wide)
-    loads = warps * tile.quads * rows * 2  # of what is multiplied, the same for many threads
+    loads = warps * tile.quads * rows * 2  # of vectors, each the same for many threads
     loads += warps * tile.shared * tile.wide * 4
-    read = (tile.quads - tile.held - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
+    read = (tile.quads - tile.registers - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
     sums, shuffles = rows * tile.wide, 0.0
     lanes = tile.lanes
     while lanes > 1:
@@ -144,7 +145,7 @@ def _cost(card, tile, rows, threads, item):
 
 
 def _tiles(card, inner, columns, rows, item, pieces):
-    """Ways to share out a product, without where weights are kept."""
+    """Ways to divide a product among threads, the weights not placed yet."""
     width = VECTOR_BYTES // item
     for lanes, wide in product((1, 2, 4, 8, 16, 32), (1, 2, 4, 8)):
         if (lanes > 1 and lanes * width >= 2 * inner) or (wide > 1 and wide >= 2 * columns):
@@ -155,10 +156,10 @@ def _tiles(card, inner, columns, rows, item, pieces):
 
 
 def _placed(card, tiles, rows, threads, item):
-    """The tiles with their weights placed, or None if the shape does not fit."""
+    """The tiles with their weights placed, or None if they do not fit on the card."""
     words = item // 4
     most = min(255, card.registers // _up(threads, 4 * card.warp)) // 8 * 8  # 4 schedulers
-    room = most - _OTHER[0] - _OTHER[1] * words
+    free = most - _OTHER[0] - _OTHER[1] * words
     shared = card.shared // item
     for tile in tiles:
         shared -= rows * (tile.row + tile.total) + 16
@@ -170,22 +171,22 @@ def _placed(card, tiles, rows, threads, item):
         sums = rows * tile.wide * words
         vectors = min(rows, 4) * tile.width * words
         each = tile.wide * tile.width * words  # registers of a vector of each column
-        own = (room - sums - vectors) // sum(1 for t in tiles if t.inner)
-        held = max(0, min(tile.quads, own // each))
-        if held < tile.quads:  # the others pass through registers, two at a time
-            held = max(0, min(tile.quads, own // each - 2))
+        own = (free - sums - vectors) // sum(1 for t in tiles if t.inner)
+        registers = max(0, min(tile.quads, own // each))
+        if registers < tile.quads:  # the others need registers, too, two vectors at a time
+            registers = max(0, min(tile.quads, own // each - 2))
         if tile.pieces > 1:
             placed.append(tile)
             continue
-        held = min(held, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
+        registers = min(registers, max(0, _UNROLLED // (rows * tile.wide * tile.width)))
         if own < 0:
             return None
         one = tile.wide * threads * tile.width
-        if held + shared // one < tile.quads:  # reading again takes addresses
-            held = max(0, held - -(-16 // each))
-        more = max(0, min(tile.quads - held, shared // one))
+        if registers + shared // one < tile.quads:  # reading in each step takes addresses
+            registers = max(0, registers - -(-16 // each))
+        more = max(0, min(tile.quads - registers, shared // one))
         shared -= more * one
-        placed.append(tile._replace(held=held, shared=more))
+        placed.append(tile._replace(registers=registers, shared=more))
     return None if shared < 0 else placed
 
 
@@ -213,34 +214,34 @@ def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
 
 
 def _parts(card, hidden):
-    """Into how many blocks the units may be spread."""
+    """Into how many blocks the units may be divided."""
     most = min(card.processors, hidden)
     return sorted({1, *(1 << k for k in range(1, most.bit_length()) if 1 << k <= most), most})
 
 
 def _step_cost(card, shape, batch, item):
-    """Cycles of a step of all sequences, if each multiprocessor has one block at a time."""
+    """Cycles of a step of all sequences, where a multiprocessor has one block at a time."""
     slices = -(-batch // shape.rows)
     at_once = max(1, card.processors // shape.parts)
     cycles = _CELL + 2 * _SYNC + _cost(card, shape.first, shape.rows, shape.threads, item)
     staged = shape.rows * shape.first.row
-    meetings = 1
+    barriers = 1
     if shape.second.inner:
         cycles += _CELL + 2 * _SYNC
         cycles += _cost(card, shape.second, shape.rows, shape.threads, item)
         staged += shape.rows * shape.second.row
-        meetings = 2
+        barriers = 2
     if shape.parts > 1:
-        meeting = _MEETING + _EACH * shape.parts
-        cycles += meetings * meeting + staged * item / _READ
+        barrier = _BARRIER + _EACH * shape.parts
+        cycles += barriers * barrier + staged * item / _READ
     return -(-slices // at_once) * cycles
 
 
 @lru_cache(maxsize=1024)
 def choose(card, cell, hidden, batch, item, reverse):
-    """Return (shape, cycles a step) of the sweep that should take least time.
+    """Return (shape, cycles a step) of the sweep that should take the least time.
 
-    item: bytes of a number.
+    item : bytes of a number
     """
     best, pieces = None, 1
     while best is None:
@@ -255,9 +256,9 @@ def choose(card, cell, hidden, batch, item, reverse):
 
 
 def pack(xp, weight, tile, parts, units, threads):
-    """`weight` (gates, H, inner), whose products with a vector are wanted, as kernels read it.
+    """Return `weight` (gates, H, inner) in the order in which kernels read it.
 
-    The order is (parts, quads, wide, threads, width); what lies beyond the weight is 0.
+    The order is (parts, quads, wide, threads, width), padded with zeros.
     """
     gates, hidden, inner = weight.shape
     row = tile.quads * tile.lanes * tile.width

@@ -1,7 +1,7 @@
-"""Kernels as machine code, kept on disk. None of this needs a GPU.
+"""Kernels as machine code, stored on disk. None of this needs a GPU.
 
-The file of a kernel is named by all that its code depends on: every kernel source, the compiler,
-the cell, dtype and layout, the types of the arguments, and the card's capability.
+A kernel's file is named by all that its code depends on: every kernel source, the compiler, the
+cell, dtype and layout, the types of the arguments, and the card's capability.
 """
 
 import hashlib
@@ -37,15 +37,15 @@ def signature(args):
 
 
 def compile_ptx(kernel, kinds, threads, capability):
-    """The PTX of a kernel, a plain function, for blocks of so many threads: to be looked at."""
+    """The PTX of a kernel, a plain function, for blocks of so many threads: for inspection."""
     return cuda.compile_ptx(kernel, kinds, cc=capability, launch_bounds=(threads, 1))[0]
 
 
 def machine_code(kernel, kinds, threads, capability):
-    """Machine code of a kernel, and what the assembler says of it.
+    """Machine code of a kernel, and the assembler's report on it.
 
-    It is linked from LLVM's form, not from PTX, of which the linker makes code that spills where
-    there are shuffles. A driver older than the compiler can load it, too.
+    It is linked from LTO-IR. From PTX the linker would make code that spills registers where there
+    are shuffles. A driver older than the compiler can load it, too.
     """
     from cuda.bindings import nvjitlink
 
@@ -68,12 +68,12 @@ def machine_code(kernel, kinds, threads, capability):
 
 
 def entry_of(cubin):
-    """The name of the one kernel in machine code."""
+    """The name of the kernel in machine code that has one."""
     return re.search(rb"\.text\.(\w+)\0", cubin)[1].decode()
 
 
 def _versions():
-    """The versions of all that makes machine code, as far as they are installed."""
+    """The versions of the packages that make machine code, as far as they are installed."""
     nvidias = ("nvvm", "nvjitlink", "nvjitlink-cu12", "cuda-nvcc-cu12")
     names = ("numba-cuda", "llvmlite", *(f"nvidia-{name}" for name in nvidias))
     found = []
@@ -84,7 +84,7 @@ def _versions():
 
 
 def compiled(kernel, kinds, threads, capability):
-    """A kernel's machine code, from the disk or made now."""
+    """A kernel's machine code, from disk or made now."""
     parts = SOURCE_KEY, _versions(), kernel.__name__, kernel.key, kinds, threads, capability
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     file = f"fastbptt-{kernel.__name__}-{digest}.cubin"
@@ -98,6 +98,6 @@ def compiled(kernel, kinds, threads, capability):
 
 
 def _title(kernel):
-    """Words for a kernel's key: cell, loss or readout, and dtype."""
+    """A kernel's key in words: cell, loss or readout, and dtype."""
     words = [part for part in kernel.key if isinstance(part, str)]
     return ", ".join(title(word) if word in CELLS else word for word in words)

@@ -1,13 +1,14 @@
-"""One recurrent layer on the GPU, and its readout, for the length of one call.
+"""One recurrent layer on the GPU, and its readout, during one call.
 
-The interface is that of `kernels.cpu.recurrence`. A stretch is cut into chunks for which there is
-scratch. Forward: one product for the inputs of a chunk, then one launch of the sweep. Back: the
-loss, one launch of the sweep, and one product for each weight's gradient. All of that is queued on
-the current stream, and nothing here waits for the GPU.
+The interface is that of `kernels.cpu.recurrence`. A span is cut into chunks for which there is
+scratch. Forward: one product for the inputs of a chunk, then one launch of the sweep. In reverse:
+the loss, one launch of the sweep, and one product for each weight's gradient. All of that is queued
+on the current stream, and nothing here waits for the GPU.
 """
 
 import numpy as np
 
+from ..layer import LayerHead, LayerRecurrence
 from . import gpus, rowwise, runtime
 from .weights import Matrix
 
@@ -23,9 +24,9 @@ def _chunks(start, stop, chunk):
 
 
 class Sum:
-    """The running sum of a weight's gradient, in float64, in the order in which the weight is read.
+    """The running sum of a weight's gradient, in float64.
 
-    Tokens add to a table of rows.
+    It has the order in which the weight is read. Tokens add to a table of rows.
     """
 
     def __init__(self, weight):
@@ -46,7 +47,7 @@ class Sum:
         self.total[at : at + d.shape[1]] += runtime.matmul(d.T, a)
 
     def gradient(self):
-        """The gradient, handed over: the next one starts at zero."""
+        """Return the gradient; the next one starts at zero."""
         self.start(self.tokens)
         total, self.total = (self.total.T if self.tokens else self.total), None
         front = self.weight.front
@@ -56,31 +57,28 @@ class Sum:
         return runtime.arrays().ascontiguousarray(total.astype(self.weight.dtype))
 
 
-class Head:
-    """The readout of a layer's states, and the loss of its outputs, over stretches of time."""
+class Head(LayerHead):
+    """The readout of a layer's states, and the loss of its outputs, over spans of time."""
 
     def __init__(self, readout, batch, ragged):
-        self.readout = readout
-        self.batch, self.ragged = batch, ragged
-        self.weight = Matrix(readout.V)
-        self.sum = Sum(self.weight)
-        xp = runtime.arrays()
-        self.bias = xp.ascontiguousarray(xp.asarray(readout.c))
-        self.bias_total = None
-        self.dtype = self.weight.dtype.type
+        xp, weight = runtime.arrays(), Matrix(readout.V)
+        bias = xp.ascontiguousarray(xp.asarray(readout.c))
+        super().__init__(readout, xp, batch, weight, Sum(weight), bias)
+        self.ragged = ragged
+        self.dtype = weight.dtype.type
 
     def _product(self, h, o):
         runtime.matmul(_rows(h), self.weight.value.T, out=_rows(o))
 
     def outputs(self, h, o, lengths, start):
-        """o = readout(V h + c) for a stretch (n, B, H) from `start` on, 0 past the lengths."""
+        """o = readout(V h + c) for a span (n, B, H) from `start` on, 0 past the lengths."""
         n, B, O = o.shape
         self._product(h, o)
         kernel = rowwise.outputs_kernel(self.readout.activation, self.dtype)
         rowwise.elements(kernel, n * B, (o, self.bias, lengths, start, n * B, B, O))
 
     def scratch(self, chunk):
-        """Room for the outputs of a chunk and their losses."""
+        """Scratch for the outputs of a chunk and their losses."""
         xp = runtime.arrays()
         o = xp.empty((chunk, self.batch, self.weight.outputs), self.weight.dtype)
         return o, xp.empty(chunk * self.batch)
@@ -100,24 +98,22 @@ class Head:
         return o
 
     def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
-        """Add the loss at a stretch of states to `total`; scratch: see `scratch`."""
+        """Add the loss of a span of outputs to `total`; `rowwise` has the arguments' shapes."""
         for a, b, given in self._cut(h, scratch, y, targets, weights):
             self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
 
     def loss_and_derivative(
         self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
-    ):  # fmt: skip
+    ):
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
         for a, b, given in self._cut(h, scratch, y, targets, weights):
             do = self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
             self._back(do, h[a:b], dh[a:b], given[2], lengths, start + a)
 
     def _back(self, do, h, dh, weights, lengths, start):
-        xp = runtime.arrays()
         runtime.matmul(_rows(do), self.weight.value, out=_rows(dh))
-        if self.bias_total is None:
-            self.bias_total = xp.zeros(self.weight.outputs)
-        if self.ragged or weights.size:  # 0 times a state that is NaN would count
+        self.start()
+        if self.ragged or weights.size:  # 0 times a state that is NaN is NaN
             h = _counted(h, weights, lengths, start)
         self.sum.add(_rows(do), _rows(h))
         self.bias_total += _rows(do).sum(axis=0, dtype=np.float64)
@@ -128,18 +124,11 @@ class Head:
             yield a, b, tuple(part[a:b] if part.size else part for part in (y, targets, weights))
 
     def with_loss(self, kind, factor, scratch, y, targets, weights, total):
-        """The head of a stretch on the way back: what `Recurrence.reverse` takes for `head`."""
+        """What `Recurrence.reverse` takes for `head`."""
         return self, kind, factor, scratch, y, targets, weights, total
 
     def flush(self):
         """Nothing: every chunk adds up in float64."""
-
-    def gradient(self):
-        """Return the gradient of the readout."""
-        xp = runtime.arrays()
-        dc = xp.zeros(self.weight.outputs) if self.bias_total is None else self.bias_total
-        self.bias_total = None
-        return self.readout._with(V=self.sum.gradient(), c=dc.astype(self.bias.dtype))
 
 
 def _rows(array):
@@ -148,39 +137,27 @@ def _rows(array):
 
 
 def _counted(array, weights, lengths, start):
-    """The rows of a stretch that count, the others as 0."""
+    """The array (n, B, width) with 0 in rows that do not count."""
     out = runtime.arrays().empty(array.shape, array.dtype)
     _, B, width = array.shape
     rowwise.elements(
-        rowwise.counted_kernel(array.dtype.type), array.size,
+        rowwise.counted_kernel(array.dtype.type),
+        array.size,
         (out, array, weights, int(weights.size > 0), lengths, start, array.size, B, width),
-    )  # fmt: skip
+    )
     return out
 
 
-class Recurrence:
-    """A layer's passes over time, with scratch and running gradients of their own.
-
-    Arrays: `scratch` (chunk, B, blocks*H); `states` (planes, rows, B, H); `kept` (n, B, kept*H).
-    """
+class Recurrence(LayerRecurrence):
+    """A layer's passes over time; `scratch` (chunk, B, blocks*H) takes pre-activations."""
 
     def __init__(self, weights, chunk, ragged):
-        self.weights = weights
-        self.cell, self.layer = cell, layer = weights.cell, weights.layer
-        self.hidden = layer.hidden
-        self.states, self.residuals, self.blocks = cell.states, cell.residuals, cell.delta_blocks
-        self.batch, self.chunk, self.ragged = weights.batch, chunk, ragged
-        self.dtype = layer.dtype
-        self.input = Sum(weights.input)
-        self.recurrent = Sum(weights.recurrent)
-        self.sums = None
-        self.deltas_in_order = (
-            self.blocks == cell.gates
-        )  # the blocks of deltas are the gates', in order
+        super().__init__(weights, runtime.arrays(), weights.batch, chunk, Sum)
+        self.ragged = ragged
         self._exchanges = {}
 
     def _sweep(self, reverse):
-        """What the weights say of a sweep, and where its blocks exchange what they compute."""
+        """(kernel, shape, packed weights) of a sweep, and memory for what its blocks exchange."""
         kernel, shape, packed = self.weights.sweep(reverse)
         if reverse not in self._exchanges:
             cell = self.cell
@@ -190,7 +167,7 @@ class Recurrence:
         return kernel, shape, packed, self._exchanges[reverse]
 
     def _launch(self, kernel, shape, exchange, args):
-        """Launch a sweep, as many sequences at a time as there is room for."""
+        """Launch a sweep, as many sequences at a time as the card has room for."""
         xp, B = runtime.arrays(), self.batch
         at_once = _SLICES
         if shape.parts > 1:
@@ -204,7 +181,7 @@ class Recurrence:
             )  # fmt: skip
 
     def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
-        """Steps start..stop from row `first` of `states`; `h`, if not empty, takes the states."""
+        """Steps start..stop: the arguments are those of `kernels.cpu.recurrence`."""
         if not self.batch:
             return
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=False)
@@ -222,33 +199,21 @@ class Recurrence:
             if not cached:
                 row &= 1
             self._launch(
-                kernel,
-                shape,
-                exchange,
-                (
-                    z,
-                    here,
-                    int(ids.size > 0),
-                    weights.bias,
-                    W,
-                    W_second,
-                    weights.params,
-                    states,
-                    residuals,
-                    h[at : at + n],
-                    lengths,
-                    (a, n, row, states.shape[1], int(cached), int(h.size > 0)),
-                ),
-            )
+                kernel, shape, exchange,
+                (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.params, states,
+                 residuals, h[at : at + n], lengths,
+                 (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
+            )  # fmt: skip
 
     def reverse(
         self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
-        whole, head, lists, flush_steps,
+        whole, head, indices, flush_steps,
     ):  # fmt: skip
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
-        Returns which half of `carry` is now current. `dh` (n, B, H), or for a chunk: scratch where
-        there is a loss, zeros where there is none.
+        The arguments are those of `kernels.cpu.recurrence`. `dh` is (n, B, H), or of a chunk:
+        scratch where there is a loss, else zeros. `head` is from `Head.with_loss`, or None;
+        `indices` and `flush_steps` are not used. Returns the half of `carry` that is now current.
         """
         if not self.batch:
             return current
@@ -256,19 +221,19 @@ class Recurrence:
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=True)
         self.input.start(tokens=ids.size > 0)
         self.recurrent.start()
-        listed = len(dh) >= stop - start and head is None
+        every_step = len(dh) >= stop - start and head is None
         multiplied = xp.empty((self.chunk if self.cell.second else 0, B, H), self.dtype)
         for a, b in reversed(list(_chunks(start, stop, self.chunk))):
             n, at = b - a, a - start
             here = slice(at, at + n)
-            given = dh[here] if listed else dh[:n]
+            given = dh[here] if every_step else dh[:n]
             row = first + at
             if head is not None:
-                own, kind, factor, room, y, targets, weights, total = head
+                readout, kind, factor, buffer, y, targets, weights, total = head
                 parts = (part[here] if part.size else part for part in (y, targets, weights))
-                own.loss_and_derivative(
-                    kind, factor, states[0, row + 1 : row + 1 + n], room, *parts, total, lengths, a,
-                    given, flush_steps,
+                readout.loss_and_derivative(
+                    kind, factor, states[0, row + 1 : row + 1 + n], buffer, *parts, total, lengths,
+                    a, given, flush_steps,
                 )  # fmt: skip
             d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
             self._launch(
@@ -288,7 +253,7 @@ class Recurrence:
         """Add the gradients of a chunk, d (rows, blocks*H)."""
         xp, H, cell = runtime.arrays(), self.hidden, self.cell
         width, last = cell.gates * H, (cell.gates - cell.second) * H
-        if self.ragged:  # 0 times what is no number past a sequence's end would count
+        if self.ragged:  # 0 times NaN past a sequence's length is NaN
             unweighted = xp.empty(0)
             before = _counted(before, unweighted, lengths, start)
             x = x if ids.size else _counted(x, unweighted, lengths, start)
@@ -306,28 +271,12 @@ class Recurrence:
     def flush(self):
         """Nothing: every chunk adds up in float64."""
 
-    def gradient(self):
-        """Return the gradient of the layer, handed over."""
-        xp, H, cell = runtime.arrays(), self.hidden, self.cell
-        sums = xp.zeros(self.blocks * H) if self.sums is None else self.sums
-        self.sums = None
-        blocks = sums.astype(self.dtype).reshape(-1, H)
-        db = blocks[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
-        own = blocks[list(cell.sums)] if cell.sums else None
-        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, own)
-
-    def deltas(self, blocks):
-        """The deltas (n, B, G*H), gate by gate, from all blocks of a stretch."""
-        n, B = blocks.shape[:2]
-        blocks = blocks.reshape(n, B, self.blocks, self.hidden)
-        order = [self.cell.order.index(gate) for gate in range(self.cell.gates)]
-        return blocks[:, :, order].reshape(n, B, self.cell.gates * self.hidden)
-
 
 def drop(out, values, key, threshold, scale, start):
-    """Dropout of a stretch (n, B, H): see `kernels.masks`."""
+    """Dropout of a span (n, B, H): see `rowwise.dropout_kernel`."""
     _, B, H = out.shape
     rowwise.elements(
-        rowwise.dropout_kernel(out.dtype.type), out.size,
+        rowwise.dropout_kernel(out.dtype.type),
+        out.size,
         (out, values, key, np.uint64(threshold), float(scale), start, out.size, B, H),
-    )  # fmt: skip
+    )

@@ -1,6 +1,16 @@
-"""Kernels of one thread an element or a row: losses, readouts, dropout, tokens' gradients.
+"""Kernels with one thread an element or a row: losses, readouts, dropout, tokens' gradients.
 
-Products come before or after, by cuBLAS. A row is one (t, b), number t*B + b of the stretch.
+Products come before or after, by cuBLAS. A row is one (t, b), number t*B + b of the span.
+
+Arguments that kernels share, all arrays flat and of the kernel's dtype unless said:
+
+- o : (rows, O), V h on entry
+- c : (O,)
+- lengths : (B,) int64
+- weights : (rows,) float64; weighted : 0 if it is empty, for all 1
+- t : time of row 0
+- rows, B, O, H : how many there are
+- size : elements of the array
 """
 
 import math
@@ -8,6 +18,7 @@ from functools import cache
 
 import numpy as np
 
+from ..loss_table import LOSSES
 from ..masks import draw
 from .cells import maths_of, on_device
 from .runtime import SIMULATED, cuda, device, launch
@@ -23,15 +34,15 @@ def elements(kernel, size, args):
 
 
 def _threads(size):
-    """Of a block; in the simulator, where each is one of Python's, no more than there is to do."""
+    """Threads of a block; in the simulator each is a Python thread, so no more than needed."""
     return min(THREADS, max(1, size)) if SIMULATED else THREADS
 
 
 @cache
 def _readout(readout, dtype):
-    """A function that applies the readout's activation to a row, in place.
+    """A function (o, start, outputs) that applies the activation to a row, in place.
 
-    Softmax returns the logarithm of the sum.
+    Softmax returns log(sum exp) in float64, the others 0.
     """
     exp, tanh, sigmoid = maths_of(dtype)
 
@@ -65,14 +76,14 @@ def _readout(readout, dtype):
             o[j] = o[j] * scale
         return float(top) + math.log(total)
 
-    return {
-        "identity": identity, "sigmoid": apply_sigmoid, "tanh": apply_tanh, "softmax": softmax
-    }[readout]  # fmt: skip
+    return {"identity": identity, "sigmoid": apply_sigmoid, "tanh": apply_tanh, "softmax": softmax}[
+        readout
+    ]
 
 
 @cache
 def outputs_kernel(readout, dtype):
-    """o = readout(o + c), 0 past a sequence's length."""
+    """o = readout(o + c), 0 past a sequence's length; a thread a row."""
     apply = _readout(readout, dtype)
     zero = dtype(0)
 
@@ -100,7 +111,7 @@ def _row_loss(loss, readout, dtype):
     @device
     def squared_error(o, start, outputs, y, at, target, scale):
         apply(o, start, outputs)
-        value, mean = 0.0, 0.0  # mean: of the softmax's Jacobian, sum_j dE/do_j o_j
+        value, mean = 0.0, 0.0  # mean: for the softmax's Jacobian, sum_j (o_j - y_j) o_j
         for j in range(outputs):
             error = float(o[start + j] - y[at + j])
             value += error * error
@@ -139,17 +150,25 @@ def _row_loss(loss, readout, dtype):
         return value
 
     return {
-        "squared_error": squared_error, "cross_entropy": cross_entropy,
+        "squared_error": squared_error,
+        "cross_entropy": cross_entropy,
         "binary_cross_entropy": binary_cross_entropy,
-    }[loss]  # fmt: skip
+    }[loss]
 
 
 @cache
 def loss_kernel(loss, readout, dtype):
-    """values[r] = w E and o = factor w dE/do h', from o = V h; 0 where a row does not count."""
+    """values[r] = w E and o = factor w dE/do h', from o = V h; 0 where a row does not count.
+
+    A thread a row. Arguments besides those of the module's docstring:
+
+    y : (rows, O), targets : (rows,) int64; the one that the loss does not read is empty
+    values : (rows,) float64
+    factor : float64, by which the derivatives are multiplied
+    """
     row_loss = _row_loss(loss, readout, dtype)
     zero = dtype(0)
-    CLASSES = loss == "cross_entropy"
+    CLASSES = LOSSES[loss].classes
 
     def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, rows, B, O):
         r = cuda.grid(1)
@@ -172,7 +191,10 @@ def loss_kernel(loss, readout, dtype):
 
 @cache
 def counted_kernel(dtype):
-    """out = a where a row counts, else 0: in a product 0 times NaN would count."""
+    """out = a where a row counts, else 0: in a product 0 times NaN is NaN. A thread an element.
+
+    out, a : (size // width, width); width : numbers in a row
+    """
     zero = dtype(0)
 
     def counted(out, a, weights, weighted, lengths, t, size, B, width):
@@ -190,7 +212,13 @@ def counted_kernel(dtype):
 
 @cache
 def dropout_kernel(dtype):
-    """out, which may be a, = a * mask / (1 - rate)."""
+    """out = a * mask / (1 - rate). A thread an element.
+
+    out, a : (size // H, H); they may be the same array
+    key : uint64, the key of the layer's masks
+    threshold : uint64; a unit whose number is below it is dropped
+    scale : float64, 1 / (1 - rate)
+    """
     draw_ = on_device(draw, dtype)
     zero = dtype(0)
 
@@ -198,8 +226,8 @@ def dropout_kernel(dtype):
         i = cuda.grid(1)
         if i < size:
             r = i // H
-            own = draw_(draw_(key, t + r // B), r % B)
-            out[i] = a[i] * dtype(scale) if draw_(own, i % H) >= threshold else zero
+            row_key = draw_(draw_(key, t + r // B), r % B)
+            out[i] = a[i] * dtype(scale) if draw_(row_key, i % H) >= threshold else zero
 
     dropout.key = (dtype.__name__,)
     return dropout
@@ -207,9 +235,14 @@ def dropout_kernel(dtype):
 
 @cache
 def scatter_kernel(dtype):
-    """total[c, j] += sum of d[r, j] over the rows r of class c, in order.
+    """total[i, j] += sum of d[r, j] over the rows r of token i, in order.
 
-    A block has one class and a stretch of columns, so nothing is added by two threads at once.
+    A block has one token and some columns, so no two threads add to one element.
+
+    total : (I, columns) float64
+    d : (rows, step), of which the first `columns` columns add
+    order : (rows,) int64, the rows sorted by token
+    starts : (I + 1,) int64, where each token's rows begin in `order`
     """
 
     def scatter(total, d, order, starts, step, columns):
@@ -226,12 +259,14 @@ def scatter_kernel(dtype):
 
 
 def scatter(xp, total, d, ids, step, columns):
-    """Add the gradients by a table's rows: `total` (classes, columns) float64, d (rows, step)."""
-    classes = total.shape[0]
+    """Add the gradients by a table's rows: total[ids[r], j] += d[r, j]; see `scatter_kernel`."""
+    tokens = total.shape[0]
     order = xp.argsort(ids, kind="stable")
-    starts = xp.searchsorted(ids[order], xp.arange(classes + 1)).astype(np.int64)
+    starts = xp.searchsorted(ids[order], xp.arange(tokens + 1)).astype(np.int64)
     threads = _threads(columns)
     launch(
-        scatter_kernel(d.dtype.type), (classes, -(-columns // threads)), threads,
+        scatter_kernel(d.dtype.type),
+        (tokens, -(-columns // threads)),
+        threads,
         (total, d, order, starts, step, columns),
-    )  # fmt: skip
+    )

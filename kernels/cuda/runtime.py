@@ -1,12 +1,11 @@
-"""The one place that knows which package compiles CUDA kernels, and which one holds arrays.
+"""The packages behind CUDA kernels: only this module knows which compiles and which has arrays.
 
 Kernels are compiled by `numba.cuda`, as numba-cuda installs it, and linked by nvJitLink to machine
-code, which is kept on disk. CuPy holds the arrays, launches the kernels, and multiplies by cuBLAS.
-With NUMBA_ENABLE_CUDASIM=1 kernels run in Numba's simulator instead, on NumPy arrays.
+code, which is stored on disk. CuPy allocates the arrays, launches the kernels, and multiplies by
+cuBLAS. With NUMBA_ENABLE_CUDASIM=1 kernels run in Numba's simulator instead, on NumPy arrays.
 
-Bits: cuBLAS repeats its own only if what it works in is of a fixed size, which
-CUBLAS_WORKSPACE_CONFIG says, for the whole process. TF32 is off unless CuPy is told to use it, by
-CUPY_TF32=1.
+Bits: cuBLAS repeats its bits only if its workspace has a fixed size, which is set by
+CUBLAS_WORKSPACE_CONFIG for the whole process. TF32 is off unless CUPY_TF32=1 turns it on in CuPy.
 """
 
 import os
@@ -22,12 +21,13 @@ from ..optional import load
 SIMULATED = bool(config.ENABLE_CUDASIM)
 NEEDS = "pip install 'fastbptt[cuda]', or [cuda12] for CUDA 12"
 
-load("numba_cuda", "CUDA kernels need", NEEDS)  # Numba's own numba.cuda would do other things
+load("numba_cuda", "CUDA kernels need", NEEDS)  # Numba's built-in numba.cuda works otherwise
 cuda = load("numba.cuda", "CUDA kernels need")
-
 if SIMULATED:
     from . import simulated as primitives
-    from .simulator import simulate
+    from .simulator import RunningCUDA, simulate
+
+    cuda = RunningCUDA()
 else:
     from . import intrinsics as primitives
     from . import machine_code
@@ -40,30 +40,30 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
 
 
 def device(function):
-    """Decorate a function that kernels call: its code becomes a part of theirs."""
+    """Decorate a function that kernels call: it is inlined."""
     return function if SIMULATED else cuda.jit(device=True, inline="always")(distinct(function))
 
 
 @lru_cache(maxsize=1)
 def arrays():
-    """The module of arrays on the GPU: CuPy, or for the simulator NumPy."""
+    """The module of arrays on the GPU: CuPy, or NumPy for the simulator."""
     if SIMULATED:
         return np
     return load("cupy", "arrays on a GPU need", NEEDS)
 
 
 def missing():
-    """Say what there is not that a GPU needs, or return None."""
+    """Return what a GPU needs and is missing, in words, or None."""
     if SIMULATED:
         return None
     try:
         cupy = arrays()
         if cupy.cuda.runtime.getDeviceCount():
-            cupy.cuda.device.get_cublas_handle()  # its library is loaded when it is first needed
+            cupy.cuda.device.get_cublas_handle()  # loads its library
             return None
     except ImportError as error:
         return str(error)
-    except Exception as error:  # CuPy's own, of the driver
+    except Exception as error:  # an error of the driver, by CuPy
         return f"no GPU can be used: {error}"
     return "no GPU is there"
 
@@ -75,10 +75,10 @@ def _loaded(kernel, kinds, threads, shared_bytes, ordinal):
     capability = int(capability[:-1]), int(capability[-1])
     code = machine_code.compiled(kernel, kinds, threads, capability)
     module = cupy.cuda.function.Module()
-    module.load(code)  # from memory: there need not be a file
+    module.load(code)  # from memory, not from a file
     loaded = module.get_function(machine_code.entry_of(code))
     driver = cupy.cuda.driver
-    if shared_bytes > 48 * 1024:  # more than that has to be asked for
+    if shared_bytes > 48 * 1024:  # more has to be requested
         driver.funcSetAttribute(loaded.ptr, _MOST_SHARED, shared_bytes)
     if not driver.occupancyMaxActiveBlocksPerMultiprocessor(loaded.ptr, threads, shared_bytes):
         raise RuntimeError(f"a block of {kernel.__name__}, {kernel.key}, does not fit on the card")
@@ -86,7 +86,7 @@ def _loaded(kernel, kinds, threads, shared_bytes, ordinal):
 
 
 def _words(arg):
-    """An argument as compiled kernels take it: Numba passes an array as seven words."""
+    """The words of an argument in a compiled kernel: Numba passes an array as seven."""
     if machine_code.is_array(arg):
         size = prod(arg.shape)
         return (0, 0, size, arg.dtype.itemsize, arg.data.ptr, size, arg.dtype.itemsize)
@@ -94,9 +94,13 @@ def _words(arg):
 
 
 def launch(kernel, grid, threads, args, shared_bytes=0, together=False):
-    """Run a kernel on the current stream of the current device, on C-contiguous arrays.
+    """Run a kernel on the current stream of the current device.
 
-    `together`: its blocks wait for each other, and there are no more of them than multiprocessors.
+    grid : (blocks along x, along y)
+    threads : of a block
+    args : C-contiguous arrays and numbers
+    shared_bytes : of a block's dynamic shared memory
+    together : whether its blocks wait for each other; then there are no more than multiprocessors
     """
     if SIMULATED:
         flat = [arg.reshape(-1) if isinstance(arg, np.ndarray) else arg for arg in args]

@@ -1,7 +1,7 @@
 """The functions of `intrinsics` in plain Python, for Numba's simulator of CUDA.
 
-A shuffle between lanes becomes an exchange through memory, which gives the same sums in the same
-order.
+Their docstrings are there. Here a shuffle between lanes is an exchange through memory, with the
+same sums in the same order.
 """
 
 import threading
@@ -52,11 +52,11 @@ def only(condition, values):
     return values if condition else tuple(type(value)(0) for value in values)
 
 
-def fetch(held, memory, start, stride, count):
+def fetch(local, memory, start, stride, count):
     width = _width(memory)
     for i in range(count):
         for c in range(width):
-            held[i * width + c] = memory[start + i * stride + c]
+            local[i * width + c] = memory[start + i * stride + c]
 
 
 def clear(sums, count):
@@ -65,16 +65,16 @@ def clear(sums, count):
 
 @lru_cache(maxsize=1024)
 def _places(rows, count, width, row_step, step):
-    """Where the vectors of 16 bytes lie that a thread multiplies, (rows, count, width)."""
+    """Indices of the vectors of 16 bytes that a thread multiplies, (rows, count, width)."""
     row, vector, number = np.ix_(range(rows), range(count), range(width))
     return row * row_step + vector * step + number
 
 
-def multiply_held(sums, held, memory, start, row_step, step, rows, wide, count):
+def multiply_registers(sums, local, memory, start, row_step, step, rows, wide, count):
     if count:
         width = _width(memory)
         vectors = memory[start + _places(rows, count, width, row_step, step)]
-        weights = held[: count * wide * width].reshape(count, wide, width)
+        weights = local[: count * wide * width].reshape(count, wide, width)
         sums[: rows * wide] += np.einsum("ric,imc->rm", vectors, weights).reshape(-1)
 
 

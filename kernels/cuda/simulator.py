@@ -1,26 +1,28 @@
-"""Runs a kernel in Numba's simulator, on NumPy arrays, a thread of Python for each of its threads.
+"""Runs a kernel in Numba's simulator, on NumPy arrays, with a Python thread for each CUDA thread.
 
 What kernels see as `cuda` is the simulator's. Its launcher is not used: it copies all arrays, and
-runs one block after the other, where the blocks of a grid sweep wait for each other. Here all
-threads of a launch form a ring, in which one at a time runs until it has to wait.
+runs one block after the other, whereas the blocks of a grid sweep wait for each other. Here all
+threads of a launch form a ring: one at a time runs, until it has to wait.
 """
 
 import threading
 
 import numpy as np
 from numba.cuda.simulator import kernel as numba_kernel
-from numba.cuda.simulator.kernelapi import (
-    Dim3,
-    FakeCUDAModule,
-    FakeCUDAShared,
-    swapped_cuda_module,
-)
+from numba.cuda.simulator.kernelapi import Dim3, FakeCUDAModule, FakeCUDAShared
 
 _one_at_a_time = threading.Lock()  # the simulator has one kernel at a time
 
 
+class RunningCUDA:
+    """What kernels see as `cuda`: the module of the launch that runs."""
+
+    def __getattr__(self, name):
+        return getattr(numba_kernel._get_kernel_context(), name)
+
+
 class _Module(FakeCUDAModule):
-    """What kernels see as `cuda`: shared memory is each block's own."""
+    """The module of a launch, whose shared memory is each block's own."""
 
     @property
     def shared(self):
@@ -28,7 +30,7 @@ class _Module(FakeCUDAModule):
 
 
 class _Shared(FakeCUDAShared):
-    """Shared memory of a block, which takes an alignment and has any."""
+    """Shared memory of a block; an alignment may be asked for, and makes no difference."""
 
     def array(self, shape, dtype, alignment=None):
         return super().array(shape, dtype)
@@ -39,7 +41,7 @@ class _Block:
         self.index, self.threads = Dim3(*index), threads
         self.shared = _Shared(shared_bytes)
         self.arrived = 0  # at all syncthreads so far
-        self.lanes = {}  # what threads show each other in place of a shuffle
+        self.lanes = {}  # thread -> the values it exchanges, in place of a shuffle
 
 
 class _Stopped(Exception):
@@ -47,7 +49,7 @@ class _Stopped(Exception):
 
 
 class _Launch:
-    """The ring, and what went wrong in it."""
+    """The ring of a launch's threads, and the first error of one of them."""
 
     def __init__(self):
         self.done = threading.Lock()
@@ -61,7 +63,7 @@ class _Launch:
 
 
 class _Thread(threading.Thread):
-    """A thread of a block, with what the simulator asks the current thread for."""
+    """A thread of a block, with the attributes that the simulator reads from it."""
 
     def __init__(self, launch, number, block, function, args):
         super().__init__(daemon=True)
@@ -78,7 +80,7 @@ class _Thread(threading.Thread):
         self.turn.acquire()
         try:
             if self.launch.error is None:
-                with np.errstate(all="ignore"):  # overflow is no news on a GPU
+                with np.errstate(all="ignore"):  # a GPU does not warn of overflow
                     self.function(*self.args)
         except BaseException as error:
             self.launch.fail(error)
@@ -90,7 +92,7 @@ class _Thread(threading.Thread):
             self.launch.done.release()
 
     def rest(self):
-        """Let all others run until they wait."""
+        """Let each other thread run until it waits."""
         if self.after is not self:
             self.after.turn.release()
             self.turn.acquire()
@@ -105,14 +107,18 @@ class _Thread(threading.Thread):
 
 
 def simulate(function, grid, threads, shared_bytes, args, together):
-    """Run a kernel; `together`: its blocks wait for each other."""
+    """Run a kernel.
+
+    function : the kernel, plain Python
+    grid : (blocks along x, along y)
+    threads : of a block
+    shared_bytes : of a block's dynamic shared memory
+    args : flat NumPy arrays and numbers
+    together : whether its blocks wait for each other, so that they must run side by side
+    """
     module = _Module((*grid, 1), (threads, 1, 1), shared_bytes)
     blocks = [_Block((x, y, 0), threads, shared_bytes) for x, y in np.ndindex(*grid)]
-    with (
-        _one_at_a_time,
-        numba_kernel._push_kernel_context(module),
-        swapped_cuda_module(function, module),
-    ):
+    with _one_at_a_time, numba_kernel._push_kernel_context(module):
         for some in [blocks] if together else [[block] for block in blocks]:
             _run(some, threads, function, args)
 
@@ -127,7 +133,7 @@ def _run(blocks, threads, function, args):
     try:
         for thread in ring:
             thread.start()
-    except BaseException as error:  # too many threads, or Ctrl-C: those that started shall end
+    except BaseException as error:  # too many threads, or Ctrl-C: stop those that have started
         launch.fail(error)
         ring = [thread for thread in ring if thread.is_alive()]
     for thread, after in zip(ring, ring[1:] + ring[:1], strict=True):

@@ -1,21 +1,18 @@
 """A layer's weights on the GPU as the passes read them: for one call, or for a cache's calls."""
 
-from ..cells.registry import CELLS
+from ..layer import LayerWeights, WeightMatrix
 from . import gpus, runtime, sweeps
 from .layout import choose, pack
 
 
-class Matrix:
-    """A weight on the GPU; the last `front` outputs come before the others in what is read."""
+class Matrix(WeightMatrix):
+    """A weight on the GPU."""
 
     def __init__(self, weight, front=0):
         xp = runtime.arrays()
         weight = xp.asarray(weight)
-        self.shape = self.outputs, self.inputs = weight.shape
-        self.dtype = weight.dtype
-        self.front = front
-        self.value = xp.concatenate([weight[-front:], weight[:-front]]) if front else weight
-        self.value = xp.ascontiguousarray(self.value)
+        super().__init__(weight, front)
+        self.value = xp.ascontiguousarray(self.ordered(xp, weight))
         self._table = None
 
     @property
@@ -26,35 +23,25 @@ class Matrix:
         return self._table
 
     def hold(self, value=True):
-        """Let go of the caller's array, of which `value` keeps a copy."""
+        """Forget the caller's array; `value`: copy it before, for the reverse pass."""
         self.value = self.value.copy() if value else None
 
 
-class Weights:
-    """The weights, bias and own parameters of a layer; after `hold` nobody writes to them."""
+class Weights(LayerWeights):
+    """The weights, bias and params of a layer; after `hold` nobody writes to them."""
 
     def __init__(self, layer, batch):
-        self.layer, self.batch = layer, batch
-        self.cell = cell = CELLS[layer.cell]
-        self.hidden, self.dtype = layer.hidden, layer.dtype
-        xp, H = runtime.arrays(), layer.hidden
-        self.input = Matrix(layer.U, H if cell.split else 0)
-        self.recurrent = Matrix(layer.W)
-        bias = xp.asarray(layer.b)
-        if cell.split:  # no bias where W s stands alone
-            bias = xp.concatenate([xp.roll(bias, H), xp.zeros(H, layer.dtype)])
-        self.bias = xp.ascontiguousarray(bias)
-        own = layer.params
-        own = xp.empty(0, layer.dtype) if own is None else xp.asarray(own).reshape(-1)
-        self.params = xp.ascontiguousarray(own)
+        xp = runtime.arrays()
+        super().__init__(layer, xp, Matrix, xp.ascontiguousarray)
+        self.batch = batch
         self._sweeps = {}
 
     def hold(self, tokens):
-        """Copy or pack all that the way back reads: the caller's arrays may have changed by then.
+        """Copy or pack all that the reverse pass reads: the caller's arrays may change before it.
 
-        W is packed for the sweep anyway, and now or then costs the same; cuBLAS reads U as it is,
-        so that takes a copy. `tokens`: whether the layer reads them, so that nobody asks for the
-        gradient by its input.
+        W is packed for the sweep anyway, which costs the same now or then. cuBLAS reads U as it is,
+        so U is copied. `tokens`: whether the layer reads tokens, so that no gradient by its input
+        will be asked for.
         """
         if self.batch:
             self.sweep(reverse=True)
@@ -63,7 +50,7 @@ class Weights:
         self.params, self.bias = self.params.copy(), None
 
     def sweep(self, reverse):
-        """The kernel of a direction, its shape and the weights as it reads them."""
+        """Return (kernel, shape, packed weights) of the forward or the reverse sweep."""
         if reverse not in self._sweeps:
             self._sweeps[reverse] = self._make_sweep(reverse)
         return self._sweeps[reverse]
@@ -71,13 +58,11 @@ class Weights:
     def _make_sweep(self, reverse):
         xp, cell, H = runtime.arrays(), self.cell, self.hidden
         shape, _ = choose(
-            gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize,
-            reverse,
-        )  # fmt: skip
+            gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize, reverse
+        )
         make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
         W = self.recurrent.value.reshape(cell.gates, H, H)
-        first = cell.gates - cell.second
-        parts = W[:first], W[first:]
+        parts = W[: self.first], W[self.first :]
         if reverse:  # one product over all gates
             parts = [part.reshape(1, -1, H).transpose(0, 2, 1) for part in parts]
         packed = [

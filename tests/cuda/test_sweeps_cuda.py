@@ -68,17 +68,17 @@ def test_a_product_may_be_shared_out_in_any_way(lanes, wide, laid_out):
 def test_weights_may_be_anywhere(cell, parts, place, laid_out, card, monkeypatch):
     p = make_problem(cell, (4, 2, 2, 9, 2), "float64")
     expected = results(p, "cpu")
-    held = place == "registers"
+    in_registers = place == "registers"
     shared = place == "shared memory"
 
     def placed(card, tiles, rows, threads, item):
-        return [tile._replace(held=tile.quads * held, shared=tile.quads * shared) for tile in tiles]
+        return [tile._replace(registers=tile.quads * in_registers, shared=tile.quads * shared) for tile in tiles]
 
     monkeypatch.setattr(layout, "_placed", placed)
     seen = laid_out(lambda shape: shape.parts == parts and shape.rows == 1)
     assert_close(results(p, "cuda"), expected, 1e-10)
     tile = seen[0].first
-    assert (tile.held > 0, tile.shared > 0) == (held, shared) and tile.quads > 1
+    assert (tile.registers > 0, tile.shared > 0) == (in_registers, shared) and tile.quads > 1
 
 
 @pytest.mark.parametrize("pieces", [2, 4])
@@ -131,7 +131,7 @@ def test_every_size_has_a_layout_that_fits_the_card(cell, H, name):
 
 
 def test_packed_weights_lie_where_a_kernel_looks_for_them():
-    tile = layout.Tile(inner=7, columns=6, width=2, lanes=2, wide=4, held=1, shared=1)
+    tile = layout.Tile(inner=7, columns=6, width=2, lanes=2, wide=4, registers=1, shared=1)
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((2, 5, 7))  # gates, H, inner; 2 blocks of 3 units
     threads = 6

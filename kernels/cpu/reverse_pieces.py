@@ -1,0 +1,109 @@
+"""The pieces of a chunk's work on the way back, beside its sweep: see `reverse_pass`.
+
+Tuples that they take: `head`, `indices`, `source` and `gradients` are those of
+`reverse_pass.build_reverse`. A chunk is (t, n, row, first, parity): its first step, how many steps
+it has, its first row of x, y and weights, its first row of `states`, and the half of the scratch
+that is its own. L is the chunk whose loss comes next, S the chunk whose sweep comes next, V the one
+whose readout gradient comes next. `span` is chunk * B, the rows of a half of the scratch. `ends`
+says whether the weight gradients are flushed after these rows.
+"""
+
+from ..cells.registry import CELLS
+from ..flat import data
+from ..jit import inner
+from .linear import accumulate, add_bias, scatter
+from .losses import add_losses, index_rows, loss_rows
+
+
+@inner
+def loss_piece(head, states, first, dh, dh_start, lengths, L, span, low, high):
+    """The loss of rows low..high of chunk L and, in `dh`, its derivative by the states."""
+    (readout, loss, factor, V_forth, V_back, c, o, y, targets, weights, values, _, _, _, _) = head
+    t, _, row, _, parity = L
+    _, _, B, H = states.shape
+    O = o.shape[2]
+    loss_rows(
+        readout, loss, factor, V_forth, V_back, c, data(states), (first + 1) * B * H, o,
+        parity * span * O, y, targets, weights, row, values, parity * span, dh, dh_start, lengths,
+        t, B, H, O, low, high,
+    )  # fmt: skip
+
+
+@inner
+def index_piece(head, indices, lengths, L, S, V, span, B):
+    """Index the rows of the next chunks that count, and add the losses of the chunk before."""
+    _, _, _, _, _, _, o, _, _, weights, values, pair, _, _, _ = head
+    rows_V, rows_P, counts = indices
+    t, n, _, _, parity = S
+    counts[2 + parity] = index_rows(rows_P, parity * span, lengths, weights[:0], 0, t, n, B)
+    if o.shape[2] > 0:
+        half = V[4]
+        add_losses(pair, values, half * span, rows_V, half * span, counts[half])
+        t, n, row, _, parity = L
+        counts[parity] = index_rows(rows_V, parity * span, lengths, weights, row, t, n, B)
+
+
+@inner
+def readout_gradient(head, indices, states, V, span, ends, low, high):
+    """Rows low..high of the gradients of V and c."""
+    _, _, _, _, _, _, o, _, _, _, _, _, grad, total, bias = head
+    _, first, parity = V[2:]
+    _, _, B, H = states.shape
+    O = o.shape[2]
+    indexed = data(indices[0]), parity * span, indices[2][parity]
+    accumulate(grad, total, ends, data(o), parity * span * O, O, data(states),
+               (first + 1) * B * H, H, *indexed, low, high)  # fmt: skip
+    add_bias(bias, data(o), parity * span * O, O, *indexed, low, high)
+
+
+def build_gradients(CELL):
+    """The pieces (of U's gradient, of W's gradient) of a layer of that cell."""
+    cell = CELLS[CELL]
+    GATES, DELTAS = cell.gates, cell.delta_blocks
+    SPLIT, FIRST = int(cell.split), cell.gates - cell.second
+
+    @inner
+    def input_gradient(source, delta, d_start, indexed, row, H, ends, low, high):
+        """Rows low..high of the gradient of U, and the sums of those blocks of deltas."""
+        x, ids, _, _, grad, total, bias = source
+        rows, r_start, count = indexed
+        I, step, width = x.shape[2], DELTAS * H, GATES * H
+        if ids.size > 0:
+            scatter(
+                total, width, data(delta), d_start, step, ids, row, rows, r_start, count, low, high
+            )
+        else:
+            # Where the last gate is split its input part comes first, and the others a block later.
+            last = width - H * SPLIT
+            for part in range(1 + SPLIT):
+                begin, end = (low, min(high, last)) if part == 0 else (max(low, last), high)
+                shift = H * SPLIT if part == 0 else -last
+                if begin < end:
+                    accumulate(grad, total, ends, data(delta), d_start + shift, step, data(x),
+                               row * I, I, rows, r_start, count, begin, end)  # fmt: skip
+        add_bias(bias, data(delta), d_start, step, rows, r_start, count, low, high)
+
+    @inner
+    def recurrent_gradient(
+        recurrent, gradients, source, states, delta, starts, indexed, first, ends, low, high
+    ):
+        """Rows low..high of the gradient of W, and the sums of the blocks that are not U's."""
+        v = recurrent[5]
+        grad, total = gradients
+        d_start, v_start = starts
+        rows, r_start, count = indexed
+        _, _, B, H = states.shape
+        step, width, last = DELTAS * H, GATES * H, FIRST * H
+        begin, end = low, min(high, last)
+        if begin < end:
+            accumulate(grad, total, ends, data(delta), d_start + SPLIT * H, step, data(states),
+                       first * B * H, H, rows, r_start, count, begin, end)  # fmt: skip
+        begin = max(low, last)
+        if begin < high:
+            accumulate(grad, total, ends, data(delta), d_start, step, data(v), v_start, H, rows,
+                       r_start, count, begin, high)  # fmt: skip
+        if DELTAS > GATES:
+            begin, end = min(step, width + low), min(step, width + high)
+            add_bias(source[6], data(delta), d_start, step, rows, r_start, count, begin, end)
+
+    return input_gradient, recurrent_gradient

@@ -1,0 +1,181 @@
+"""Vector loads, the multiply-adds of a product, and the shuffles that combine their sums."""
+
+from llvmlite import ir
+from numba.cuda import cgutils, types
+
+from .nvvm import VECTOR_BYTES, address, constant, data_of, intrinsic, load_vector
+
+
+@intrinsic
+def fetch(typingctx, local, memory, start, stride, count):
+    """Load `count` vectors of 16 bytes, `stride` elements apart, into registers.
+
+    `count` is a literal.
+    """
+    length = count.literal_value
+
+    def codegen(context, builder, signature, args):
+        into = data_of(context, builder, local, args[0])
+        data = data_of(context, builder, memory, args[1])
+        index, place = args[2], 0
+        for _ in range(length):
+            for value in load_vector(builder, data, index, memory.dtype):
+                builder.store(value, address(builder, into, constant(place)))
+                place += 1
+            index = builder.add(index, args[3])
+        return context.get_dummy_value()
+
+    return types.void(local, memory, types.int64, types.int64, count), codegen
+
+
+@intrinsic
+def clear(typingctx, sums, count):
+    """Set the first `count` numbers, a literal, to zero."""
+
+    def codegen(context, builder, signature, args):
+        data = data_of(context, builder, sums, args[0])
+        zero = ir.Constant(data.type.pointee, 0)
+        for k in range(count.literal_value):
+            builder.store(zero, address(builder, data, constant(k)))
+        return context.get_dummy_value()
+
+    return types.void(sums, count), codegen
+
+
+def _multiply(builder, sums, weights, vectors):
+    """sums[r, m] += sum_c weights[m][c] * vectors[r][c]"""
+    place = 0
+    for vector in vectors:
+        for weight in weights:
+            total = builder.load(address(builder, sums, constant(place)))
+            for w, v in zip(weight, vector, strict=True):
+                total = builder.fma(w, v, total)
+            builder.store(total, address(builder, sums, constant(place)))
+            place += 1
+
+
+@intrinsic
+def multiply_registers(typingctx, sums, local, memory, start, row_step, step, rows, wide, count):
+    """sums[r, m] += local[i, m] . memory[start + r * row_step + i * step], over vectors i < count.
+
+    `rows`, `wide` (how many m) and `count` are literals.
+    """
+    R, M, N = rows.literal_value, wide.literal_value, count.literal_value
+    width = VECTOR_BYTES // (memory.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        sums_data, local_data, data = (
+            data_of(context, builder, kind, value)
+            for kind, value in zip((sums, local, memory), args[:3], strict=True)
+        )
+        start, row_step, step = args[3:6]
+        for i in range(N):
+            vectors, index = [], start
+            for _ in range(R):
+                vectors.append(load_vector(builder, data, index, memory.dtype))
+                index = builder.add(index, row_step)
+            weights = [
+                [
+                    builder.load(address(builder, local_data, constant(((i * M) + m) * width + c)))
+                    for c in range(width)
+                ]
+                for m in range(M)
+            ]
+            _multiply(builder, sums_data, weights, vectors)
+            start = builder.add(start, step)
+        return context.get_dummy_value()
+
+    six = (types.int64,) * 3
+    return types.void(sums, local, memory, *six, rows, wide, count), codegen
+
+
+@intrinsic
+def multiply_read(typingctx, sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
+    """The same for one vector, whose weights m lie `w_step` apart in shared or global memory."""
+    R, M = rows.literal_value, wide.literal_value
+
+    def codegen(context, builder, signature, args):
+        sums_data = data_of(context, builder, sums, args[0])
+        weights_data = data_of(context, builder, weights, args[1])
+        data = data_of(context, builder, memory, args[4])
+        found, index = [], args[2]
+        for _ in range(M):
+            found.append(load_vector(builder, weights_data, index, memory.dtype))
+            index = builder.add(index, args[3])
+        vectors, index = [], args[5]
+        for _ in range(R):
+            vectors.append(load_vector(builder, data, index, memory.dtype))
+            index = builder.add(index, args[6])
+        _multiply(builder, sums_data, found, vectors)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(sums, weights, i, i, memory, i, i, rows, wide), codegen
+
+
+@intrinsic
+def combine(typingctx, sums, lane, active, totals, start, row_step, rows, wide, lanes):
+    """Add up the sums of neighbouring lanes, and write totals[start + r * row_step + m].
+
+    While a lane has an even count of sums it sends half of them to its partner, so that in the end
+    each has few. `rows`, `wide` and `lanes`, a power of two, are literals. Only `active` threads
+    write.
+    """
+    R, M, Q = rows.literal_value, wide.literal_value, lanes.literal_value
+
+    def codegen(context, builder, signature, args):
+        sums_data = data_of(context, builder, sums, args[0])
+        totals_data = data_of(context, builder, totals, args[3])
+        lane, active, start, row_step = args[1], args[2], args[4], args[5]
+        values = [builder.load(address(builder, sums_data, constant(k))) for k in range(R * M)]
+        base = constant(0)
+
+        def partner(value, mask):
+            return _shuffle(context, builder, sums.dtype, value, mask)
+
+        mask = Q // 2
+        while mask:
+            bit = builder.icmp_signed("!=", builder.and_(lane, constant(mask)), constant(0))
+            if len(values) % 2 == 0:
+                half = len(values) // 2
+                halved = []
+                for low, high in zip(values[:half], values[half:], strict=True):
+                    sent = builder.select(bit, low, high)
+                    halved.append(builder.fadd(builder.select(bit, high, low), partner(sent, mask)))
+                values = halved
+                base = builder.add(base, builder.select(bit, constant(half), constant(0)))
+            else:
+                values = [builder.fadd(value, partner(value, mask)) for value in values]
+            mask //= 2
+        with builder.if_then(active):
+            for k, value in enumerate(values):
+                place = builder.add(base, constant(k))
+                r, m = builder.sdiv(place, constant(M)), builder.srem(place, constant(M))
+                index = builder.add(builder.add(start, builder.mul(r, row_step)), m)
+                builder.store(value, address(builder, totals_data, index))
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(sums, i, types.boolean, totals, i, i, rows, wide, lanes), codegen
+
+
+def _shuffle(context, builder, dtype, value, mask):
+    """The value of the lane whose number differs in the bits of `mask`."""
+    i32 = ir.IntType(32)
+    result = ir.LiteralStructType((i32, ir.IntType(1)))
+    kind = ir.FunctionType(result, (i32, i32, i32, i32, i32))
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.nvvm.shfl.sync.i32")
+
+    def move(word):
+        args = (-1, 3, word, mask, 0x1F)  # all lanes; the mode "butterfly"
+        args = [ir.Constant(i32, a) if isinstance(a, int) else a for a in args]
+        return builder.extract_value(builder.call(function, args), 0)
+
+    if dtype.bitwidth == 32:
+        return builder.bitcast(move(builder.bitcast(value, i32)), value.type)
+    i64 = ir.IntType(64)
+    whole = builder.bitcast(value, i64)
+    low = move(builder.trunc(whole, i32))
+    high = move(builder.trunc(builder.lshr(whole, i64(32)), i32))
+    whole = builder.or_(builder.zext(low, i64), builder.shl(builder.zext(high, i64), i64(32)))
+    return builder.bitcast(whole, value.type)

@@ -1,0 +1,32 @@
+"""The losses and the readouts' activations by name.
+
+A new loss has an entry here, a function in `cpu.losses` and a function in `cuda.rowwise`. Reading
+this module loads no Numba.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+LossName: TypeAlias = Literal["squared_error", "cross_entropy", "binary_cross_entropy"]
+
+
+class Loss(NamedTuple):
+    """What the package has to know of a loss.
+
+    number : stands for it in compiled code
+    readout : the activation that the readout must have, or None if any will do
+    classes : whether y holds integer classes (T, B), not floats (T, B, O)
+    """
+
+    number: int
+    readout: str | None = None
+    classes: bool = False
+
+
+LOSSES: dict[LossName, Loss] = {
+    "squared_error": Loss(0),
+    "cross_entropy": Loss(1, readout="softmax", classes=True),
+    "binary_cross_entropy": Loss(2, readout="sigmoid"),
+}
+
+READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
+"""The number of a readout's activation in compiled code."""
