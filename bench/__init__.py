@@ -1,1 +1,1 @@
-"""What is timed, against whom, and the results kept. Run as `python -m bench.compare`."""
+"""Benchmarks against other libraries, and their stored results: `python -m bench.compare`."""

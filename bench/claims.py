@@ -1,26 +1,25 @@
 """Figures besides the comparison: python -m bench.claims.
 
 The smallest call, the first call of a process, a budget against full caching, vanishing deltas.
-Pairs are timed in turn in one process; figures are medians.
+What is compared is timed in turns in one process. Figures are medians.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from fastbptt.kernels.cpu import team
 
 import fastbptt as fb
-from fastbptt.commands import info
+from fastbptt.commands import info, measuring
 
-RESULTS = Path(__file__).parent / "results"
+from . import stored
+
 _FIRST = """
 import time
 import numpy as np
@@ -36,19 +35,13 @@ print(imported, time.perf_counter() - start)
 
 
 def medians(rounds, *functions):
-    """Median seconds of each, in turn."""
-    taken = [[] for _ in functions]
-    for round_ in range(rounds + 1):
-        for own, function in zip(taken, functions, strict=True):
-            start = time.perf_counter()
-            function()
-            if round_:
-                own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in taken]
+    """Return the median seconds of each function; they take turns, and the first round warms up."""
+    taken = [[measuring.seconds(function) for function in functions] for _ in range(rounds + 1)]
+    return [statistics.median(times) for times in zip(*taken[1:], strict=True)]
 
 
 def smallest_call():
-    """Microseconds of forward and backward at T=1, B=1, H=8."""
+    """Return the microseconds of forward and backward at T=1, B=1, H=8."""
     layer, x = fb.RNN.init(8, 8, rng=0), np.ones((1, 1, 8), "float32")
 
     def both():
@@ -59,7 +52,10 @@ def smallest_call():
 
 
 def first_call():
-    """Seconds to import and for the first forward and backward: compiling, then from the cache."""
+    """Return the seconds of the import and of the first forward and backward.
+
+    `cold`: all kernels are compiled; `warm`: they are loaded from the disk cache.
+    """
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
@@ -75,7 +71,10 @@ def first_call():
 
 
 def budget(H, T=100_000):
-    """Time and memory of the least budget with one recompute over those of full caching."""
+    """Return time and memory with one recompute, relative to full caching.
+
+    The budget is a fiftieth of full caching, or the smallest with one recompute if that is more.
+    """
     network = fb.Network(fb.RNN.init(H, H, rng=0), fb.Readout.init(H, 1, rng=1))
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((T, 1, H), np.float32), rng.standard_normal((T, 1, 1), np.float32)
@@ -97,7 +96,7 @@ def budget(H, T=100_000):
 
 
 def vanishing():
-    """Time of a backward pass whose deltas vanish over that of an ordinary one."""
+    """Return the time of a backward pass with vanishing deltas, relative to an ordinary one."""
     layer = fb.RNN.init(64, 64, rng=0)
     x = np.random.default_rng(0).standard_normal((20_000, 1, 64), np.float32)
     h, _, cache = fb.forward(layer, x)
@@ -112,9 +111,9 @@ def vanishing():
 
 
 def main():
-    """Measure, print and write a file."""
+    """Measure, print and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--out", type=Path, default=RESULTS / "claims.json")
+    parser.add_argument("--out", type=Path, default=stored.RESULTS / "claims.json")
     args = parser.parse_args()
     result = {
         "machine": info.describe(team.available_cpus()),
@@ -124,8 +123,8 @@ def main():
         "vanishing_over_ordinary": vanishing(),
         "barrier_us": team.barrier_seconds() * 1e6,
     }
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    stored.save(args.out, result)
+    print(args.out.read_text(encoding="utf-8"), end="")
 
 
 if __name__ == "__main__":

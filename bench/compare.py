@@ -1,12 +1,11 @@
-"""Forward and backward pass, us beside PyTorch and JAX: python -m bench.compare.
+"""Forward and backward pass of fastbptt, PyTorch and JAX: python -m bench.compare.
 
-All are timed in turn, round by round, in one process. A turn first runs untimed for a while, since
-the threads of whoever came before spin on for some milliseconds, and then a few times timed. The
-figure is the median over all rounds, in microseconds per time step.
+All take turns in one process. A turn begins with runs that do not count, since the threads of the
+previous library still spin for some milliseconds; then a few runs are timed. The figure is the
+median over all rounds, in microseconds a time step.
 """
 
 import argparse
-import json
 import statistics
 from pathlib import Path
 
@@ -15,20 +14,21 @@ from fastbptt.kernels.cpu import team
 from fastbptt.commands import info, measuring
 from fastbptt.commands.bench import peers
 
-TIMED = 3  # runs, or one where it takes LONG seconds
+from . import stored
+
+TIMED = 3  # runs in a turn; one if it takes LONG seconds or more
 LONG = 1.0
-RESULTS = Path(__file__).parent / "results"
 GRID = (
     (1000, 1, 16, 32), (1000, 1, 64, 64), (1000, 1, 128, 128), (1000, 1, 256, 256),
     (300, 1, 1024, 1024), (1000, 8, 64, 64), (1000, 32, 64, 64), (32, 64, 32, 128),
     (500, 32, 256, 256), (60, 32, 1024, 1024), (20000, 1, 64, 64), (20000, 4, 32, 32),
 )  # fmt: skip
-LAYERED = (("LSTM", 2, False), ("LSTM", 1, True))  # cell, layers, both directions
-LAYERED_POINTS = (0, 1, 3, 6, 8)  # of the grid, in float32
+LAYERED = (("LSTM", 2, False), ("LSTM", 1, True))  # cell, layers, bidirectional
+LAYERED_POINTS = (0, 1, 3, 6, 8)  # indices of GRID; in float32
 
 
 def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidirectional=False):
-    """Median microseconds per step for each peer, and the ratio of the fastest other to us."""
+    """Return the median microseconds a step of each peer; ratio: fastest other over fastbptt."""
     problem = peers.problem(cell, T, B, I, H, dtype, layers, bidirectional)
     found = {name: peers.PEERS[name](*problem, threads) for name in names}
     runs = {name: peer.run for name, peer in found.items() if peer is not None}
@@ -48,7 +48,7 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidire
 
 
 def main():
-    """Time the grid and write a file."""
+    """Time the grid and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", nargs="+", default=peers.CELLS, choices=peers.CELLS)
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
@@ -56,20 +56,20 @@ def main():
     parser.add_argument("--points", nargs="+", type=int, default=range(len(GRID)))
     parser.add_argument("--threads", type=int, default=team.available_cpus())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULTS / "compare.json")
+    parser.add_argument("--out", type=Path, default=stored.RESULTS / "compare.json")
     args = parser.parse_args()
     points = []
 
     def measure(indices, cell, dtype, *layers):
-        own = []
+        found = []
         for index in indices:
             sizes = cell, *GRID[index], dtype
-            own.append(time_point(*sizes, args.threads, args.rounds, args.peers, *layers))
-            print(_line(own[-1]), flush=True)
-        points.extend(own)
-        ratios = [point["ratio"] for point in own if "ratio" in point]
+            found.append(time_point(*sizes, args.threads, args.rounds, args.peers, *layers))
+            print(_line(found[-1]), flush=True)
+        points.extend(found)
+        ratios = [point["ratio"] for point in found if "ratio" in point]
         if ratios:
-            name = f"{own[0]['cell']} {dtype}"
+            name = f"{found[0]['cell']} {dtype}"
             print(f"{name}: geometric mean {statistics.geometric_mean(ratios):.2f}")
 
     for cell in args.cells:
@@ -84,8 +84,7 @@ def main():
         "timed": TIMED,
         "points": points,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    stored.save(args.out, result)
 
 
 def _line(point):

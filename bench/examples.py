@@ -1,7 +1,6 @@
-"""Run each example at its full size and keep what it prints: python -m bench.examples."""
+"""Run each example at its full size and store its output: python -m bench.examples."""
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -12,17 +11,17 @@ from fastbptt.kernels.cpu import team
 
 from fastbptt.commands import info
 
-from .figures import RESULTS, ROOT
+from . import stored
 
 EXAMPLES = ("river", "amplifier", "stream")
 
 
 def run(name):
-    """Run one; returns what it printed, how long it took and the sizes it names."""
+    """Run one; returns its output, its seconds and the sizes in its output."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, f"examples/{name}.py"],
-        cwd=ROOT,
+        cwd=stored.ROOT,
         env={**os.environ, "PYTHONWARNINGS": "error"},
         stdout=subprocess.PIPE,
         text=True,
@@ -47,17 +46,17 @@ def run(name):
 
 
 def main():
-    """Run, print and write a file."""
+    """Run, print and store the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=EXAMPLES, help="default: all")
     args = parser.parse_args()
-    path = RESULTS / "examples.json"
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"examples": {}}
+    path = stored.RESULTS / "examples.json"
+    result = stored.load("examples") if path.exists() else {"examples": {}}
     for name in args.names:
-        kept["examples"][name] = run(name)
-        print(kept["examples"][name]["output"])
-    kept["machine"] = info.describe(team.get_num_threads())
-    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        result["examples"][name] = run(name)
+        print(result["examples"][name]["output"])
+    result["machine"] = info.describe(team.get_num_threads())
+    stored.save(path, result)
 
 
 if __name__ == "__main__":

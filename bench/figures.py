@@ -1,46 +1,39 @@
-"""What README and documentation show of the kept results: one function a block of text.
+"""The blocks of README and documentation that come from stored results: one function a block.
 
 A block stands between <!-- name:begin --> and <!-- name:end -->; `python -m bench.readme` fills it.
 """
 
 import ast
-import json
 import statistics
-from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "bench" / "results"
+from fastbptt.commands.tables import markdown
+
+from .stored import ROOT, load
+
 _NAMES = ("fastbptt", "torch", "jax")
 
 
-def kept(name):
-    """The contents of a file of results."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
 def block(name):
-    """The text of the block of that name; `name` may have arguments, after colons."""
+    """Return the text of a block; its name may have arguments, after colons."""
     kind, *arguments = name.split(":")
     return BLOCKS[kind](*arguments)
 
 
 def headlines():
-    """The figures that a reader should see first."""
-    compared, claims, runs = kept("compare"), kept("claims"), kept("examples")["examples"]
-    ratios = {}
-    for point in compared["points"]:
-        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
+    """Return the figures of the first screen."""
+    compared, claims, runs = load("compare"), load("claims"), load("examples")["examples"]
+    ratios = _ratios(compared)
     times = [point["time_ratio"] for point in claims["budget"]]
     least = [point["memory_ratio"] for point in claims["budget"]]
-    every = [ratio for values in ratios.values() for ratio in values]
-    sizes = {len(values) for values in ratios.values()}
+    every = [ratio for group in ratios.values() for ratio in group]
+    sizes = {len(group) for group in ratios.values()}
     amplifier = runs["amplifier"]
     lines = [
         f"**{_means(ratios, 'float32')} the speed of the fastest of PyTorch and JAX** on a CPU in "
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
-        _longest(kept("lengths")),
+        _longest(load("lengths")),
         f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
         f"{max(times):.1f} times the time**: an exact gradient through "
         f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
@@ -53,8 +46,16 @@ def headlines():
     return "".join(f"- {line}\n" for line in lines) + f"\n{note}\n"
 
 
+def _ratios(compared):
+    """Return {(cell, dtype): ratios of the points} of the comparison."""
+    ratios = {}
+    for point in compared["points"]:
+        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
+    return ratios
+
+
 def _longest(result):
-    """What the longest sequence costs with one recompute, beside the others."""
+    """Return a sentence on the longest sequence: one recompute beside the other methods."""
     longest = max(point["T"] for point in result["points"])
     found = {point["name"]: point for point in result["points"] if point["T"] == longest}
     full, one, torch, jax = (found[name] for name in ("full", "one recompute", "torch", "jax"))
@@ -71,7 +72,7 @@ def _longest(result):
 
 
 def where(result):
-    """The machine and the versions of a result, in a line."""
+    """Return the machine and the versions of a result, in a line."""
     machine = result["machine"]
     return (
         f"{machine['CPU']} ({machine['vectors']}), {machine['threads']} threads, "
@@ -82,51 +83,47 @@ def where(result):
 
 
 def speed():
-    """The comparison: a line for each size."""
-    result = kept("compare")
+    """Return the table of the comparison, a row for each size."""
+    result = load("compare")
     rounds = f"{result['rounds']} interleaved rounds of {result.get('timed', 1)} runs"
     lines = [
         f"Forward and backward pass with all gradients, microseconds a time step, medians of "
         f"{rounds} on {where(result)}; {result['machine']['date'][:10]}.",
         "",
-        "| layer | dtype | T | B | I | H | fastbptt | PyTorch | JAX | fastest other / fastbptt |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    ratios = {}
+    head = ["layer", "dtype", *"TBIH", "fastbptt", "PyTorch", "JAX", "fastest other / fastbptt"]
+    rows = []
     for point in result["points"]:
         taken = point["us_per_step"]
         cells = [point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH")]
         cells += [_short(taken[name]) if name in taken else "" for name in _NAMES]
-        cells.append(f"{point['ratio']:.2f}")
-        lines.append(_row(cells))
-        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
-    lines.append("")
+        rows.append([*cells, f"{point['ratio']:.2f}"])
     means = (f"{cell} {dtype} {statistics.geometric_mean(values):.1f}"
-             for (cell, dtype), values in ratios.items())  # fmt: skip
-    lines.append("Geometric means of the last column: " + ", ".join(means) + ".")
-    return "\n".join(lines) + "\n"
+             for (cell, dtype), values in _ratios(result).items())  # fmt: skip
+    lines += [*markdown(head, rows, left=(0, 1)), ""]
+    return _text([*lines, f"Geometric means of the last column: {', '.join(means)}."])
 
 
 def budget():
-    """What the least budget with one recompute costs, and the small figures beside it."""
-    result = kept("claims")
+    """Return the table of time against memory with one recompute, and some single figures."""
+    result = load("claims")
     first = result["first_call"]
     lines = [
         "An RNN of H units and as many inputs, B = 1, float32: one recompute, in a fiftieth of the "
         "memory or the least with one recompute, against every step cached.",
         "",
-        "| H | T | every step cached | within the budget | time | memory |",
-        "|--:|--:|--:|--:|--:|--:|",
     ]
-    for point in result["budget"]:
-        lines.append(
-            _row([
-                str(point["H"]), f"{point['T']:,}", f"{point['full_s'] * 1e3:.0f} ms",
-                f"{point['budget_s'] * 1e3:.0f} ms", f"{point['time_ratio']:.2f}x",
-                f"{point['memory_ratio']:.1%}",
-            ])
-        )  # fmt: skip
+    head = ["H", "T", "every step cached", "within the budget", "time", "memory"]
+    rows = [
+        [
+            str(point["H"]), f"{point['T']:,}", f"{point['full_s'] * 1e3:.0f} ms",
+            f"{point['budget_s'] * 1e3:.0f} ms", f"{point['time_ratio']:.2f}x",
+            f"{point['memory_ratio']:.1%}",
+        ]
+        for point in result["budget"]
+    ]  # fmt: skip
     lines += [
+        *markdown(head, rows),
         "",
         f"The smallest call, forward and backward at T = B = 1, takes "
         f"{result['smallest_call_us']:.0f} µs. The first call ever on a machine takes "
@@ -135,12 +132,12 @@ def budget():
         f"{result['vanishing_over_ordinary']:.2f} times as long as an ordinary one. Two threads "
         f"meet at a barrier in {result['barrier_us']:.2f} µs.",
     ]
-    return "\n".join(lines) + "\n"
+    return _text(lines)
 
 
 def roofline():
-    """How far from the arithmetic alone each size is."""
-    result = kept("roofline")
+    """Return the table of each size's time over its floor."""
+    result = load("roofline")
     tile, blas = result["tile"], result["blas"]
     lines = [
         "The floor is the time that the multiply-adds alone would take on all threads, at the rate "
@@ -148,22 +145,21 @@ def roofline():
         f"second in float32, {tile['float64']:.0f} in float64 (NumPy's BLAS as shipped: "
         f"{blas['float32']['as shipped']:.0f} and {blas['float64']['as shipped']:.0f}).",
         "",
-        "| layer | dtype | T | B | I | H | floor, µs a step | fastbptt | over the floor |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for point in result["points"]:
-        lines.append(
-            _row([
-                point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
-                _short(point["floor_us"]), _short(point["us"]), f"{point['over_floor']:.1f}",
-            ])
-        )  # fmt: skip
-    return "\n".join(lines) + "\n"
+    head = ["layer", "dtype", *"TBIH", "floor, µs a step", "fastbptt", "over the floor"]
+    rows = [
+        [
+            point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
+            _short(point["floor_us"]), _short(point["us"]), f"{point['over_floor']:.1f}",
+        ]
+        for point in result["points"]
+    ]  # fmt: skip
+    return _text(lines + markdown(head, rows, left=(0, 1)))
 
 
 def lengths():
-    """Time, memory and error against T."""
-    result = kept("lengths")
+    """Return the table of time, memory and error against T."""
+    result = load("lengths")
     shape = result["shape"]
     sizes = ", ".join(
         f"{letter} = {shape[name]}"
@@ -175,28 +171,26 @@ def lengths():
         f"beyond x, y and the returned gradients; the error is that against float64 with every "
         f"step cached. {_load(result['machine'])}",
         "",
-        "| T | | µs a step | peak | planned | error | |",
-        "|--:|---|--:|--:|--:|--:|---|",
     ]
+    rows = []
     for point in result["points"]:
         missing = point["no_error"]
-        lines.append(
-            _row([
-                f"{point['T']:,}",
-                point["name"],
-                _or_nothing(_short, point["us_per_step"]),
-                _or_nothing(_bytes, point["measured_bytes"]),
-                _or_nothing(_bytes, point["planned_bytes"]),
-                _or_nothing("{:.1e}".format, point["gradient_error"]),
-                point["left_out"] or (f"no error: float64 {missing}" if missing else ""),
-            ])
-        )  # fmt: skip
-    return "\n".join(lines) + "\n"
+        rows.append([
+            f"{point['T']:,}",
+            point["name"],
+            _or_nothing(_short, point["us_per_step"]),
+            _or_nothing(_bytes, point["measured_bytes"]),
+            _or_nothing(_bytes, point["planned_bytes"]),
+            _or_nothing("{:.1e}".format, point["gradient_error"]),
+            point["left_out"] or (f"no error: float64 {missing}" if missing else ""),
+        ])  # fmt: skip
+    head = ["T", "method", "µs a step", "peak", "planned", "error", "note"]
+    return _text(lines + markdown(head, rows, left=(1, 6)))
 
 
 def ragged():
-    """Sequences that end at different times: us beside PyTorch's packed sequences."""
-    result = kept("lengths_cost")
+    """Return the table of sequences of unequal lengths, beside PyTorch's packed sequences."""
+    result = load("lengths_cost")
     first = result["points"][0]
     sizes = ", ".join(f"{axis} = {first[axis]:,}" for axis in "TIH")
     head = ["sequences", "dtype", "steps that count", "fastbptt", "of its whole batch",
@@ -205,70 +199,58 @@ def ragged():
         f"Forward and backward pass of an {result['cell']}, {sizes}; milliseconds, medians of "
         f"interleaved runs (one run where PyTorch takes over 10 s), {where(result)}.",
         "",
-        _row(head),
-        "|---|---|" + "--:|" * (len(head) - 2),
     ]
+    rows = []
     for point in result["points"]:
         ms = point["ms"]
-        lines.append(
-            _row([
-                point["case"],
-                point["dtype"],
-                f"{point['live']:.0%}",
-                _short(ms["fastbptt"]),
-                f"{point['of_padded']:.0%}",
-                _short(ms["torch"]),
-                _short(ms["torch padded"]),
-                f"{point['ratio']:.1f}",
-            ])
-        )  # fmt: skip
-    return "\n".join(lines) + "\n"
+        rows.append([
+            point["case"],
+            point["dtype"],
+            f"{point['live']:.0%}",
+            _short(ms["fastbptt"]),
+            f"{point['of_padded']:.0%}",
+            _short(ms["torch"]),
+            _short(ms["torch padded"]),
+            f"{point['ratio']:.1f}",
+        ])  # fmt: skip
+    return _text(lines + markdown(head, rows, left=(0, 1)))
 
 
 def output(name):
-    """What an example printed at full size."""
-    run = kept("examples")["examples"][name]
+    """Return the output of an example at full size."""
+    run = load("examples")["examples"][name]
     return f"```\n$ {run['command']}\n{run['output'].rstrip()}\n```\n\n{run['seconds']:.0f} s.\n"
 
 
 def source(path, name):
-    """A function or class of ours, as it stands."""
+    """Return the source of a function or class."""
     text = (ROOT / path).read_text(encoding="utf-8")
     found = next((n for n in ast.parse(text).body if getattr(n, "name", None) == name), None)
     if found is None:
-        raise LookupError(f"a page shows {name} of {path}, which is not there")
+        raise LookupError(f"a page shows {name} of {path}, which does not exist")
     lines = text.splitlines()[found.lineno - 1 : found.end_lineno]
     return "```py\n" + "\n".join(lines) + "\n```\n"
 
 
 def file(path):
-    """A file of ours, whole."""
+    """Return the source of a file."""
     return "```py\n" + (ROOT / path).read_text(encoding="utf-8") + "```\n"
 
 
 def ptxas():
-    """What the sweeps take of two cards."""
-    result = kept("ptxas")
+    """Return the table of the sweeps' resources on two GPUs."""
+    result = load("ptxas")
     sweeps = [row for row in result["rows"] if "cell" in row]
     found = {(row["card"], _sizes_of(row), row["kernel"]): row for row in sweeps}
-    lines = [
-        _row(["cell", "dtype", "H", "B", "A100 forward", "A100 reverse", "H100 forward",
-              "H100 reverse"]),
-        _row(["---"] * 4 + ["---:"] * 4),
-    ]  # fmt: skip
-    for sizes in dict.fromkeys(map(_sizes_of, sweeps)):
-        cells = [
-            _taken(found[card, sizes, kernel])
-            for card in ("A100", "H100") for kernel in ("forward", "reverse")
-        ]  # fmt: skip
-        lines.append(_row([*map(str, sizes), *cells]))
+    columns = [(card, kernel) for card in ("A100", "H100") for kernel in ("forward", "reverse")]
+    rows = [
+        [*map(str, sizes), *(_taken(found[card, sizes, kernel]) for card, kernel in columns)]
+        for sizes in dict.fromkeys(map(_sizes_of, sweeps))
+    ]
+    head = ["cell", "dtype", "H", "B", *map(" ".join, columns)]
     made = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return (
-        "\n".join(
-            [*lines, "", f"Blocks that share a layer's units, registers, shared memory; {made}."]
-        )
-        + "\n"
-    )
+    note = f"Blocks that share a layer's units, registers, shared memory; {made}."
+    return _text([*markdown(head, rows, left=range(4)), "", note])
 
 
 def _sizes_of(row):
@@ -295,17 +277,17 @@ BLOCKS = {
 
 
 def _means(ratios, dtype):
-    """The geometric mean for each cell, in words."""
+    """Return the geometric mean of each cell in that dtype, in words."""
     found = [
-        f"{statistics.geometric_mean(values):.1f}x ({cell})"
-        for (cell, own), values in ratios.items()
-        if own == dtype
+        f"{statistics.geometric_mean(group):.1f}x ({cell})"
+        for (cell, kind), group in ratios.items()
+        if kind == dtype
     ]
     return ", ".join(found[:-1]) + " and " + found[-1] if len(found) > 1 else found[0]
 
 
 def _load(machine):
-    """Whether others were at work, in a sentence."""
+    """Return a sentence on the load of the machine, or "" where it is unknown."""
     load = machine.get("load before")
     return "" if load is None else f"Load of the machine just before: {load:.1f}."
 
@@ -314,8 +296,8 @@ def _or_nothing(show, value):
     return "" if value is None else show(value)
 
 
-def _row(cells):
-    return "| " + " | ".join(cells) + " |"
+def _text(lines):
+    return "\n".join(lines) + "\n"
 
 
 def _short(value):

@@ -1,14 +1,15 @@
-"""Our CUDA kernels, checked and timed on this machine's GPU: python -m bench.gpu.
+"""The CUDA kernels, checked and timed on this machine's GPU: python -m bench.gpu.
 
 First the checks: the tests of `tests/cuda`, and those of the whole package that run on any device,
-all with NumPy arrays sent to the GPU. If one fails, nothing is timed and the exit status is 1. Then
-forward, and forward and backward, on arrays that lie on the GPU, beside PyTorch's cuDNN (with TF32
-off and on) and FlashRNN where these are installed: medians, in microseconds a time step, of runs
-that take turns. What did not fit in time or memory is said, not left out in silence.
+all with NumPy arrays sent to the GPU. If one fails, nothing is timed and the exit status is 1.
+
+Then the times: forward, and forward and backward, on arrays in GPU memory, beside PyTorch's cuDNN
+(with TF32 off and on) and FlashRNN where these are installed. Figures are medians of runs that take
+turns, in microseconds a time step. What did not fit in the time or in memory is listed in the
+result.
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import statistics
@@ -25,44 +26,42 @@ from fastbptt.kernels.cuda import gpus, machine_code, runtime, sweeps
 from fastbptt.kernels.cuda.layout import choose
 
 import fastbptt as fb
-from bench import ptxas
+from bench import ptxas, stored
 from fastbptt.backends import devices
 from fastbptt.commands import info
 from fastbptt.commands.bench import peers
 
-ROOT = Path(__file__).parent.parent
-OUT = Path(__file__).parent / "results" / "gpu.json"
-_ANY = ("forward", "gradients", "losses", "stack", "dropout", "own", "truncated", "errors")
-SUITE = ("tests/cuda", *(f"tests/test_{name}.py" for name in _ANY))
+_ANY_DEVICE = ("forward", "gradients", "losses", "stack", "dropout", "own", "truncated", "errors")
+SUITE = ("tests/cuda", *(f"tests/test_{name}.py" for name in _ANY_DEVICE))
 CELLS = {"RNN": "rnn-tanh", "GRU": "gru-after", "LSTM": "lstm"}
 GRID = tuple(product((1000, 100_000), (32, 64, 128, 192, 256, 512, 1024), (1, 16, 64)))  # T, H, B
-CUDNN = 65_535  # steps that it takes at most
-SHARE = 0.7  # of free memory that a run may take
+CUDNN = 65_535  # the most steps that it takes
+SHARE = 0.7  # of the free memory that a run may use
 
 
 def check(processes):
-    """Run the checks on the card; returns whether all passed."""
+    """Run the tests on the GPU; returns whether all passed."""
     environment = {**os.environ, "FASTBPTT_DEVICE": "cuda"}
     command = [sys.executable, "-m", "pytest", "-q", "--numprocesses", str(processes), *SUITE]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+    return subprocess.run(command, cwd=stored.ROOT, env=environment, check=False).returncode == 0
 
 
 def _compile(job):
-    cell, dtype, H, B, reverse, card = job
+    cell, dtype, H, B, reverse, gpu = job
     kind = getattr(np, dtype)
-    shape, _ = choose(card, cell, H, B, np.dtype(kind).itemsize, reverse)
+    shape, _ = choose(gpu, cell, H, B, np.dtype(kind).itemsize, reverse)
     make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
     kernel = make(cell, kind, shape)
     kinds = ptxas.kinds(kernel, kind)
-    machine_code.compiled(kernel, kinds, shape.threads, card.capability)
+    machine_code.compiled(kernel, kinds, shape.threads, gpu.capability)
 
 
 def compile_all(processes, dtypes):
-    """Compile the sweeps that will be timed, beside each other."""
-    card = gpus.card(gpus.current())
+    """Compile the sweeps that will be timed, in parallel processes."""
+    gpu = gpus.card(gpus.current())
     sizes = sorted({(H, B) for _, H, B in GRID})
     jobs = [
-        (cell, dtype, H, B, reverse, card)
+        (cell, dtype, H, B, reverse, gpu)
         for cell, dtype, (H, B), reverse in product(CELLS.values(), dtypes, sizes, (False, True))
     ]
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
@@ -70,7 +69,7 @@ def compile_all(processes, dtypes):
 
 
 def ours(name, T, B, H, dtype):
-    """Runs of ours: forward, and forward and backward."""
+    """Return our runs: `forward`, and `both` forward and backward."""
     layer, x, dh = peers.problem(name, 1, B, H, H, dtype)
     xp = runtime.arrays()
     layer = layer.to("cuda")
@@ -83,7 +82,7 @@ def ours(name, T, B, H, dtype):
 
 
 def cudnn(name, T, B, H, dtype, tf32):
-    """Runs of PyTorch's cuDNN, which has its own weights of the same sizes."""
+    """Return the runs of PyTorch's cuDNN, with other weights of the same sizes."""
     import torch
 
     if T > CUDNN:
@@ -109,12 +108,12 @@ def cudnn(name, T, B, H, dtype, tf32):
 
 
 def flashrnn(name, T, B, H, dtype):
-    """Runs of FlashRNN, in bfloat16, which it is made for; its LSTM has one head of H units."""
+    """Return the runs of FlashRNN in bfloat16, as it is meant to be used: one head of H units."""
     import torch
     from flashrnn import flashrnn
 
     if name != "LSTM" or dtype != "float32":
-        raise ValueError("timed for the LSTM alone, beside float32")
+        raise ValueError("is timed for the LSTM alone, beside float32")
     kind = {"dtype": torch.bfloat16, "device": "cuda"}
     x = torch.randn(B, T, H, requires_grad=True, **kind)
     U = torch.randn(4 * H, H, requires_grad=True, **kind)
@@ -130,11 +129,11 @@ def flashrnn(name, T, B, H, dtype):
         h = forward()
         h.backward(torch.ones_like(h))
 
-    def quiet():
+    def forward_alone():
         with torch.no_grad():
             forward()
 
-    return {"forward": quiet, "both": both}
+    return {"forward": forward_alone, "both": both}
 
 
 def _peers():
@@ -151,7 +150,7 @@ def _peers():
 
 
 def _seconds(run):
-    """Seconds of a run on the GPU, by its own clock."""
+    """Return the seconds of a run, measured by events on the GPU."""
     cuda = runtime.arrays().cuda
     start, stop = cuda.Event(), cuda.Event()
     start.record()
@@ -162,7 +161,7 @@ def _seconds(run):
 
 
 def _fits(name, T, B, H, dtype):
-    """Whether all that a run keeps fits; forward and backward keep every step."""
+    """Whether the cached steps of forward and backward fit into GPU memory."""
     item = np.dtype(dtype).itemsize
     cell = registry.CELLS[CELLS[name]]
     needed = T * B * H * item * (cell.states + cell.residuals + 6)
@@ -170,17 +169,17 @@ def _fits(name, T, B, H, dtype):
 
 
 def time_point(name, T, B, H, dtype, makers, rounds):
-    """Median microseconds a step of each peer and direction, and why there is none."""
+    """Return the median microseconds a step of each peer, and why a peer is missing."""
     micros, missing = {}, {}
     runs = {}
     if not _fits(name, T, B, H, dtype):
-        makers, missing = {}, dict.fromkeys(makers, "the cached steps do not fit on the card")
+        makers, missing = {}, dict.fromkeys(makers, "the cached steps do not fit on the GPU")
     for peer, make in makers.items():
         try:
             runs[peer] = make(name, T, B, H, dtype)
             for run in runs[peer].values():
-                run()  # compiled, loaded, allocated
-        except Exception as error:  # a peer that cannot do it is part of the result
+                run()  # compiles, loads, allocates
+        except Exception as error:  # that a peer cannot do it is part of the result
             if peer == "fastbptt":
                 raise
             missing[peer] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
@@ -188,8 +187,8 @@ def time_point(name, T, B, H, dtype, makers, rounds):
     for what in ("forward", "both"):
         taken = {peer: [] for peer in runs}
         for _ in range(1 if T > CUDNN else rounds):
-            for peer, own in runs.items():
-                taken[peer].append(_seconds(own[what]))
+            for peer, both in runs.items():
+                taken[peer].append(_seconds(both[what]))
         micros[what] = {peer: 1e6 * statistics.median(s) / T for peer, s in taken.items()}
     runs.clear()
     _free()
@@ -204,22 +203,22 @@ def _free():
 
 
 def line(point):
-    """A point of the result as a line of a table."""
+    """Return a point of the result as a line of text."""
     micros = point["us_per_step"]
     sizes = f"T{point['T']:<6} B{point['B']:<2} H{point['H']:<4}"
     cells = [f"{point['cell']:4} {point['dtype']} {sizes}"]
     for what in ("forward", "both"):
         found = micros[what]
-        own = found.get("fastbptt")
+        ours = found.get("fastbptt")
         text = "  ".join(f"{peer} {value:.2f}" for peer, value in found.items())
-        if own and "cuDNN" in found:
-            text += f"  ({found['cuDNN'] / own:.2f}x)"
+        if ours and "cuDNN" in found:
+            text += f"  ({found['cuDNN'] / ours:.2f}x)"
         cells.append(f"{what}: {text or '-'}")
     return "  |  ".join(cells)
 
 
 def machine():
-    """What the results say of where they were measured."""
+    """Return the machine and the versions, for the result."""
     cuda = runtime.arrays().cuda
     packages = ("numpy", "numba", "numba-cuda", "cupy-cuda13x", "cupy-cuda12x", "torch", "flashrnn")
     versions = {name: info.version(name) for name in packages}
@@ -236,14 +235,14 @@ def _cudnn_version():
 
 
 def main():
-    """Check, compile, time, and write a file."""
+    """Check, compile, time, and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--minutes", type=float, default=8.0, help="of all in all")
+    parser.add_argument("--minutes", type=float, default=8.0, help="for everything together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    parser.add_argument("--only-time", action="store_true", help="for tuning: leave the checks out")
-    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only-time", action="store_true", help="skip the checks: for tuning")
+    parser.add_argument("--out", type=Path, default=stored.RESULTS / "gpu.json")
     args = parser.parse_args()
     end = time.monotonic() + 60 * args.minutes
     missing = devices.missing_gpu()
@@ -264,8 +263,7 @@ def main():
         "machine": machine(), "rounds": args.rounds, "checked": not args.only_time,
         "points": points, "no time left for": late,
     }  # fmt: skip
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    stored.save(args.out, result)
     print(f"{len(points)} points, {len(late)} for which no time was left; {args.out}")
     return 0
 

@@ -1,14 +1,13 @@
-"""What ragged lengths cost, us beside PyTorch's packed sequences: python -m bench.lengths.
+"""Sequences of unequal lengths, beside PyTorch's packed sequences: python -m bench.lengths.
 
-A forward and a backward pass of an LSTM over a batch whose sequences end at different times, timed
-in turn, round by round, in one process: by us with `lengths`, by PyTorch with
-pack_padded_sequence, and by both over the whole padded batch, as if nothing ended. The figure is
-the median over all rounds, in milliseconds a pass; whoever has taken a while sits out the other
-rounds, since PyTorch's way back through a packed batch takes time that grows with T squared.
+A forward and a backward pass of an LSTM over a batch whose sequences end at different times: by
+fastbptt with `lengths`, by PyTorch with pack_padded_sequence, and by both over the whole padded
+batch. All take turns in one process. The figure is the median over all rounds, in milliseconds a
+pass. What has taken ENOUGH seconds skips the remaining rounds: PyTorch's backward pass through a
+packed batch takes time that grows with T squared.
 """
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -21,17 +20,17 @@ from fastbptt.kernels.cpu import team
 import fastbptt as fb
 from fastbptt.commands import info, measuring
 
-from .figures import RESULTS
+from . import stored
 
 I = H = 64
 SHORTEST, T = 1000, 4000
-TIMED = 3  # runs, or one where it takes LONG seconds
+TIMED = 3  # runs in a turn; one if it takes LONG seconds or more
 LONG = 0.1
-ENOUGH = 10.0  # seconds, after which one sits out
+ENOUGH = 10.0  # seconds of one contestant
 
 
 def cases():
-    """(what it is, the lengths of its sequences)."""
+    """Yield (name, lengths of the sequences)."""
     rng = np.random.default_rng(0)
     yield "one sequence, the shortest", np.array([SHORTEST])
     yield "one sequence, half", np.array([T // 2])
@@ -42,11 +41,11 @@ def cases():
 
 
 def passes(lengths, dtype, threads):
-    """{who: a function that does one pass and returns the gradient of W}."""
+    """Return {name: a function that does one pass and returns the gradient of W}."""
     rng, B = np.random.default_rng(1), len(lengths)
     layer = fb.LSTM.init(I, H, rng=rng, dtype=dtype)
     x, dh = (rng.standard_normal((T, B, width)).astype(dtype) for width in (I, H))
-    dh[np.arange(T)[:, None] >= lengths] = 0  # so that padded passes have the same gradient
+    dh[np.arange(T)[:, None] >= lengths] = 0  # then padded passes have the same gradient
     fb.set_num_threads(threads)
     torch.set_num_threads(threads)
     module = fb.to_torch(layer)
@@ -76,30 +75,32 @@ def passes(lengths, dtype, threads):
     }
 
 
-def time_case(name, lengths, dtype, threads, rounds):
-    """Median milliseconds of each, after all were seen to compute the same.
+def time_case(case, lengths, dtype, threads, rounds):
+    """Return the median milliseconds of each; all must compute the same gradient first.
 
-    ratio: the faster of PyTorch's two ways over ours; of_padded: ours over ours as if nothing ended
+    live : share of the steps within the lengths
+    ratio : time of PyTorch, packed or padded, whichever is faster, over that of fastbptt
+    of_padded : time of fastbptt over its time for the whole padded batch
     """
     runs = passes(lengths, dtype, threads)
-    seconds = {who: [] for who in runs}
-    due = runs["torch padded"]().astype(float)
+    seconds = {name: [] for name in runs}
+    expected = runs["torch padded"]().astype(float)
     tolerance = 1e-3 if dtype == "float32" else 1e-10
-    for who, run in runs.items():
+    for name, run in runs.items():
         start = time.perf_counter()
-        error = np.linalg.norm(run() - due) / np.linalg.norm(due)
+        error = np.linalg.norm(run() - expected) / np.linalg.norm(expected)
         taken = time.perf_counter() - start
         if taken > ENOUGH:
-            seconds[who].append(taken)
+            seconds[name].append(taken)
         if not error <= tolerance:
-            raise SystemExit(f"{name}: the gradient of {who} is off by {error:.2g}")
+            raise SystemExit(f"{case}: the gradient of {name} is off by {error:.2g}")
     for _ in range(rounds):
-        for who, run in runs.items():
-            if sum(seconds[who]) < ENOUGH:
-                seconds[who] += measuring.turn(run, TIMED, LONG)
-    millis = {who: statistics.median(taken) * 1e3 for who, taken in seconds.items()}
+        for name, run in runs.items():
+            if sum(seconds[name]) < ENOUGH:
+                seconds[name] += measuring.turn(run, TIMED, LONG)
+    millis = {name: statistics.median(taken) * 1e3 for name, taken in seconds.items()}
     return {
-        "case": name,
+        "case": case,
         "dtype": dtype,
         "T": T,
         "B": len(lengths),
@@ -108,33 +109,32 @@ def time_case(name, lengths, dtype, threads, rounds):
         "lengths": lengths.tolist(),
         "live": float(lengths.mean() / T),
         "ms": millis,
-        "runs": {who: len(taken) for who, taken in seconds.items()},
+        "runs": {name: len(taken) for name, taken in seconds.items()},
         "ratio": min(millis["torch"], millis["torch padded"]) / millis["fastbptt"],
         "of_padded": millis["fastbptt"] / millis["fastbptt padded"],
     }
 
 
 def main():
-    """Time all cases and write a file."""
+    """Time all cases and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
     parser.add_argument("--threads", type=int, default=team.available_cpus())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=RESULTS / "lengths_cost.json")
+    parser.add_argument("--out", type=Path, default=stored.RESULTS / "lengths_cost.json")
     args = parser.parse_args()
     machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
     points = []
     for dtype in args.dtypes:
-        for name, lengths in cases():
-            points.append(time_case(name, lengths, dtype, args.threads, args.rounds))
+        for case, lengths in cases():
+            points.append(time_case(case, lengths, dtype, args.threads, args.rounds))
             print(_line(points[-1]), flush=True)
     result = {"machine": machine, "cell": "LSTM", "rounds": args.rounds, "points": points}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    stored.save(args.out, result)
 
 
 def _line(point):
-    times = "  ".join(f"{who} {value:7.1f}" for who, value in point["ms"].items())
+    times = "  ".join(f"{name} {value:7.1f}" for name, value in point["ms"].items())
     return (
         f"{point['case']:32} {point['dtype']}  {point['live']:4.0%} live  {times} ms"
         f"  x{point['ratio']:.2f}, {point['of_padded']:.0%} of padded"

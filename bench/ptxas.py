@@ -1,8 +1,8 @@
-"""What the CUDA kernels take of a card, as its assembler says: python -m bench.ptxas.
+"""Registers, stack and shared memory of the CUDA kernels on each GPU: python -m bench.ptxas.
 
-No GPU is needed: kernels are compiled to PTX, and `ptxas -v` tells their registers, stack and
-spills; so does the linker of the code that a card would run. Without --all only the configurations
-that CI checks, for A100 and H100.
+No GPU is needed. Kernels are compiled to PTX, and `ptxas -v` reports their registers, stack and
+spills; so does the linker of the machine code that a GPU would run. Without --all, only the
+configurations that CI checks are compiled, for A100 and H100.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from fastbptt.kernels.cuda import machine_code, rowwise, sweeps
 from fastbptt.kernels.cuda.gpus import KNOWN
 from fastbptt.kernels.cuda.layout import choose
 
-FILE = Path(__file__).parent / "results" / "ptxas.json"
-REGISTERS = 255  # of a thread at most, on every card
+from .stored import RESULTS
+
+FILE = RESULTS / "ptxas.json"
+REGISTERS = 255  # the most of a thread, on every GPU
 CELLS = ("rnn-tanh", "gru-after", "lstm")
 OTHERS = ("rnn-sigmoid", "rnn-relu", "rnn-identity", "gru-before", "lstm-peephole")
 SHORT = (
@@ -39,13 +41,16 @@ LONG = (
 )  # fmt: skip
 _INTEGERS = {"ids": np.int64, "lengths": np.int64, "targets": np.int64, "arrivals": np.int32,
              "order": np.int64, "starts": np.int64}  # fmt: skip
-_FLOATS = {"z", "bias", "W", "W2", "params", "states", "residuals", "h", "exchange", "dh", "carry", "delta",
-           "v", "o", "c", "y", "out", "a", "d"}  # fmt: skip
+_FLOATS = {"z", "bias", "W", "W2", "params", "states", "residuals", "h", "exchange", "dh",
+           "carry", "delta", "v", "o", "c", "y", "out", "a", "d"}  # fmt: skip
 _DOUBLES = {"weights", "values", "total"}
+_SCALARS = {
+    **dict.fromkeys(("factor", "scale"), 1.0), **dict.fromkeys(("key", "threshold"), np.uint64(0)),
+}  # fmt: skip
 
 
 def kinds(kernel, dtype):
-    """Numba's types of the arguments of a kernel, which their names tell."""
+    """Return Numba's types of a kernel's arguments, by their names: scalars are ints by default."""
 
     def example(name):
         if name in _INTEGERS:
@@ -54,16 +59,14 @@ def kinds(kernel, dtype):
             return np.empty(0, dtype)
         if name in _DOUBLES:
             return np.empty(0)
-        if name in ("factor", "scale"):
-            return 1.0
-        return np.uint64(0) if name in ("key", "threshold") else 0
+        return _SCALARS.get(name, 0)
 
     code = kernel.__code__
     return machine_code.signature([example(name) for name in code.co_varnames[: code.co_argcount]])
 
 
 def assembler():
-    """Where ptxas is, or None."""
+    """Return the path of ptxas, or None."""
     for path in sys.path:
         found = next(Path(path).glob("nvidia/cu*/bin/ptxas"), None)
         if found is not None:
@@ -72,7 +75,7 @@ def assembler():
 
 
 def versions():
-    """The versions of what makes the table."""
+    """Return the versions of the programs that make the table."""
     said = subprocess.run([assembler(), "--version"], capture_output=True, text=True, check=True)
     release = re.search(r"release [\d.]+, V([\d.]+)", said.stdout)[1]
     packages = "numba-cuda", "nvidia-nvvm", "llvmlite"
@@ -80,7 +83,7 @@ def versions():
 
 
 def resources(kernel, types, threads, capability):
-    """Registers, stack frame and spills, in bytes, of a kernel's PTX and of the code that runs."""
+    """Return registers, and bytes of stack and spills, of a kernel's PTX and machine code."""
     ptx = machine_code.compile_ptx(kernel, types, threads, capability)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.ptx"
@@ -95,7 +98,7 @@ def resources(kernel, types, threads, capability):
 
 
 def _numbers(said):
-    """What the assembler says, as numbers."""
+    """Return the numbers in the report of the assembler."""
     texts = (r"(\d+) bytes stack", r"(\d+) bytes spill stores", r"(\d+) bytes spill loads",
              r"Used (\d+) registers")  # fmt: skip
     stack, stores, loads, registers = (int(re.search(text, said)[1]) for text in texts)
@@ -103,7 +106,7 @@ def _numbers(said):
 
 
 def sweep_row(name, cell, dtype, H, B, reverse):
-    """A row of the table: what one sweep of one layer takes on that card."""
+    """Return a row of the table: the resources of one sweep of one layer on one GPU."""
     card = KNOWN[name]
     kind = getattr(np, dtype)
     item = np.dtype(kind).itemsize
@@ -119,7 +122,7 @@ def sweep_row(name, cell, dtype, H, B, reverse):
 
 
 def head_rows(name):
-    """Rows of the kernels of one thread an element or a row, in float32 and float64."""
+    """Yield rows of the kernels of one thread an element or a row, in float32 and float64."""
     for kind in (np.float32, np.float64):
         kernels = [
             *(rowwise.loss_kernel(*pair, kind) for pair in (
@@ -138,7 +141,7 @@ def head_rows(name):
 
 
 def faults(row):
-    """What is wrong with a row, in words."""
+    """Return the limits that a row exceeds, in words."""
     card, found = KNOWN[row["card"]], []
     for code in (row, row["as shipped"]):
         found += [f"{code[what]} bytes of {what}" for what in ("stack", "spills") if code[what]]
@@ -151,7 +154,7 @@ def faults(row):
 
 
 def table(whole, processes=1):
-    """The rows: of the short list for two cards or, `whole`, of the long one for all."""
+    """Return the rows: of LONG for all GPUs if `whole`, else of SHORT for two."""
     gpus = KNOWN if whole else ("A100", "H100")
     jobs = [
         (card, *point, reverse)
@@ -166,7 +169,7 @@ def table(whole, processes=1):
 
 
 def main():
-    """Make the table and keep it; fails where a kernel does not fit."""
+    """Make the table and store it; returns 1 where a kernel exceeds a limit."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--all", action="store_true", help="all configurations, 7.5 to 10.0")
     parser.add_argument("--processes", type=int, default=2)

@@ -1,4 +1,4 @@
-"""Bring README.md and docs/ up to date: what their examples print, and the kept results.
+"""Update README.md and docs/: the output of their examples, and the stored results.
 
 python -m bench.readme
 """
@@ -7,7 +7,8 @@ import contextlib
 import io
 import re
 
-from .figures import ROOT, block
+from .figures import block
+from .stored import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 _EXAMPLE = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```\n)?", re.S)
@@ -15,22 +16,22 @@ _BLOCK = re.compile(r"(<!-- ([\w:./]+):begin -->\n).*?(<!-- \2:end -->)", re.S)
 
 
 def with_outputs(text):
-    """The page with what its examples print today."""
+    """Return the page with the current output of its examples."""
     namespace = {}
 
     def run(match):
-        code, due = match.groups()
+        code, output = match.groups()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(code, namespace)  # our own page
+            exec(code, namespace)  # the page is part of this repository
         example = f"```python\n{code}```\n"
-        return example if due is None else f"{example}\n```text\n{printed.getvalue()}```\n"
+        return example if output is None else f"{example}\n```text\n{printed.getvalue()}```\n"
 
     return _EXAMPLE.sub(run, text)
 
 
 def with_figures(text):
-    """The page with its blocks as the kept results have them."""
+    """Return the page with its blocks filled from the stored results."""
     return _BLOCK.sub(lambda match: match[1] + block(match[2]) + match[3], text)
 
 

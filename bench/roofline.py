@@ -1,7 +1,7 @@
-"""What this machine can do, measured: arithmetic, BLAS, bandwidth: python -m bench.roofline.
+"""The limits of this machine, measured: arithmetic, BLAS, bandwidth: python -m bench.roofline.
 
-The floor of a forward and backward pass is its multiply-adds over the measured arithmetic: three
-products of (I + H) x G*H a row, whatever the implementation.
+The floor of a forward and backward pass is the time of its multiply-adds at the measured rate. They
+are those of three products of (I + H) x G*H a row, in any implementation.
 """
 
 import argparse
@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +19,10 @@ from fastbptt.kernels.flat import data
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
-from fastbptt.commands import info
+from fastbptt.commands import info, measuring
 
-RESULTS = Path(__file__).parent / "results"
+from . import stored
+
 _LEVELS = {"16 KiB": 1 << 14, "256 KiB": 1 << 18, "4 MiB": 1 << 22, "256 MiB": 1 << 28}
 _CORES = {64: ("SapphireRapids", "SkylakeX"), 32: ("Zen", "Haswell"), 16: ()}
 _BLAS = """
@@ -44,7 +44,7 @@ def repeat_product(out, a, w, rows, inner_size, columns, count):
 
 
 def packed(inner_size, columns, value, dtype):
-    """A matrix of one value as the products take it."""
+    """Return a matrix of one value, packed for the products."""
     weight = np.full((inner_size, columns), value, dtype)
     return Matrix(Workspace(), 1, weight).back
 
@@ -66,20 +66,15 @@ def _copy(target, source, count):
 
 
 def best(function, rounds=9):
-    """The least seconds of several runs, after one that is not counted."""
+    """Return the least seconds of some runs; the first does not count."""
     function()
-    taken = []
-    for _ in range(rounds):
-        start = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+    return min(measuring.seconds(function) for _ in range(rounds))
 
 
 def tile_peak(dtype):
-    """Multiply-adds a second of one core in the largest tile, in thousand millions.
+    """Return the multiply-adds a second of one core in the largest tile, in units of 10^9.
 
-    The tile reads its panel from a matrix of one panel that fits the first-level cache.
+    The matrix is one packed panel, which fits the first-level cache.
     """
     terms = 128
     columns = tile.PANEL_VECTORS * tile.VECTOR_BYTES // np.dtype(dtype).itemsize
@@ -90,7 +85,7 @@ def tile_peak(dtype):
 
 
 def product(dtype, rows, inner_size, columns):
-    """The same for a whole product."""
+    """Return the multiply-adds a second of one core in a whole product, in units of 10^9."""
     out, a = np.zeros(rows * columns, dtype), np.full(rows * inner_size, 1e-3, dtype)
     w = packed(inner_size, columns, 1e-3, dtype)
     count = max(1, 200_000_000 // (rows * inner_size * columns))
@@ -99,7 +94,7 @@ def product(dtype, rows, inner_size, columns):
 
 
 def blas(dtype):
-    """The same for NumPy's BLAS on one thread, as it comes and with other cores' kernels."""
+    """Return the same for NumPy's BLAS on one thread, with its default and with other kernels."""
     results = {}
     for core in ("", *_CORES[tile.VECTOR_BYTES]):
         environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
@@ -112,7 +107,7 @@ def blas(dtype):
 
 
 def bandwidth():
-    """GB a second that one core reads and copies (bytes read plus bytes written)."""
+    """Return the GB a second that one core reads, and copies (bytes read plus bytes written)."""
     results = {}
     for level, size in _LEVELS.items():
         words, target = np.ones(size // 8, np.int64), np.empty(size // 8, np.int64)
@@ -127,11 +122,11 @@ def bandwidth():
 
 
 def over_floor(compare, peaks, threads):
-    """How many times its floor each point of a comparison took us."""
+    """Return the time of fastbptt over the floor, for each point of a comparison."""
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4}
     rows = []
     for point in compare["points"]:
-        if point["cell"] not in gates:  # several layers
+        if point["cell"] not in gates:  # a stack, or bidirectional
             continue
         B, I, H = point["B"], point["I"], point["H"]
         work = 3 * B * gates[point["cell"]] * H * (I + H)
@@ -143,10 +138,10 @@ def over_floor(compare, peaks, threads):
 
 
 def main():
-    """Measure, print and write a file."""
+    """Measure, print and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--compare", type=Path, default=RESULTS / "compare.json")
-    parser.add_argument("--out", type=Path, default=RESULTS / "roofline.json")
+    parser.add_argument("--compare", type=Path, default=stored.RESULTS / "compare.json")
+    parser.add_argument("--out", type=Path, default=stored.RESULTS / "roofline.json")
     args = parser.parse_args()
     threads = team.available_cpus()
     peaks = {dtype: tile_peak(dtype) for dtype in ("float32", "float64")}
@@ -165,8 +160,7 @@ def main():
     if args.compare.exists():
         compare = json.loads(args.compare.read_text())
         result["points"] = over_floor(compare, peaks, compare["machine"]["threads"])
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    stored.save(args.out, result)
     for name in ("tile", "products", "blas", "bandwidth"):
         print(name, json.dumps(result[name], indent=1))
     for row in result.get("points", ()):

@@ -1,12 +1,12 @@
 """Learn a guitar amplifier's sound: an LSTM, and exact gradients through 30 s of audio at 48 kHz.
 
-That is one sequence of 1,440,000 steps. cuDNN, by which PyTorch runs an LSTM on a GPU, takes at
-most 65,535; so audio is cut in pieces, and no gradient crosses the cuts. Here nothing is cut: each
-gradient goes back from the last sample to the first, in the bytes you state.
+The audio is one sequence of 1,440,000 steps. cuDNN, which runs PyTorch's LSTM on a GPU, takes at
+most 65,535 steps, so audio is usually cut into pieces, and no gradient crosses the cuts. Here
+nothing is cut: each gradient goes back from the last sample to the first, within a memory budget.
 
-The amplifier is made up, but has what a real one has: a tone filter, a diode clipper with its
+The amplifier is simulated, with the parts of a real one: a tone filter, a diode clipper with its
 capacitor (a stiff differential equation, solved at each sample) and a coupling capacitor. The
-network hears only what goes in and what comes out (Wright, Damskagg and Valimaki 2019).
+network sees only its input and output (Wright, Damskagg and Valimaki 2019).
 
     python examples/amplifier.py [--seconds 30] [--updates 300] [--budget 64MB] [--wav out.wav]
 """
@@ -28,7 +28,7 @@ R, C, IS, VT = 2200.0, 1e-8, 2.52e-9, 0.0453  # ohm, farad, ampere, volt: two 1N
 
 @njit
 def pluck(samples: int, period: int, noise: np.ndarray) -> np.ndarray:
-    """A plucked string (Karplus and Strong 1983): noise that goes round and is averaged."""
+    """A plucked string (Karplus and Strong 1983): noise in a loop that averages it."""
     string, out = noise[:period].copy(), np.empty(samples)
     for n in range(samples):
         i = n % period
@@ -38,11 +38,11 @@ def pluck(samples: int, period: int, noise: np.ndarray) -> np.ndarray:
 
 
 def guitar(seconds: float, seed: int) -> np.ndarray:
-    """Return notes at random, (T,) float64, at most 1 V in size."""
+    """Return random notes, (T,) float64, from -1 V to 1 V."""
     rng = np.random.default_rng(seed)
     sound = np.zeros(int(seconds * RATE))
     for start in range(0, len(sound), RATE // 4):
-        pitch = 82.4 * 2 ** (rng.integers(0, 30) / 12)  # from the lowest string up, in Hz
+        pitch = 82.4 * 2 ** (rng.integers(0, 30) / 12)  # in Hz, from the lowest string up
         note = pluck(min(RATE, len(sound) - start), int(RATE / pitch), rng.uniform(-1, 1, 1000))
         sound[start : start + len(note)] += rng.uniform(0.1, 1.0) * note
     return sound / np.abs(sound).max()
@@ -50,9 +50,9 @@ def guitar(seconds: float, seed: int) -> np.ndarray:
 
 @njit
 def clipper(before: float, drive: float) -> float:
-    """The voltage at two diodes a sample later: dv/dt = (drive - v) / RC - 2 Is / C sinh(v / Vt).
+    """Return the voltage at two diodes one sample later.
 
-    One implicit step, by Newton's method.
+    dv/dt = (drive - v) / RC - 2 Is / C sinh(v / Vt): one implicit step, by Newton's method.
     """
     v, charge, leak = before, 1 / (R * C * RATE), 2 * IS / (C * RATE)
     for _ in range(40):
@@ -64,26 +64,26 @@ def clipper(before: float, drive: float) -> float:
 
 @njit
 def amplifier(sound: np.ndarray) -> np.ndarray:
-    """Tone filter, clipper, coupling capacitor; volts in, volts out."""
+    """Tone filter, clipper, coupling capacitor: volts in, volts out."""
     out = np.empty_like(sound)
     low = clipped = coupled = 0.0
     for t, u in enumerate(sound):
-        low += 0.06 * (u - low)  # a first-order low-pass at some 470 Hz
+        low += 0.06 * (u - low)  # a first-order low-pass at about 470 Hz
         clipped = clipper(clipped, 8.0 * (u - 0.7 * low))  # treble boost and gain
-        coupled += 0.002 * (clipped - coupled)  # a high-pass at some 15 Hz
+        coupled += 0.002 * (clipped - coupled)  # a high-pass at about 15 Hz
         out[t] = clipped - coupled
     return out
 
 
 def pair(seconds: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return what goes in and what comes out, both (T, 1) float32."""
+    """Return the input and output of the amplifier, both (T, 1) float32."""
     sound = guitar(seconds, seed)
     x, y = sound, amplifier(sound)
     return x[:, None].astype(np.float32), y[:, None].astype(np.float32)
 
 
 def save_wav(path: str, sound: np.ndarray) -> None:
-    """Write 16-bit mono."""
+    """Write a 16-bit mono file."""
     with wave.open(path, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -105,7 +105,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     unheard_x, unheard_y = pair(min(args.seconds, 5), seed=1)
     layer = fb.LSTM.init(1, args.hidden, rng=2)
     layer.U[:] *= 5  # strings are quiet: 0.15 V on average
-    layer.b[args.hidden : 2 * args.hidden] += 1  # begin by remembering
+    layer.b[args.hidden : 2 * args.hidden] += 1  # the forget gates start nearly open
     network = fb.Network(layer, fb.Readout.init(args.hidden, 1, rng=3))
     full, plan = fb.plan(network, len(x)), fb.plan(network, len(x), memory=args.budget)
     print(f"{args.seconds:g} s of guitar at {RATE:,} Hz: one sequence of {len(x):,} steps.")

@@ -1,10 +1,10 @@
-"""Fit a long time series in a stated number of bytes, with NumPy alone.
+"""Fit a long time series within a memory budget, with NumPy alone.
 
-A river's level is what two stores let out: one in the soil that empties within a day, and one in
-the ground that takes three months. Whoever wants the level from the rain must therefore remember
-thousands of hours. The exact gradient goes back through all of them, from the last hour to the
-first; caching every step for it would take hundreds of megabytes, and here 8 MB do. In the end
-the network is asked how far back its gradient really reaches.
+The level of a river is the outflow of two stores of water: the soil, which empties within a day,
+and the ground, which takes three months. To predict the level from the rain, a network must
+remember thousands of hours. The exact gradient goes back through all hours, from the last to the
+first. Caching every step would take hundreds of megabytes; here it takes 8 MB. At the end, the
+script measures how far back the gradient really reaches.
 
     python examples/river.py [--hours 500000] [--updates 300] [--budget 8MB]
 """
@@ -19,7 +19,7 @@ from training import Adam, bar
 import fastbptt as fb
 
 SOIL, GROUND = 24, 2000
-"""Hours in which each store lets out all but 1/e of its water."""
+"""Hours after which 1/e of the water in each store is left."""
 
 
 def rain_and_level(hours: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def rain_and_level(hours: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     level = np.empty(hours)
     for t in range(hours):
         soil += rain[t] - soil / SOIL
-        spill = max(0.0, soil - 1.0) / SOIL  # only a wet soil feeds the ground
+        spill = max(0.0, soil - 1.0) / SOIL  # only wet soil feeds the ground
         soil -= spill
         ground += spill - ground / GROUND
         level[t] = soil / SOIL + ground / 50
@@ -40,7 +40,7 @@ def rain_and_level(hours: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def new_network(hidden: int, seed: int) -> fb.Network:
-    """Return an LSTM whose units forget at rates from hours to months, as the task asks."""
+    """Return an LSTM whose units have time constants from hours to months, as in the task."""
     layer = fb.LSTM.init(1, hidden, rng=seed)
     forget = np.log(np.geomspace(10, 2 * GROUND, hidden))  # Tallec and Ollivier (2018)
     layer.b[hidden : 2 * hidden] = forget
@@ -49,7 +49,7 @@ def new_network(hidden: int, seed: int) -> fb.Network:
 
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:
-    """Fit and report; returns the error on unseen years, before and after."""
+    """Fit and report; returns the error on unseen data, before and after."""
     parser = argparse.ArgumentParser(description="Fit a long time series in a few megabytes.")
     parser.add_argument("--hours", type=int, default=500_000)
     parser.add_argument("--updates", type=int, default=300)

@@ -1,10 +1,10 @@
-"""Learn online from a file larger than the memory that learning may use.
+"""Learn online from a file larger than the memory used for learning.
 
-A file of sensor readings is mapped, not read: the system brings in what a call looks at. The
-network goes along it once, chunk by chunk; it carries its state on and takes truncated gradients
-(BPTT(k2; k1), Williams and Peng 1990), so memory does not grow with the file. Halfway a sensor
-changes its habits. The network, which never stops learning, gets over it; a copy that stopped
-learning just before does not.
+A file of sensor readings is memory-mapped: the operating system loads what a call reads. The
+network passes over the file once, chunk by chunk. It carries its state from chunk to chunk and
+takes truncated gradients (BPTT(k2; k1), Williams and Peng 1990), so memory does not grow with the
+file. Halfway through, the signals change. The network, which never stops learning, adapts; a copy
+that stopped learning just before the change does not.
 
     python examples/stream.py [--steps 4000000] [--file readings.f32]
 """
@@ -24,11 +24,11 @@ import fastbptt as fb
 SENSORS = 8
 CHUNK = 2048
 MEMORY = fb.Truncated(k1=64, k2=256)
-"""Every 64 steps, the losses of these go back over at most 256 steps."""
+"""Every 64 steps, their losses are backpropagated over at most 256 steps."""
 
 
 def write_readings(path: Path, steps: int) -> None:
-    """Write (steps, SENSORS) float32: coupled oscillators that swing at other rates halfway."""
+    """Write (steps, SENSORS) float32: mixed oscillators, whose periods change halfway."""
     rng = np.random.default_rng(0)
     file = np.memmap(path, np.float32, "w+", shape=(steps, SENSORS))
     mixing = rng.standard_normal((SENSORS, SENSORS)) / SENSORS**0.5
@@ -41,11 +41,11 @@ def write_readings(path: Path, steps: int) -> None:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
-    """Learn and report; returns the errors printed, and the peak of memory."""
+    """Learn and report; returns the printed errors, and the peak of memory."""
     parser = argparse.ArgumentParser(description="Learn online from a file larger than memory.")
     parser.add_argument("--steps", type=int, default=4_000_000)
     parser.add_argument("--hidden", type=int, default=48)
-    parser.add_argument("--file", type=Path, help="where the readings go; else a temporary file")
+    parser.add_argument("--file", type=Path, help="for the readings; default: a temporary file")
     args = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = args.file or Path(folder) / "readings.f32"
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
 
 
 def learn(path: Path, hidden: int) -> dict[str, float]:
-    """Go along the file once, predicting each reading from those before it."""
+    """Pass over the file once; each reading is predicted from those before it."""
     readings = np.memmap(path, np.float32, "r").reshape(-1, SENSORS)
     x, y = readings[:-1], readings[1:]
     network = fb.Network(
@@ -66,7 +66,7 @@ def learn(path: Path, hidden: int) -> dict[str, float]:
     print(plan, "\n", flush=True)
 
     chunks = len(x) // CHUNK
-    errors = np.zeros(chunks)  # of a chunk, before the network has learnt from it
+    errors = np.zeros(chunks)  # of each chunk, before the network learns from it
     adam, state, frozen = Adam(network), None, network
     fb.bptt(network, x[:2], y[:2])  # the first call loads or compiles the kernels
     tracemalloc.start()

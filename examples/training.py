@@ -1,4 +1,4 @@
-"""What the examples share: Adam (Kingma and Ba 2015), and a bar where tqdm is installed."""
+"""Shared by the examples: Adam (Kingma and Ba 2015), and a progress bar if tqdm is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import fastbptt as fb
 
 
 class Adam:
-    """Updates a model's arrays in place, the gradient's norm clipped to `clip`."""
+    """Updates a model's arrays in place; the norm of the gradient is clipped to `clip`."""
 
     def __init__(self, model: fb.Network, clip: float = 1.0) -> None:
         self.arrays, self.clip, self.updates = model.arrays(), clip, 0
@@ -18,7 +18,7 @@ class Adam:
         self.squares = [np.zeros_like(a) for a in self.arrays]
 
     def update(self, gradient: fb.Network, rate: float) -> None:
-        """Take one step of size `rate` against the gradient."""
+        """Take one step of size `rate` down the gradient."""
         self.updates += 1
         gradients = gradient.arrays()
         norm = np.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
@@ -33,7 +33,7 @@ class Adam:
 
 
 def bar(steps: Iterable[int], name: str) -> Iterator[int]:
-    """Go through the steps, with a bar where tqdm is installed."""
+    """Yield the steps, with a progress bar if tqdm is installed."""
     try:
         from tqdm import tqdm
     except ImportError:

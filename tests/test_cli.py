@@ -1,4 +1,4 @@
-"""The command line: bad usage, and each command on small sizes, with its files and pictures."""
+"""The command line: bad usage, and each command at small sizes, with its files and pictures."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ from fastbptt.commands.bench import peers
 
 
 def size_in_pixels(picture):
-    """Of a PNG: the file begins with a signature and a header that holds them."""
+    """Return the sizes in the header of a PNG."""
     data = picture.read_bytes()
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
@@ -109,7 +109,7 @@ def test_lines_of_a_schedule_run_every_step_and_reverse_it_once(memory):
     done, forward, again, back = 0, [], 0, []
     for kind, t, y, u, z in plan_picture.strokes(plan.schedule()):
         assert 0 <= t <= 1000 and 0 <= u <= 1000 and z >= y
-        if kind == "kept":
+        if kind == "stored":
             assert t == u
             continue
         assert y == done and z - y == abs(u - t)
@@ -176,9 +176,9 @@ def test_reach_takes_the_loss_that_goes_with_the_readout(saved):
 
 @pytest.fixture(scope="module")
 def benched(tmp_path_factory):
-    """A small run without peers: what it printed, its JSON and its picture.
+    """A small run without peers: its process, its JSON and its picture.
 
-    It has as many seconds as it likes, so that nothing is left out on a busy machine.
+    Its time is not limited, so that nothing is left out on a busy machine.
     """
     folder = tmp_path_factory.mktemp("bench")
     sizes = ["-T", 30, 400, 2000, "-B", 2, "-I", 3, "-H", 12, "-O", 2, "--k1", 10, "--k2", 20]
@@ -187,7 +187,7 @@ def benched(tmp_path_factory):
     return done, json.loads((folder / "bench.json").read_text()), folder / "bench.png"
 
 
-def test_bench_measures_each_way_at_each_length(benched):
+def test_bench_measures_each_method_at_each_length(benched):
     _, result, picture = benched
     names = ["full", "one recompute", "two recomputes", "truncated 10, 20"]
     points = {(p["T"], p["name"]): p for p in result["points"]}
@@ -206,7 +206,7 @@ def test_bench_measures_each_way_at_each_length(benched):
     assert size_in_pixels(picture) == (1872, 600)
 
 
-def test_bench_says_where_and_of_what(benched):
+def test_bench_records_the_machine_and_the_network(benched):
     done, result, _ = benched
     assert {"CPU", "vectors", "threads", "load before", "numpy", "date"} <= set(result["machine"])
     assert result["shape"] == {
@@ -225,7 +225,7 @@ def small_bench(others=(), seconds=1.0):
 
 @pytest.fixture
 def one_thread(set_threads):
-    """The bench sets the number of threads; it is put back afterwards."""
+    """The bench sets the number of threads; the fixture restores it."""
     set_threads(1)
 
 
@@ -262,13 +262,13 @@ def test_bench_that_meets_a_wrong_gradient_says_so():
 
 @pytest.fixture(scope="module")
 def other_process():
-    """One process for the peers: os.fork warns wherever JAX's threads run."""
+    """One process for the peers: where JAX's threads run, os.fork warns."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         yield pool
 
 
 def gradients_of_peers(name, cell, readout, layers, bidirectional):
-    """Our gradient and the other's, of the second run each: it adds nothing to the first."""
+    """Our gradient and the peer's, of a second run each, which must not add to the first."""
     layer, x, y = peers.problem(cell, 20, 3, 4, 6, "float64", layers, bidirectional)
     model = layer
     if readout:
@@ -287,7 +287,7 @@ def gradients_of_peers(name, cell, readout, layers, bidirectional):
     [*((cell, 1, False) for cell in peers.CELLS), ("GRU", 2, True), ("LSTM", 2, False)],
 )
 @pytest.mark.parametrize("name", ["torch", "jax"])
-def test_those_timed_beside_us_compute_the_same_gradient(
+def test_the_peers_compute_the_same_gradient(
     name, cell, layers, bidirectional, readout, other_process
 ):
     if not importlib.util.find_spec(name):
@@ -327,6 +327,6 @@ def test_info_names_the_machine_and_the_versions():
     done = run_command("info")
     assert done.returncode == 0, done.stderr
     rows = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    due = {"fastbptt", "Python", "CPU", "vectors", "caches", "memory", "threads", "GPU"}
-    assert due <= set(rows)
+    names = {"fastbptt", "Python", "CPU", "vectors", "caches", "memory", "threads", "GPU"}
+    assert names <= set(rows)
     assert rows["numpy"] == np.__version__

@@ -1,4 +1,4 @@
-"""Absurd arguments and surroundings of every command: exit status 2 and one line, at once."""
+"""Absurd arguments, variables and files for every command: exit status 2 and one line, at once."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ FILES = {"reach": ["network.npz", "x.npy", "y.npy"]}
 
 
 def refused(arguments, capsys, *words):
-    """What `fastbptt` with those arguments says, in one line, before it ends with status 2."""
+    """Return the one line that `fastbptt` prints before it exits with status 2."""
     with pytest.raises(SystemExit) as caught:
         main(list(map(str, arguments)))
     out, err = capsys.readouterr()
@@ -39,7 +39,7 @@ def refused(arguments, capsys, *words):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """No file is left behind, but those that the test made."""
+    """Run in an empty folder; no picture or JSON file may be left in it."""
     monkeypatch.chdir(tmp_path)
     yield
     assert not [path for path in tmp_path.iterdir() if path.suffix in (".png", ".json")]
@@ -131,7 +131,7 @@ def test_a_wrong_width_of_vectors_is_named_by_every_command(command):
     assert "FASTBPTT_VECTOR_BYTES" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_a_card_that_is_not_there_is_named_before_any_work(capsys, monkeypatch, data):
+def test_a_missing_gpu_is_named_before_any_work(capsys, monkeypatch, data):
     from fastbptt.backends import devices
 
     monkeypatch.setattr(devices, "missing_gpu", lambda: "there is none")

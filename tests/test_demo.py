@@ -1,4 +1,4 @@
-"""The demo: its text, the simple models it compares with, its command, and a tiny whole run."""
+"""The demo: its text, its baseline models, its exact gradient, and a small run of the command."""
 
 import itertools
 import os
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from checks import run_command
 
-from fastbptt.commands.demo import command as demo
+from fastbptt.commands.demo import exact as demo_exact
 from fastbptt.commands.demo import text as demo_text
 from fastbptt.commands.demo import training as demo_training
 
@@ -104,7 +104,7 @@ def test_a_tiny_demo_runs_through_and_leaves_a_picture(tmp_path):
 
 def test_exact_gradient_keeps_to_its_budgets_and_is_the_same_to_the_bit():
     ids = np.random.default_rng(0).integers(0, demo_text.CLASSES, 20_001).astype(np.uint8)
-    exact = demo.exact_gradient(ids, "3MB", hidden=32)
+    exact = demo_exact.exact_gradient(ids, "3MB", hidden=32)
     assert exact.same
     assert exact.runs[0].plan.peak_bytes <= 3_000_000 < exact.frontier[0].peak_bytes
     assert [run.plan.recomputes for run in exact.runs] == [1, 1, 2]

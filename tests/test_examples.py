@@ -1,4 +1,4 @@
-"""Each example runs, at a small size, and does what it says."""
+"""Each example runs at a small size and reaches its goal."""
 
 import sys
 import wave
@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 @pytest.fixture(autouse=True)
 def from_its_folder(monkeypatch, tmp_path):
-    """Scripts find what lies beside them; what they write goes elsewhere."""
+    """Import from the folder of the examples; write into a temporary one."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     monkeypatch.chdir(tmp_path)
     yield

@@ -1,7 +1,7 @@
-"""README and documentation: examples run and print what is said, and what is named exists.
+"""README and documentation: examples print what the page says, and all that is named exists.
 
-A block marked `text` right below a block marked `python` is what the latter prints, to the letter.
-The sizes there are such that it does not depend on the vector width.
+A block marked `text` right below a block marked `python` is its exact output. The sizes in examples
+are chosen so that the output does not depend on the vector width.
 """
 
 import contextlib
@@ -44,10 +44,10 @@ def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkey
         with contextlib.redirect_stdout(io.StringIO()) as out:
             exec(code, namespace)
         found += 1
-        due = match[2] or ""
-        assert out.getvalue().splitlines() == due.splitlines(), f"{page.name}, line {line}"
+        expected = match[2] or ""
+        assert out.getvalue().splitlines() == expected.splitlines(), f"{page.name}, line {line}"
     assert found == text.count("```python")
-    assert sum(bool(due) for _, due in EXAMPLES.findall(text)) == text.count("```text")
+    assert sum(bool(output) for _, output in EXAMPLES.findall(text)) == text.count("```text")
 
 
 def test_there_are_examples_to_run():
@@ -99,7 +99,7 @@ def test_every_command_named_exists(page):
     assert all(re.search(rf"^\s+{name}\s", help_text.getvalue(), re.M) for name in named)
 
 
-def test_figures_are_those_of_the_kept_results(page):
+def test_figures_are_those_of_the_stored_results(page):
     assert with_figures(read(page)) == read(page), "python -m bench.readme brings it up to date"
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of all commands."""
+"""The progress bar of the commands."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Bar:
-    """A progress bar on stderr; where that is no terminal, a line every few seconds."""
+    """A progress bar on stderr; a line every few seconds where stderr is no terminal."""
 
     def __init__(self, unit: str, total: float):
         from tqdm import tqdm
@@ -22,7 +22,7 @@ class Bar:
         )
 
     def show(self, done: float, total: float, note: str = "") -> None:
-        """Show that much of the total as done."""
+        """Show `done` of `total` units, and a note behind them."""
         self._bar.total = total
         if note:
             self._bar.set_postfix_str(note, refresh=False)

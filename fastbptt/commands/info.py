@@ -1,4 +1,4 @@
-"""`fastbptt info`: what this machine and installation offer, for a report beside any figure."""
+"""`fastbptt info`: the machine and the installed versions, to be reported with any figure."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels import optional
+from . import tables
 
 PACKAGES = (
     "numpy", "numba", "llvmlite", "numba-cuda", "cupy", "matplotlib", "tqdm", "torch", "jax",
 )  # fmt: skip
-_NAMES = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}  # that a package is installed under
+_NAMES = {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}  # the names it is distributed under
 
 
 def add_command(commands: Any) -> None:
     """Add `info` to the command line."""
     text = "CPU, vector width, caches, threads, GPU and versions"
-    commands.add_parser("info", help=text, description=text + ".").set_defaults(run=run)
+    parser = commands.add_parser("info", help=text, description=text + ".")
+    parser.set_defaults(run=run, needs_device=False)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
+    rows = []
     for name, value in facts().items():
         if name in PACKAGES:
             found, why = optional.attempt(name.replace("-", "_"))
             if found is None:
                 value = why
-            elif value == optional.MISSING:  # known to no installer
+            elif value == optional.MISSING:  # imported, but without metadata
                 value = getattr(found, "__version__", "unknown version")
-        print(f"{name:10} {value}")
+        rows.append((name, value))
+    print(tables.aligned(rows, left=(0, 1)))
     return 0
 
 
 def facts() -> dict[str, str]:
-    """Return {name: text} of everything that a figure's reader may ask for."""
+    """Return {name: text} of the machine and the installation."""
     from ..kernels.cpu import team
     from ..kernels.cpu.tile import VECTOR_BYTES
 
@@ -56,24 +60,24 @@ def facts() -> dict[str, str]:
 
 
 def _gpu() -> str:
-    """The card, or what there is not that it needs."""
+    """The name and size of the GPU, or the reason why there is none."""
     try:
         from ..backends import devices
 
         missing = devices.missing_gpu()
-    except RuntimeError as error:  # without Numba's compiler there are no kernels at all
+    except RuntimeError as error:  # Numba's compiler is switched off
         missing = str(error)
     if missing is not None:
         return f"none: {missing}"
     from ..kernels.cuda import gpus
 
-    card = gpus.card(0)
-    major, minor = card.capability
-    return f"{gpus.name(0)} (capability {major}.{minor}, {card.processors} multiprocessors)"
+    gpu = gpus.card(0)
+    major, minor = gpu.capability
+    return f"{gpus.name(0)} (capability {major}.{minor}, {gpu.processors} multiprocessors)"
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Return what a kept result says about where it was measured: date, machine, versions."""
+    """Return what a stored result says of its measurement: date, machine, versions."""
     from ..kernels.cpu import team
 
     return {
@@ -85,7 +89,7 @@ def describe(threads: int) -> dict[str, Any]:
 
 
 def version(package: str) -> str | None:
-    """Return the installed version without importing the package, or None."""
+    """Return the installed version of a package, or None; the package is not imported."""
     for name in _NAMES.get(package, (package,)):
         try:
             return metadata.version(name)
@@ -95,7 +99,7 @@ def version(package: str) -> str | None:
 
 
 def cpu_name() -> str:
-    """Return the processor's own name where the system tells it."""
+    """Return the name of the processor, or its architecture where the system names none."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -106,7 +110,7 @@ def cpu_name() -> str:
 
 
 def available_bytes() -> int | None:
-    """Return the memory that this process may still take, where the system tells it."""
+    """Return the bytes that this process may still allocate, or None where that is unknown."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -123,7 +127,7 @@ def available_bytes() -> int | None:
 
 
 def caches(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> str:
-    """Return the caches that the first CPU sees, where the system tells them."""
+    """Return the data caches of the first CPU, or "" where the system does not name them."""
     found = []
     for index in sorted(Path(folder).glob("index*")):
         try:

@@ -8,34 +8,38 @@ from collections.abc import Callable
 from typing import Any
 
 SETTLING = 0.05
-"""Seconds that a turn first runs untimed: threads of whoever came before spin on for a while."""
+"""Seconds that a turn first runs untimed: threads of the previous contestant still spin."""
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Return the seconds of one run."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def turn(run: Callable[[], object], timed: int, long: float = float("inf")) -> list[float]:
-    """Return the seconds of `timed` runs, or of one that takes `long` and so needs no settling."""
+    """Return the seconds of `timed` runs, after some that do not count.
+
+    Where the first run takes `long` seconds or more, its time alone is returned.
+    """
     begun = time.perf_counter()
-    run()
-    first = time.perf_counter() - begun
+    first = seconds(run)
     if first >= long:
         return [first]
     while time.perf_counter() - begun < SETTLING:
         run()
-    seconds = []
-    for _ in range(timed):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return seconds
+    return [seconds(run) for _ in range(timed)]
 
 
 def peak(run: Callable[[], Any]) -> tuple[Any, int]:
-    """Return a result of bptt, and the peak of the bytes allocated beyond the gradients in it.
+    """Return a result of bptt, and the peak of the bytes allocated beyond its gradients.
 
-    Python's own objects are among them, which no plan counts. The kernels must have been loaded.
+    The peak includes Python's own objects, which no plan counts. The kernels must be loaded before.
     """
     from ..kernels.cpu import memory
 
-    memory._held.clear()  # what earlier calls left to work in would not be counted
+    memory._held.clear()  # workspace left by earlier calls would not be counted
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]

@@ -1,4 +1,4 @@
-"""What several commands take: the sizes of a network, a file to write, the extras that draw."""
+"""Options and checks that commands share: the network, files to write, optional packages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ from ..kernels import optional
 from ..layers.drawing import UNDRAWN
 from ..memory.plan import human
 from . import info
-from .bench import peers
+from .building import CELLS, make_layer
 
 if TYPE_CHECKING:
     from ..layers.network import Network
 
-CELLS = {"rnn": "RNN", "gru": "GRU", "lstm": "LSTM"}
 
+def check_environment(parser: Any, needs_device: bool) -> None:
+    """Exit with an error if an environment variable of the package has a wrong value.
 
-def check_environment(parser: Any, runs: bool) -> None:
-    """End with a line if a variable that the package reads is not what it must be.
-
-    `runs`: whether the device that it names must be there.
+    With `needs_device`, the device that FASTBPTT_DEVICE names must exist too.
     """
     try:
         from ..backends import devices
@@ -35,28 +33,30 @@ def check_environment(parser: Any, runs: bool) -> None:
         name, source = devices.named(None)
     except ValueError as error:
         parser.error(str(error))
-    if runs and name is not None:
+    if needs_device and name is not None:
         try:
             devices.device(name, source)
         except devices.DeviceError as error:
             parser.error(str(error))
 
 
-def check_room(parser: Any, what: str, needed: int) -> None:
-    """End with a line if so many bytes are more than there are."""
-    there = info.available_bytes()
-    if needed > arguments.MOST or (there is not None and needed > there):
-        of = "" if there is None else f", of {human(there)} available"
+def check_memory(parser: Any, what: str, needed: int) -> None:
+    """Exit with an error if `needed` bytes are more than this process may allocate."""
+    available = info.available_bytes()
+    if needed > arguments.MOST or (available is not None and needed > available):
+        of = "" if available is None else f", of {human(available)} available"
         parser.error(f"{what} would take {human(needed)}{of}")
 
 
 def add_network(
     parser: Any, *, batch: int, inputs: int, hidden: int, outputs: int, cell: str = "lstm"
 ) -> None:
-    """Add the sizes of a network, with these defaults."""
+    """Add the options of a network, with these defaults."""
     whole, few = parser.number(int, 1), parser.number(int, 1, 1000)
     group = parser.add_argument_group("network")
-    group.add_argument("--cell", choices=CELLS, default=cell, help=f"default: {cell}")
+    group.add_argument(
+        "--cell", choices=[name.lower() for name in CELLS], default=cell, help=f"default: {cell}"
+    )
     for flag, name, default in (
         ("-B", "batch", batch),
         ("-I", "inputs", inputs),
@@ -71,22 +71,24 @@ def add_network(
 
 
 def network(args: argparse.Namespace, seed: Any = None) -> Network:
-    """Return a network of those sizes with fresh weights, or with `UNDRAWN` ones.
+    """Return a network of the sizes in `args`, its weights drawn with `seed`.
 
-    Raises ValueError for sizes whose bytes do not fit into 64 bits.
+    With the seed `UNDRAWN` the weights take no memory. Raises ValueError where the number of bytes
+    does not fit into 64 bits.
     """
     import fastbptt as fb
 
     rng = seed if seed is UNDRAWN else np.random.default_rng(seed)
-    layer = peers.make_layer(
-        CELLS[args.cell], args.inputs, args.hidden, args.layers, args.bidirectional, rng, args.dtype
+    cell = args.cell.upper()
+    layer = make_layer(
+        cell, args.inputs, args.hidden, args.layers, args.bidirectional, rng, args.dtype
     )
     readout = fb.Readout.init(layer.outputs, args.outputs, rng=rng, dtype=args.dtype)
     return fb.Network(layer, readout)
 
 
 def new_file(text: str) -> Path:
-    """Return the path, which must be one that can be written: what a run ends with is kept."""
+    """Return the path of a file to write; an argument type, so no work is lost to a bad path."""
     path = Path(text)
     try:
         if path.is_fifo():
@@ -95,10 +97,10 @@ def new_file(text: str) -> Path:
             raise argparse.ArgumentTypeError(f"no such folder: {path.resolve().parent}")
         if path.is_dir():
             raise argparse.ArgumentTypeError(f"is a folder: {text!r}")
-        there = path.exists()
-        with open(path, "ab"):  # only trying tells whether it can be written
+        existed = path.exists()
+        with open(path, "ab"):  # the only sure test of whether it can be written
             pass
-        if not there:
+        if not existed:
             path.unlink()
     except OSError as error:
         raise argparse.ArgumentTypeError(f"cannot be written: {error.strerror}: {text!r}") from None
@@ -106,7 +108,7 @@ def new_file(text: str) -> Path:
 
 
 def has_extras(command: str, *packages: str) -> bool:
-    """Whether the packages can be imported; if not, say what to install."""
+    """Whether the packages can be imported; if not, print what to install."""
     for package in packages:
         try:
             optional.load(package, f"fastbptt {command} needs", "pip install 'fastbptt[cli]'")
@@ -117,7 +119,7 @@ def has_extras(command: str, *packages: str) -> bool:
 
 
 def between(network: Network, steps: int, batch: int, rows: Any, count: int = 80) -> list[Any]:
-    """Return the plans of budgets between the least and full caching, for a curve."""
+    """Return plans for budgets between the smallest and full caching, for a curve."""
     import fastbptt as fb
 
     least, most = rows[-1].peak_bytes, rows[0].peak_bytes

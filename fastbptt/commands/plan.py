@@ -1,4 +1,4 @@
-"""`fastbptt plan`: what memory costs in time, for given sizes."""
+"""`fastbptt plan`: memory against time for a network of given sizes; nothing is run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..layers.drawing import UNDRAWN
 from . import options
 
-_MOST_DRAWN = 1_000_000  # actions: lines of the picture
+_MOST_DRAWN = 1_000_000  # actions in a picture
 
 
 def add_command(commands: Any) -> None:

@@ -1,4 +1,4 @@
-"""The picture of `plan`: memory against time, and in which order a schedule runs its steps."""
+"""The picture of `plan`: memory against time, and the order in which a schedule runs steps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KINDS = {
     "cached": ("run and cached", style.GREEN),
     "cached again": ("run again and cached", style.AMBER),
     "reversed": ("reversed", style.ORANGE),
-    "kept": ("state kept", "#BBBBBB"),
+    "stored": ("state stored", "#BBBBBB"),
 }
-_PIXELS = 1500  # of the picture's longer side: lines that differ by less are drawn once
-_MANY = 60  # actions from which on a close-up is drawn as well
+_PIXELS = 1500  # of the longer side; of lines that differ by less, one is drawn
+_MANY = 60  # with more actions, a close-up is drawn too
 _CLOSE = 16  # actions in the close-up
 
 
@@ -43,7 +43,11 @@ def draw(path: Path, rows: Any, between: list[Any], plan: Any, title: str) -> No
 
 
 def strokes(actions: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, int, int, int, int]]:
-    """Turn actions into lines (kind, time, done, time, done), `done` counting the steps run."""
+    """Yield a line (kind, t, done, t, done) for each action of a schedule.
+
+    kind : of KINDS
+    t, done : a time step, and the steps run by then; at either end of the line
+    """
     done = furthest = 0
     stored: list[tuple[int, int]] = []
     for name, *times in actions:
@@ -63,11 +67,11 @@ def strokes(actions: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, int, int,
             stored.append((times[0], done))
         elif name == "discard":
             at, since = stored.pop()
-            yield "kept", at, since, at, done
+            yield "stored", at, since, at, done
 
 
 def _schedule(axes: Any, lines: list[Any], plan: Any) -> None:
-    """The whole schedule; of lines within the same pixels one is drawn."""
+    """Draw the whole schedule; of lines within the same pixels, one."""
     total = plan.forward_steps + plan.backward_steps
     across, up = _PIXELS / max(1, plan.steps), _PIXELS / max(1, total)
     seen: dict[tuple[Any, ...], Any] = {}
@@ -89,17 +93,17 @@ def _schedule(axes: Any, lines: list[Any], plan: Any) -> None:
 
 
 def _close_up(axes: Any, lines: list[Any]) -> None:
-    """The lines in the middle of the list, and the states kept meanwhile."""
-    run = [line for line in lines if line[0] != "kept"]
+    """Draw the lines in the middle of the list, and the states stored during them."""
+    run = [line for line in lines if line[0] != "stored"]
     middle = run[len(run) // 2 : len(run) // 2 + _CLOSE]
     left = min(min(t, u) for _, t, _, u, _ in middle)
     right = max(max(t, u) for _, t, _, u, _ in middle)
     bottom, top = middle[0][2], middle[-1][4]
-    kept = [
+    stored = [
         line for line in lines
-        if line[0] == "kept" and left <= line[1] <= right and line[2] < top and line[4] > bottom
+        if line[0] == "stored" and left <= line[1] <= right and line[2] < top and line[4] > bottom
     ]  # fmt: skip
-    _draw_lines(axes, [*kept, *middle], 1.6)
+    _draw_lines(axes, [*stored, *middle], 1.6)
     edge = 0.02 * (right - left)
     axes.set_xlim(left - edge, right + edge)
     axes.set_ylim(bottom, top)
@@ -108,11 +112,11 @@ def _close_up(axes: Any, lines: list[Any]) -> None:
 
 def _draw_lines(axes: Any, lines: list[Any], width: float) -> None:
     for kind, (_, colour) in KINDS.items():
-        own = [((t, y), (u, z)) for k, t, y, u, z in lines if k == kind]
-        kept = kind == "kept"
-        widths = width if not kept else 0.6 if len(own) < 10 * _MANY else 0.3
+        ends = [((t, y), (u, z)) for k, t, y, u, z in lines if k == kind]
+        stored = kind == "stored"
+        widths = width if not stored else 0.6 if len(ends) < 10 * _MANY else 0.3
         axes.add_collection(
-            LineCollection(own, colors=colour, linewidths=widths, zorder=1 if kept else 2)
+            LineCollection(ends, colors=colour, linewidths=widths, zorder=1 if stored else 2)
         )
     axes.set_xlabel("time step t of the sequence")
     axes.set_ylabel("steps run so far, forward and back")

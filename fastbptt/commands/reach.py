@@ -14,7 +14,7 @@ from ..layers.model import as_path
 from . import options
 
 LOSSES = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
-"""The loss that goes with a readout, if none is named."""
+"""The default loss of each readout's activation; squared error for the others."""
 
 
 def add_command(commands: Any) -> None:
@@ -22,16 +22,16 @@ def add_command(commands: Any) -> None:
     parser = commands.add_parser(
         "reach",
         help="how far back the gradient of a saved network reaches: which k2 to take",
-        description="The mean norm of the derivative of a loss by the state so many steps before, "
-        "its decay, and the k2 beyond which less than a given share of the gradient lies. Arrays "
-        "are laid out as for fastbptt.bptt: time first.",
+        description="The mean norm of the derivative of a loss with respect to earlier states, by "
+        "lag; its decay; and the k2 beyond which less than a given share of the gradient lies. "
+        "Arrays have time as their first axis, as for fastbptt.bptt.",
     )
     whole = parser.number(int, 1)
     parser.add_argument("network", metavar="NETWORK.npz", help="written by network.save(path)")
     parser.add_argument("x", metavar="X.npy", help="(T, B, I), (T, I), or integer tokens")
     parser.add_argument("y", metavar="Y.npy", help="targets: (T, B, O), (T, O), or classes")
     names = ("squared_error", "cross_entropy", "binary_cross_entropy")
-    text = "default: what goes with the readout"
+    text = "default: the usual one for the readout's activation"
     parser.add_argument("--loss", choices=names, help=text)
     parser.add_argument("--share", type=float, default=0.01, help="that may be lost; default: 0.01")
     parser.add_argument("--max-lag", type=whole, help="default: 1000, or half of x if less")
@@ -70,7 +70,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
 def _array(path: str) -> Any:
     try:
-        with np.errstate(over="ignore"):  # of sizes that are too large, an error then
+        with np.errstate(over="ignore"):  # sizes that overflow end in an error below
             array = np.load(as_path(path), mmap_mode="r", allow_pickle=False)
     except (*DAMAGE, SyntaxError, TokenError, MemoryError):
         raise ValueError(f"{path!r} must be a whole .npy file of numbers") from None

@@ -1,4 +1,4 @@
-"""The picture of `reach`: the gradient's norm by lag, and what a window of so many steps loses."""
+"""The picture of `reach`: the gradient's norm by lag, and the share that a window loses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from . import style
 
-_FAINT = 1e-8  # of the largest norm: less is not drawn
+_FAINT = 1e-8  # of the largest norm; smaller norms are not drawn
 
 
 def draw(path: Path, reach: Any, title: str) -> None:
-    """Write a PNG."""
+    """Write a PNG of what `gradient_reach` returned."""
     figure, (left, right) = style.canvas(f"{title}; {reach.verdict}", 2)
     shown = reach.norms > _FAINT * reach.norms.max()
     end = max(5, int(reach.lags[shown].max(initial=0)))
@@ -54,7 +54,7 @@ def _norms(axes: Any, reach: Any, seen: Any) -> None:
     axes.set_ylim(bottom=max(floor, norms.max() * _FAINT / 10))
     axes.set_xlabel("lag behind the loss (steps)")
     axes.set_ylabel("norm of the loss's derivative by the state")
-    axes.set_title("How much gradient reaches so far back", fontsize=11)
+    axes.set_title("How far back the gradient reaches", fontsize=11)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 0.08), fontsize=9, framealpha=0.9)
 
 

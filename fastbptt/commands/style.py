@@ -1,4 +1,4 @@
-"""How the pictures of all commands look: Okabe and Ito's colours on white, quiet axes."""
+"""The style of all pictures: the colours of Okabe and Ito on white, plain axes."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Told apart with any colour vision.
+# Distinct with any kind of colour vision.
 BLUE, SKY, GREEN, AMBER = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 ORANGE, PURPLE, GREY = "#D55E00", "#CC79A7", "#555555"
 
 
 def canvas(title: str, columns: int, width: float = 6.0) -> tuple[Figure, list[Any]]:
-    """Return a figure and its axes, side by side, each that many inches wide."""
+    """Return a figure and its axes, side by side, each `width` inches wide."""
     figure = Figure(figsize=(width * columns, 5), dpi=120, layout="constrained", facecolor="white")
     figure.suptitle(title, fontsize=11)
     every = list(figure.subplots(1, columns, squeeze=False)[0])
@@ -32,12 +32,12 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def plain_numbers(axis: Any) -> None:
-    """Ticks as ordinary numbers: 1,000, not 10^3."""
+    """Write ticks as 1,000, not as 10^3."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
 def logarithmic(axis: Any, ratio: float, text: Callable[[float], str]) -> None:
-    """Ticks of a logarithmic axis, whose ends are in that ratio, written by `text`."""
+    """Set the ticks of a logarithmic axis; `ratio` is that of its ends, `text` writes a tick."""
     axis.set_major_locator(LogLocator(subs=_ticks(ratio)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
@@ -48,7 +48,7 @@ def _ticks(ratio: float) -> tuple[float, ...]:
 
 
 def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
-    """Draw the time factor of plans against their peak bytes, and name those of `rows`."""
+    """Draw time factor against peak bytes; the plans in `rows` are labelled."""
     plans = sorted([*rows, *between], key=lambda plan: plan.peak_bytes)
     memory = [float(plan.peak_bytes) for plan in plans]
     axes.plot(memory, [plan.time_factor for plan in plans], color=GREEN, linewidth=1.2)
@@ -74,14 +74,14 @@ def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
 
 
 def this_run(axes: Any, plan: Any, text: str) -> None:
-    """Mark one plan in the frontier, and say in the corner that it leaves free what it is."""
+    """Mark one plan in the frontier; the legend describes it."""
     point = float(plan.peak_bytes), plan.time_factor
     axes.plot(*point, color=ORANGE, marker="D", markersize=8, linestyle="none", label=text)
     axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
 
 
 def runs(axes: Any, points: list[tuple[float, float, str]], label: str) -> None:
-    """Mark (bytes, time factor, text) of what was run in the frontier."""
+    """Mark runs in the frontier, each (bytes, time factor, text)."""
     for size, factor, text in points:
         axes.annotate(
             text, (size, factor), (-4, -8), textcoords="offset points", ha="center", va="top",
@@ -96,7 +96,7 @@ _RECOMPUTES = ("every step cached", "one recompute", "two recomputes", "three re
 
 
 def short_bytes(count: float) -> str:
-    """Bytes in three digits."""
+    """Write bytes with three significant digits."""
     for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if count >= 0.9995 * power:
             return f"{count / power:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""`fastbptt bench`: time, memory and gradient error of each way to keep steps, against T."""
+"""`fastbptt bench`: time, memory and gradient error of each memory policy, against T."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...layers.drawing import UNDRAWN
-from .. import info, options
+from .. import info, options, tables
 from ..bar import Bar
 from . import peers
 from .lengths import Bench, Point
@@ -36,9 +36,9 @@ def add_command(commands: Any) -> None:
     threads = parser.number(int, 1, 4096)
     parser.add_argument("--threads", type=threads, help="default: all CPUs that may be used")
     others = [name for name in peers.PEERS if name != "fastbptt"]
-    text = "whom to time beside us, or nobody; default: all that are installed"
+    text = "libraries to compare with, or none; default: all that are installed"
     parser.add_argument("--peers", nargs="*", choices=others, default=others, help=text)
-    text = "timed at each length, about; who would take a third of it for one run is left out"
+    text = "at each length, about; what would take a third of it for one run is left out"
     parser.add_argument("--seconds", type=parser.number(float, 0.01), default=30, help=text)
     parser.add_argument("--out", type=options.new_file, default="bench.png", help="the picture")
     parser.add_argument("--json", type=options.new_file, default="bench.json", help="the figures")
@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
 
 
 def run(parser: Any, args: argparse.Namespace) -> int:
-    """Measure, print the table, write both files; returns the exit status."""
+    """Measure, print the table and write both files; returns the exit status."""
     import fastbptt as fb
 
     from ...kernels.cpu import team
@@ -58,7 +58,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         parser.error(str(error))
     weights = sum(array.nbytes for array in undrawn.arrays())
     step = args.batch * (args.inputs + args.outputs) * undrawn.dtype.itemsize
-    options.check_room(parser, "weights, x and y", 2 * weights + max(args.lengths) * step)
+    options.check_memory(parser, "weights, x and y", 2 * weights + max(args.lengths) * step)
     if not options.has_extras("bench", "matplotlib", "tqdm"):
         return 1
     from .picture import draw
@@ -68,7 +68,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     lengths = sorted(set(args.lengths))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if load is not None and load > 0.5 * team.available_cpus():
-        text = f"others are at work here (load {load:.1f}): the times will be too long"
+        text = f"other programs are running (load {load:.1f}): the times will be too long"
         print(f"fastbptt bench: {text}", file=sys.stderr)
     bench = Bench(options.network(args, seed=0), args.batch, window, args.peers, threads)
     with Bar("steps", bench.work(lengths)) as bar:
@@ -96,8 +96,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
 
 def table(points: list[Point]) -> str:
-    """The figures as text."""
-    head = ("T", "steps kept", "us a step", "peak measured", "planned", "gradient error", "")
+    """Return the figures as text."""
+    head = ("T", "method", "us a step", "peak measured", "planned", "gradient error", "note")
     rows = [
         (
             f"{p.T:,}",
@@ -110,12 +110,4 @@ def table(points: list[Point]) -> str:
         )
         for p in points
     ]
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = []
-    for row in (head, *rows):
-        cells = [
-            cell.ljust(width) if index in (1, 6) else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return tables.aligned([head, *rows], left=(1, 6))

@@ -1,4 +1,4 @@
-"""What `bench` measures: each way to keep steps, and each peer, at one length after the other."""
+"""The measurements of `bench`: each memory policy and each peer, at one length after another."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from ..measuring import peak, turn
 from . import peers
 
 ROUNDS = 5
-"""Turns of each at one length, at most: fewer where they would take more than --seconds."""
+"""Turns of each contestant at one length, at most; fewer if they would exceed --seconds."""
 TIMED = 3
+"""Runs that are timed in a turn; one if it takes LONG seconds or more."""
 LONG = 0.2
-"""Seconds from which one run is timed in a turn, not TIMED."""
 EXACT = {"float32": 1e-3, "float64": 1e-9}
-"""Relative errors of exact gradients above which something is wrong: no figure is shown then."""
+"""Relative error of an exact gradient above which it is wrong, and no figure is written."""
 
 
 @dataclass
 class Point:
-    """What was measured of one contestant at one length; None where it was not.
+    """The measurements of one contestant at one length; None where there is none.
 
     planned_bytes, forward_steps : of the plan
-    measured_bytes : the peak of what is allocated beyond x, y and the returned gradients, Python's
-        own objects among it, which no plan counts
-    gradient_error : of the weights' gradient against that in float64 with every step cached: norm
-        of the difference over the norm
-    left_out, no_error : why nothing was measured, or not the error
+    measured_bytes : peak of the bytes allocated beyond x, y and the returned gradients; includes
+        Python's own objects, which no plan counts
+    gradient_error : of the weights' gradient, relative to the norm of the float64 gradient with
+        every step cached
+    left_out : why nothing was measured
+    no_error : why the error was not measured
     """
 
     name: str
@@ -49,18 +50,18 @@ class Point:
 
 
 class Bench:
-    """One network, measured at one length after the other."""
+    """Measures one network at one length after another."""
 
     def __init__(self, network: Any, batch: int, window: Any, others: list[str], threads: int):
         self.network, self.batch, self.window = network, batch, window
         self.others, self.threads = others, threads
-        self.latest: dict[str, float] = {}  # least seconds a step, at the length before
+        self.latest: dict[str, float] = {}  # least seconds a step, at the previous length
         self.reference_reason: str | None = None
 
     def points(
         self, lengths: list[int], seconds: float, show: Callable[[float, float, str], None]
     ) -> list[Point]:
-        """Measure all lengths; `show(done, total, note)` is told in steps."""
+        """Measure all lengths; `show(done, total, note)` reports progress in steps."""
         total, done = self.work(lengths), 0.0
         found: list[Point] = []
         self._compile()
@@ -72,11 +73,11 @@ class Bench:
         return found
 
     def work(self, lengths: list[int]) -> int:
-        """Steps to be run for these lengths, at most."""
+        """Return the most steps that these lengths can take."""
         return sum(lengths) * (4 + len(self.others)) * (1 + ROUNDS)
 
     def is_wrong(self, point: Point) -> bool:
-        """Whether an exact gradient is not what it must be."""
+        """Whether a gradient that should be exact has too large an error."""
         if point.gradient_error is None or point.name.startswith("truncated"):
             return False
         return not point.gradient_error <= EXACT[str(self.network.dtype)]
@@ -87,7 +88,7 @@ class Bench:
         return x, rng.standard_normal((T, self.batch, self.network.readout.outputs), dtype)
 
     def _compile(self) -> None:
-        """Run every kernel once: also those that only a run of more than a panel calls."""
+        """Run every kernel once, with T in one flush and in two: some kernels run only with two."""
         from ...memory.blocking import flush_steps
 
         for T in (2, flush_steps(self.batch) + 1):
@@ -98,7 +99,7 @@ class Bench:
         peers.fastbptt(_wide(self.network), *wide, self.threads).run()
 
     def _length(self, T: int, seconds: float, found: list[Point]) -> Iterator[tuple[float, str]]:
-        """Measure one length; yields what share of its work is done, and what comes next."""
+        """Measure one length; yields the share of its work done so far, and the next contestant."""
         policies = self._policies(T)
         points = {name: Point(name, T) for name in [*policies, *self.others]}
         found += points.values()
@@ -141,18 +142,18 @@ class Bench:
             points[name].no_error = self.reference_reason
 
     def _policies(self, T: int) -> dict[str, Any]:
-        """What `memory` is for each of our contestants; None where there is no such plan."""
+        """Return `memory` for each contestant of ours; None where no such plan exists."""
         import fastbptt as fb
 
         rows = {row.recomputes: row for row in fb.frontier(self.network, T, self.batch)}
         budgets = [rows[n].peak_bytes if n in rows else None for n in (1, 2)]
         window = f"truncated {self.window.k1}, {self.window.k2}"
-        both = any(len(stage) > 1 for stage in stages(self.network.layer))
+        bidirectional = any(len(stage) > 1 for stage in stages(self.network.layer))
         return {
             "full": "full",
             "one recompute": budgets[0],
             "two recomputes": budgets[1],
-            window: None if both else self.window,
+            window: None if bidirectional else self.window,
         }
 
     def _peer(self, name: str, policies: dict[str, Any], x: Any, y: Any) -> peers.Peer | None:
@@ -161,34 +162,31 @@ class Bench:
         return peers.PEERS[name](self.network, x, y, self.threads)
 
     def _reason(self, point: Point, policies: dict[str, Any], seconds: float) -> str | None:
-        """Why this contestant is left out, or None."""
+        """Return why this contestant is left out, or None."""
         name, T = point.name, point.T
         if name in policies:
             if policies[name] is None:
-                truncated = name.startswith("truncated")
-                return (
-                    "both directions cannot be truncated"
-                    if truncated
-                    else "so short a sequence has no such schedule"
-                )
+                if name.startswith("truncated"):
+                    return "a bidirectional layer cannot be truncated"
+                return "so short a sequence has no such schedule"
             needed = point.planned_bytes or 0
         else:
             if name not in peers.installed():
                 return "not installed"
-            # A guess: they keep more of each step than we do, and do not say how much.
+            # A guess: they store more of each step, and do not say how much.
             needed = 3 * peer_plan(self.network, T, self.batch, "full").peak_bytes
-        lacking = _lacking(needed)
-        if lacking is not None:
-            return lacking
+        shortage = _memory_shortage(needed)
+        if shortage is not None:
+            return shortage
         if self.latest.get(name, 0) * T > seconds / 3:
             return f"one run would take {self.latest[name] * T:,.0f} s"
         return None
 
     def _reference(self, T: int, x: Any, y: Any) -> list[Any] | None:
-        """The gradient in float64 with every step cached, or None where that does not fit."""
+        """Return the float64 gradient with every step cached, or None where that does not fit."""
         wide = _wide(self.network)
         needed = peer_plan(wide, T, self.batch, "full").peak_bytes + 16 * x.size + 8 * y.size
-        self.reference_reason = _lacking(needed)
+        self.reference_reason = _memory_shortage(needed)
         if self.reference_reason is not None:
             return None
         peer = peers.fastbptt(wide, x.astype(float), y.astype(float), self.threads)
@@ -196,21 +194,22 @@ class Bench:
 
 
 def peer_plan(network: Any, T: int, batch: int, memory: Any) -> Any:
-    """The plan of what `peers.fastbptt` runs."""
+    """Return the plan that `peers.fastbptt` runs."""
     import fastbptt as fb
 
     return fb.plan(network, T, batch, memory=memory, input_grad=True)
 
 
-def _lacking(needed: int) -> str | None:
-    """Say so if so many bytes are more than three quarters of what there is."""
-    there = info.available_bytes()
-    if there is None or needed <= 0.75 * there:
+def _memory_shortage(needed: int) -> str | None:
+    """Return a reason if `needed` bytes are more than three quarters of those available."""
+    available = info.available_bytes()
+    if available is None or needed <= 0.75 * available:
         return None
-    return f"would take {needed / 1e9:.1f} GB, of {there / 1e9:.1f} GB available"
+    return f"would take {needed / 1e9:.1f} GB, of {available / 1e9:.1f} GB available"
 
 
 def _wide(network: Any) -> Any:
+    """Return the network in float64."""
     layer, readout = (
         part.replace_arrays([np.asarray(array, float) for array in part.arrays()])
         for part in (network.layer, network.readout)
@@ -219,7 +218,7 @@ def _wide(network: Any) -> Any:
 
 
 def _error(gradient: list[Any], reference: list[Any]) -> float:
-    """Norm of the difference over the norm, all arrays together."""
+    """Return the norm of the difference over that of the reference, over all arrays."""
     pairs = zip(gradient, reference, strict=True)
     difference = sum(float(np.square(np.float64(one) - other).sum()) for one, other in pairs)
     return float(np.sqrt(difference / sum(float(np.square(other).sum()) for other in reference)))

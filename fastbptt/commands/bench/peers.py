@@ -1,45 +1,32 @@
-"""The same work by us, by PyTorch and by JAX, on the same weights and data.
+"""The same gradient by fastbptt, PyTorch and JAX, on the same weights and data.
 
-Each takes a model, x and y: for a layer y is dL/dh, so the loss is the sum of h*y; for a Network y
-are the targets of the squared error. It returns a Peer, which runs a forward and a backward pass
-with the gradients of weights, input and initial state, or None where it cannot.
+Each function takes a model, x and y, and returns a Peer, or None where the library is not installed
+or does not have the layer. A Peer runs a forward and a backward pass, with the gradients of
+weights, input and initial state. For a layer y is dL/dh, so the loss is the sum of h*y. For a
+Network y holds the targets of the squared error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import util
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ...layers import composite
-
-CELLS = ("RNN", "GRU", "LSTM")
+from ..building import CELLS, make_layer
 
 
 class Peer(NamedTuple):
-    """One who does the work.
+    """One library's gradient.
 
-    run : does it once; gradient : what run() returned as arrays, in the order of model.arrays()
+    run : computes it once
+    gradient : turns what `run` returned into arrays, in the order of `model.arrays()`
     """
 
     run: Callable[[], Any]
     gradient: Callable[[Any], list[Any]]
-
-
-def make_layer(
-    cell: str, inputs: int, hidden: int, layers: int, bidirectional: bool, rng: Any, dtype: str
-) -> Any:
-    """Return a layer, or with more than one a Stack, in one direction or both."""
-    import fastbptt as fb
-
-    found: list[Any] = []
-    for _ in range(layers):
-        width = found[-1].outputs if found else inputs
-        ways = [getattr(fb, cell).init(width, hidden, rng=rng, dtype=dtype) for _ in "fb"]
-        found.append(fb.Bidirectional(*ways) if bidirectional else ways[0])
-    return found[0] if layers == 1 else fb.Stack(found)
 
 
 def problem(
@@ -54,7 +41,7 @@ def problem(
 
 
 def fastbptt(model: Any, x: Any, y: Any, threads: int, memory: Any = "full") -> Peer:
-    """Us; `memory` is of use to a Network only."""
+    """Our own gradient; `memory` is for a Network only."""
     import fastbptt as fb
 
     fb.set_num_threads(threads)
@@ -70,48 +57,31 @@ def fastbptt(model: Any, x: Any, y: Any, threads: int, memory: Any = "full") -> 
 
 
 def torch(model: Any, x: Any, y: Any, threads: int) -> Peer | None:
-    """torch.nn.RNN, GRU or LSTM on the CPU, of several layers and both directions too."""
+    """torch.nn.RNN, GRU or LSTM on the CPU, with several layers and both directions too."""
     if not util.find_spec("torch"):
         return None
     import torch
 
     layer, readout = _parts(model)
-    leaves = list(composite.recurrent_layers(layer))
-    if any(type(part).__name__ not in CELLS for part in leaves):
+    layers = _plain_layers(layer)
+    if layers is None:
         return None
     torch.set_num_threads(threads)
-    dtype = getattr(torch, str(layer.dtype))
-    stack = layer.layers if isinstance(layer, composite.Stack) else (layer,)
-    module = getattr(torch.nn, type(leaves[0]).__name__)(
-        layer.inputs, leaves[0].hidden, num_layers=len(stack), dtype=dtype,
-        bidirectional=isinstance(stack[0], composite.Bidirectional),
-    )  # fmt: skip
-    own: list[Any] = []  # what stands for our arrays, in their order
-    with torch.no_grad():
-        for part, (U, W, b, b_hidden) in zip(leaves, module.all_weights, strict=True):
-            b_hidden.zero_()
-            pairs = [(U, part.U), (W, part.W), (b, part.b)]
-            own += [U, W, b]
-            if hasattr(part, "bn"):
-                pairs.append((b_hidden[2 * part.hidden :], part.bn))
-                own.append((b_hidden, 2 * part.hidden))
-            for tensor, array in pairs:
-                tensor.copy_(torch.from_numpy(array))
-    weights = list(module.parameters())
+    module, weights = _torch_module(layer, layers)
+    needed = list(module.parameters())
+    dtype, linear = getattr(torch, str(layer.dtype)), None
     if readout is not None:
-        head = torch.nn.Linear(readout.inputs, readout.outputs, dtype=dtype)
-        with torch.no_grad():
-            for tensor, array in zip((head.weight, head.bias), readout.arrays(), strict=True):
-                tensor.copy_(torch.from_numpy(array))
-        own += [head.weight, head.bias]
-        weights += [head.weight, head.bias]
+        linear = torch.nn.Linear(readout.inputs, readout.outputs, dtype=dtype)
+        _set(zip((linear.weight, linear.bias), readout.arrays(), strict=True))
+        weights += [linear.weight, linear.bias]
+        needed += [linear.weight, linear.bias]
     x, y = torch.from_numpy(x).clone(), torch.from_numpy(y)
     state = [
-        torch.zeros(len(leaves), x.shape[1], leaves[0].hidden, dtype=dtype)
-        for _ in range(leaves[0].states)
+        torch.zeros(len(layers), x.shape[1], layers[0].hidden, dtype=dtype)
+        for _ in range(layers[0].states)
     ]
     initial = tuple(state) if len(state) > 1 else state[0]
-    needed = [x, *state, *weights]
+    needed += [x, *state]
     for tensor in needed:
         tensor.requires_grad_()
 
@@ -119,20 +89,53 @@ def torch(model: Any, x: Any, y: Any, threads: int) -> Peer | None:
         for tensor in needed:
             tensor.grad = None
         h, _ = module(x, initial)
-        if readout is None:
+        if linear is None:
             h.backward(y)
         else:
-            ((head(h) - y) ** 2).sum().backward()
+            ((linear(h) - y) ** 2).sum().backward()
 
     def gradient(_: None) -> list[Any]:
-        pairs = (each if isinstance(each, tuple) else (each, 0) for each in own)
+        pairs = (each if isinstance(each, tuple) else (each, 0) for each in weights)
         return [tensor.grad.numpy()[start:].copy() for tensor, start in pairs]
 
     return Peer(run, gradient)
 
 
+def _torch_module(layer: Any, layers: list[Any]) -> tuple[Any, list[Any]]:
+    """Return the module with the layer's weights, and the tensors in the order of its arrays.
+
+    A pair (tensor, start) is for an array that is the rest of a tensor.
+    """
+    import torch
+
+    stack = layer.layers if isinstance(layer, composite.Stack) else (layer,)
+    module = getattr(torch.nn, type(layers[0]).__name__)(
+        layer.inputs, layers[0].hidden, num_layers=len(stack),
+        dtype=getattr(torch, str(layer.dtype)),
+        bidirectional=isinstance(stack[0], composite.Bidirectional),
+    )  # fmt: skip
+    weights: list[Any] = []
+    for part, (U, W, b, b_hidden) in zip(layers, module.all_weights, strict=True):
+        _set([(U, part.U), (W, part.W), (b, part.b), (b_hidden, np.zeros_like(part.b))])
+        weights += [U, W, b]
+        if hasattr(part, "bn"):  # a GRU: PyTorch holds it in the other bias
+            start = 2 * part.hidden
+            _set([(b_hidden[start:], part.bn)])
+            weights.append((b_hidden, start))
+    return module, weights
+
+
+def _set(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Copy each (tensor, array) into the tensor."""
+    import torch
+
+    with torch.no_grad():
+        for tensor, array in pairs:
+            tensor.copy_(torch.from_numpy(array))
+
+
 def jax(model: Any, x: Any, y: Any, threads: int) -> Peer | None:
-    """lax.scan under jit, the input product outside the scan; JAX chooses its threads itself."""
+    """lax.scan under jit, with the input product before the scan; JAX chooses its threads."""
     if not util.find_spec("jax"):
         return None
     import jax
@@ -141,21 +144,21 @@ def jax(model: Any, x: Any, y: Any, threads: int) -> Peer | None:
     from jax import numpy as jnp
 
     layer, _ = _parts(model)
-    leaves = list(composite.recurrent_layers(layer))
-    if any(type(part).__name__ not in CELLS for part in leaves):
+    layers = _plain_layers(layer)
+    if layers is None:
         return None
     weights = [jnp.asarray(array.T) for array in model.arrays()]
     x, y = jnp.asarray(x), jnp.asarray(y)
     state = [
         [jnp.zeros((x.shape[1], part.hidden), part.dtype) for _ in range(part.states)]
-        for part in leaves
+        for part in layers
     ]
 
     def total(weights: Any, x: Any, state: Any, y: Any) -> Any:
-        given = iter(weights)
-        h = _in_jax(layer, given, x, iter(state))
-        head = list(given)
-        return ((h @ head[0] + head[1] - y) ** 2).sum() if head else (h * y).sum()
+        remaining = iter(weights)
+        h = _in_jax(layer, remaining, x, iter(state))
+        readout = list(remaining)
+        return ((h @ readout[0] + readout[1] - y) ** 2).sum() if readout else (h * y).sum()
 
     both = jax.jit(jax.value_and_grad(total, argnums=(0, 1, 2)))
     return Peer(
@@ -165,7 +168,7 @@ def jax(model: Any, x: Any, y: Any, threads: int) -> Peer | None:
 
 
 def _in_jax(layer: Any, weights: Any, x: Any, states: Any) -> Any:
-    """The states of a layer, whose weights and initial states come in order."""
+    """Return the outputs of a layer; `weights` and `states` are iterators, in the layer's order."""
     from jax import lax
     from jax import numpy as jnp
 
@@ -174,12 +177,12 @@ def _in_jax(layer: Any, weights: Any, x: Any, states: Any) -> Any:
             x = _in_jax(part, weights, x, states)
         return x
     if isinstance(layer, composite.Bidirectional):
-        along = _in_jax(layer.forward, weights, x, states)
-        against = _in_jax(layer.backward, weights, x[::-1], states)
-        return jnp.concatenate([along, against[::-1]], axis=-1)
-    U, W, b, *own = (next(weights) for _ in layer.arrays())
+        forward = _in_jax(layer.forward, weights, x, states)
+        backward = _in_jax(layer.backward, weights, x[::-1], states)
+        return jnp.concatenate([forward, backward[::-1]], axis=-1)
+    U, W, b, *params = (next(weights) for _ in layer.arrays())
     step: Any = _STEPS[type(layer).__name__]
-    return lax.scan(lambda carry, z: step(carry, z, W, *own), next(states), x @ U + b)[1]
+    return lax.scan(lambda carry, z: step(carry, z, W, *params), next(states), x @ U + b)[1]
 
 
 def _rnn_step(carry: Any, z: Any, W: Any) -> Any:
@@ -215,13 +218,19 @@ _STEPS = {"RNN": _rnn_step, "GRU": _gru_step, "LSTM": _lstm_step}
 
 
 def _parts(model: Any) -> tuple[Any, Any]:
-    """The layer, and the readout or None."""
+    """Return the layer, and the readout or None."""
     return getattr(model, "layer", model), getattr(model, "readout", None)
+
+
+def _plain_layers(layer: Any) -> list[Any] | None:
+    """Return the layers of one direction, or None if one is not of CELLS."""
+    layers = list(composite.recurrent_layers(layer))
+    return layers if all(type(part).__name__ in CELLS for part in layers) else None
 
 
 PEERS: dict[str, Callable[..., Peer | None]] = {"fastbptt": fastbptt, "torch": torch, "jax": jax}
 
 
 def installed() -> list[str]:
-    """Return the names of those that can be imported."""
+    """Return the names of the libraries that can be imported."""
     return [name for name in PEERS if util.find_spec(name)]

@@ -15,13 +15,13 @@ LOOKS = {
     "torch": (style.PURPLE, "v", 7),
     "jax": (style.GREY, "X", 7),
 }
-"""Colour, marker and its size: where lines coincide, each is still seen."""
+"""Colour, marker and its size: each is visible even where lines coincide."""
 NAMES = {"torch": "PyTorch", "jax": "JAX"}
-_NONE = 1e-17  # where an error of nothing is drawn
+_NONE = 1e-17  # where an error of 0 is drawn
 
 
 def draw(path: Path, result: dict[str, Any]) -> None:
-    """Write a PNG of the contents of the JSON file."""
+    """Write a PNG of `result`, the contents of the JSON file."""
     shape, machine = result["shape"], result["machine"]
     sizes = ", ".join(f"{name[0].upper()}={shape[name]}" for name in ("batch", "inputs", "hidden"))
     title = f"Gradient of an {shape['cell'].upper()} ({sizes}, {shape['dtype']})"
@@ -43,17 +43,17 @@ def draw(path: Path, result: dict[str, Any]) -> None:
             "drawn here: no error at all", (0.02, _NONE), (0, 8), color=style.GREY, fontsize=9,
             xycoords=("axes fraction", "data"), textcoords="offset points",
         )  # fmt: skip
-    for one in axes:
-        one.set_xscale("log")
-        one.set_yscale("log")
-        one.set_xlabel("sequence length T (steps)")
-    for one, what, text in (
+    for panel in axes:
+        panel.set_xscale("log")
+        panel.set_yscale("log")
+        panel.set_xlabel("sequence length T (steps)")
+    for panel, what, text in (
         (axes[0], "us_per_step", lambda value: f"{value:,.4g}"),
         (axes[1], "planned_bytes", style.short_bytes),
     ):
         values = [point[what] for point in points if point[what] is not None]
         if values:
-            style.logarithmic(one.yaxis, max(values) / min(values), text)
+            style.logarithmic(panel.yaxis, max(values) / min(values), text)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     style.save(figure, path)
@@ -61,18 +61,18 @@ def draw(path: Path, result: dict[str, Any]) -> None:
 
 def _lines(axes: Any, points: list[dict[str, Any]], what: str, planned: bool = False) -> None:
     for name in dict.fromkeys(point["name"] for point in points):
-        own = [(p["T"], p[what]) for p in points if p["name"] == name and p[what] is not None]
-        if not own:
+        line = [(p["T"], p[what]) for p in points if p["name"] == name and p[what] is not None]
+        if not line:
             continue
         colour, marker, size = LOOKS["truncated" if name.startswith("truncated") else name]
-        lengths, values = zip(*own, strict=True)
+        lengths, values = zip(*line, strict=True)
         values = tuple(max(value, _NONE) for value in values)
         if planned:
             axes.plot(lengths, values, color=colour, linestyle="--", linewidth=1.2)
             continue
-        style_of_line = "none" if what == "measured_bytes" else "-"
+        linestyle = "none" if what == "measured_bytes" else "-"
         axes.plot(
-            lengths, values, color=colour, marker=marker, markersize=size, linestyle=style_of_line,
+            lengths, values, color=colour, marker=marker, markersize=size, linestyle=linestyle,
             linewidth=1.2, markerfacecolor="none" if name == "full" else colour,
             label=NAMES.get(name, f"fastbptt, {name}"),
         )  # fmt: skip

@@ -5,28 +5,15 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import threading
-import time
-from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .. import options
+from .. import options, tables
 from ..bar import Bar
-from ..measuring import peak
-from . import text as text
+from . import text
+from .exact import HIDDEN, Exact, exact_gradient
 from .training import CHUNK, Learning, new_network, sample, train
-
-if TYPE_CHECKING:
-    from ...arrays import Array
-    from ...calls.gradient import Result
-    from ...layers.network import Network
-    from ...memory.plan import Frontier, Plan
-
-EXACT_HIDDEN = 64
-"""Units of the LSTM of the exact gradient."""
 
 
 def add_command(commands: Any) -> None:
@@ -55,11 +42,11 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     import fastbptt as fb
 
     try:
-        fb.plan(new_network(EXACT_HIDDEN, args.seed), args.steps, memory=args.budget)
+        fb.plan(new_network(HIDDEN, args.seed), args.steps, memory=args.budget)
     except ValueError as error:
         parser.error(f"argument --budget: {error}")
     numbers = 4 * args.hidden * (args.hidden + text.CLASSES + 1)
-    options.check_room(parser, "weights, their gradient and Adam's two means", 4 * 4 * numbers)
+    options.check_memory(parser, "weights, their gradient and Adam's two means", 4 * 4 * numbers)
     if not options.has_extras("demo", "matplotlib", "tqdm"):
         return 1
     from .picture import draw
@@ -97,102 +84,21 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-@dataclass
-class ExactRun:
-    """What the exact gradient took within one budget."""
-
-    plan: Plan
-    seconds: float
-    measured_bytes: int
-
-
-@dataclass
-class Exact:
-    """The exact gradient within several budgets, the first as asked; `same`: to the bit."""
-
-    steps: int
-    runs: list[ExactRun]
-    bits: float
-    same: bool
-    frontier: Frontier
-    between: list[Plan]
-
-
-def exact_gradient(ids: Array, budget: str, hidden: int = EXACT_HIDDEN, seed: int = 0) -> Exact:
-    """The exact gradient of an LSTM through the whole text, its memory measured.
-
-    After the budget asked for, the least with one and with two recomputes, where these are less.
-    """
-    import fastbptt as fb
-
-    x, y = ids[:-1], ids[1:]
-    network = new_network(hidden, seed)
-    steps = len(x)
-    frontier = fb.frontier(network, steps)
-    plans = [fb.plan(network, steps, memory=budget)]
-    least = [row.peak_bytes for row in frontier[1:3] if row.peak_bytes < plans[0].peak_bytes]
-    plans += [fb.plan(network, steps, memory=size) for size in least]
-    print(f"\nExact gradient of an LSTM with {hidden} units (float32)")
-    print(f"through {steps:,} characters, within {budget} and the least budgets:", flush=True)
-    warm_up(network)
-    runs: list[ExactRun] = []
-    results = []
-    work = [plan.forward_steps + plan.backward_steps for plan in plans]
-    with Bar("steps", sum(work)) as bar:
-
-        def within(plan: Plan, before: int) -> Result:
-            def show(done: int, _: int) -> None:
-                bar.show(before + done, sum(work))
-
-            return fb.bptt(network, x, y, "cross_entropy", memory=plan.memory, progress=show)
-
-        for index, plan in enumerate(plans):
-            start = time.perf_counter()
-            result, most = peak(partial(within, plan, sum(work[:index])))
-            seconds = time.perf_counter() - start
-            runs.append(ExactRun(plan, seconds, most))
-            results.append([np.array(result.loss), *result.grad.arrays()])
-    same = all(
-        np.array_equal(one, other)
-        for arrays in results[1:]
-        for one, other in zip(arrays, results[0], strict=True)
-    )
-    bits = float(results[0][0]) / steps / np.log(2)
-    return Exact(steps, runs, bits, same, frontier, options.between(network, steps, 1, frontier))
-
-
-def warm_up(network: Network) -> None:
-    """Make each call once, so that no later one is timed, or its memory measured, while compiling.
-
-    Some kernels are for two characters, some for more than a panel.
-    """
-    import fastbptt as fb
-
-    from ...memory.blocking import flush_steps
-
-    note = "  compiling the kernels (only the first run on a machine does) ..."
-    notice = threading.Timer(1.5, print, [note], {"flush": True})
-    notice.start()
-    try:
-        for steps in (flush_steps(1) + 1, 2):
-            x = np.zeros((steps, 1), np.uint8)
-            fb.bptt(network, x, x, "cross_entropy", reduction="mean")
-        fb.evaluate(network, x, x, loss="cross_entropy")
-        fb.predict(network, x)
-    finally:
-        notice.cancel()
-
-
 def report_exact(exact: Exact) -> None:
-    """Print what the exact gradient took."""
-    print("    peak measured     planned  forward steps  time factor    time  us a character")
-    for run in exact.runs:
-        plan = run.plan
-        print(
-            f"  {run.measured_bytes / 1e6:12.2f} MB {plan.peak_bytes / 1e6:8.2f} MB "
-            f"{plan.forward_steps:14,} {plan.time_factor:12.2f} {run.seconds:6.1f} s "
-            f"{run.seconds / exact.steps * 1e6:15.2f}"
+    """Print the memory and time of the exact gradient."""
+    head = ("peak measured", "planned", "forward steps", "time factor", "time", "us a character")
+    rows = [
+        (
+            f"{run.measured_bytes / 1e6:.2f} MB",
+            f"{run.plan.peak_bytes / 1e6:.2f} MB",
+            f"{run.plan.forward_steps:,}",
+            f"{run.plan.time_factor:.2f}",
+            f"{run.seconds:.1f} s",
+            f"{run.seconds / exact.steps * 1e6:.2f}",
         )
+        for run in exact.runs
+    ]
+    print(tables.aligned([head, *rows], indent="  "))
     print("  Measured with Python's own objects, which no plan counts.")
     full = exact.frontier[0].peak_bytes / 1e6
     print(f"  With every step cached it would take {full:,.0f} MB.", end=" ")
@@ -206,13 +112,14 @@ def report_exact(exact: Exact) -> None:
 
 
 def report_learning(learning: Learning) -> None:
-    """Print bits per character on held-out text beside the baselines'."""
+    """Print bits per character on held-out text, and those of the baselines."""
     bits = learning.held_out[-1][1]
+    scores = {"LSTM": bits, **learning.baselines}
     rate = learning.characters / max(learning.seconds, 1e-9)
     print(f"  {learning.updates:,} updates, {learning.characters / 1e6:.1f} million characters,")
     print(f"  {rate / 1e3:,.0f} thousand a second. Bits per character on held-out text:")
-    for name, value in {"LSTM": bits, **learning.baselines}.items():
-        print(f"    {name:14} {value:6.3f}")
+    rows = [(name, f"{value:.3f}") for name, value in scores.items()]
+    print(tables.aligned(rows, left=(0,), indent="    "))
     order1 = learning.baselines["order-1 model"]
     verdict = "below" if bits < order1 else "NOT below"
     print(f"  The LSTM is {verdict} the order-1 model ({bits - order1:+.2f} bits per character).")

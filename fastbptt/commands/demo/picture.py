@@ -1,4 +1,4 @@
-"""The demo's picture: what the network learnt, and what memory costs in time."""
+"""The demo's picture: the learning curve, and memory against time of the exact gradient."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw(path: Path, learning: Any, exact: Any, title: str) -> None:
 
 
 def _learning(axes: Any, learning: Any) -> None:
-    """Bits per character against training time; the baselines are named at the right."""
+    """Draw bits per character against training time; baselines are labelled at the right."""
     seconds, bits = zip(*learning.held_out, strict=True)
     label = f"LSTM, held-out text: {bits[-1]:.2f} at the end"
     axes.plot(seconds, bits, color=style.BLUE, marker="o", markersize=4, label=label)

@@ -1,4 +1,4 @@
-"""The demo's text: the standard library's own source as classes, and simple models of it."""
+"""The demo's text: the source of the standard library as classes, and baseline models of it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _CLASS_OF = np.full(256, OTHER, np.uint8)
 _CLASS_OF[32:127] = np.arange(95)
 _CLASS_OF[ord("\n")] = NEWLINE
 
-# Tests are left out for their size, encodings and pydoc_data because they are generated tables.
-_LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
-_LEFT_OUT |= {"encodings", "pydoc_data", "__pycache__"}
+# Tests are large; encodings and pydoc_data are generated tables.
+_EXCLUDED = {"test", "tests", "idle_test", "site-packages", "dist-packages"}
+_EXCLUDED |= {"encodings", "pydoc_data", "__pycache__"}
 
 
 def stdlib_files(root: str | Path | None = None) -> list[Path]:
     """Return the standard library's Python files, in a fixed order."""
     root = Path(root or sysconfig.get_path("stdlib"))
     files = (path.relative_to(root) for path in root.rglob("*.py"))
-    return [root / path for path in sorted(files) if _LEFT_OUT.isdisjoint(path.parts)]
+    return [root / path for path in sorted(files) if _EXCLUDED.isdisjoint(path.parts)]
 
 
 def split(files: list[Path], every: int = 20) -> tuple[list[Path], list[Path]]:
@@ -38,7 +38,7 @@ def split(files: list[Path], every: int = 20) -> tuple[list[Path], list[Path]]:
 
 
 def read(files: Iterable[Path]) -> Array:
-    """Return the classes of all characters of the files, one after the other."""
+    """Return the classes of all characters of the files, in order."""
     return encode(b"".join(path.read_bytes() for path in files))
 
 
@@ -53,27 +53,27 @@ def decode(ids: Iterable[int]) -> str:
 
 
 def streams(ids: Array, B: int) -> tuple[Array, Array]:
-    """Cut the text into B parallel streams: tokens x and the characters after them y, (T, B)."""
+    """Cut the text into B parallel streams; returns tokens x and next characters y, both (T, B)."""
     T = (len(ids) - 1) // B
     x, y = ids[: T * B], ids[1 : T * B + 1]
     return np.ascontiguousarray(x.reshape(B, T).T), np.ascontiguousarray(y.reshape(B, T).T)
 
 
 def order0_bits(train: Array, held_out: Array) -> float:
-    """Bits per character of held-out text when each character is drawn on its own."""
+    """Return bits per character of held-out text under the frequencies of single characters."""
     counts = np.bincount(train, minlength=CLASSES) + 1.0
     return -np.log2(counts / counts.sum())[held_out].mean()
 
 
 def order1_bits(train: Array, held_out: Array) -> float:
-    """Bits per character when each is drawn given the one before it, add-one smoothed."""
+    """Return bits per character given the previous character, with add-one smoothing."""
     counts = np.bincount(_pairs(train), minlength=CLASSES**2).reshape(CLASSES, CLASSES) + 1.0
     bits = -np.log2(counts / counts.sum(axis=1, keepdims=True))
     return bits.ravel()[_pairs(held_out)].mean()
 
 
 def gzip_bits(held_out: Array) -> float:
-    """Bits per character of the held-out text under gzip's algorithm at its highest level."""
+    """Return bits per character of held-out text compressed as by `gzip -9`."""
     return 8 * len(zlib.compress(held_out.tobytes(), 9)) / len(held_out)
 
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import text as text
+from . import text
 
 if TYPE_CHECKING:
     from ...arrays import Array
     from ...layers.network import Network
 
 CHUNK = 32
-"""Steps of a training chunk: the state is carried on from chunk to chunk, the gradient is not."""
+"""Steps of a training chunk; the next chunk starts from its final state, without its gradient."""
 
 
 def new_network(hidden: int, seed: int) -> Network:
@@ -28,7 +28,7 @@ def new_network(hidden: int, seed: int) -> Network:
 
 
 class Adam:
-    """Kingma and Ba (2015), on arrays updated in place, the gradient's norm clipped."""
+    """Kingma and Ba (2015); arrays are updated in place, the gradient's norm is clipped."""
 
     def __init__(self, arrays: Sequence[Array], clip: float = 1.0):
         self.arrays, self.clip, self.updates = arrays, clip, 0
@@ -51,7 +51,7 @@ class Adam:
 
 
 class Learning:
-    """What the training showed: (seconds, bits per character) on either text, and the baselines."""
+    """The course of training: (seconds, bits per character) on each text, and the baselines."""
 
     def __init__(self) -> None:
         self.training: list[tuple[float, float]] = []
@@ -72,12 +72,11 @@ def train(
     show: Callable[[float, float, str], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Learning:
-    """Train by truncated BPTT for so many seconds, one update at least, on the weights in place.
+    """Train by truncated BPTT for some seconds, at least one update; weights change in place.
 
-    The text is cut into B streams that run side by side. Every chunk of `CHUNK` steps starts from
-    the state the one before it ended in, and its gradient stops there. On the way a part of the
-    held-out text is scored, at the end all of it. `show(done, total, note)` is told the seconds
-    gone by after every update.
+    The text is cut into B parallel streams. Each chunk of `CHUNK` steps starts from the final state
+    of the previous one, and its gradient stops there. A part of the held-out text is scored during
+    training, all of it at the end. `show(elapsed, seconds, note)` is called after each update.
     """
     import fastbptt as fb
 
@@ -109,14 +108,14 @@ def train(
 
 
 def held_out_bits(network: Network, x: Array, y: Array) -> float:
-    """Bits per character of the network on other text, from a zero state."""
+    """Return bits per character of the network on other text, from a zero state."""
     import fastbptt as fb
 
     return fb.evaluate(network, x, y, loss="cross_entropy", reduction="mean") / np.log(2)
 
 
 def sample(network: Network, prompt: str, count: int, temperature: float, seed: int = 0) -> str:
-    """Return the prompt and `count` characters drawn one at a time, each fed back in."""
+    """Return the prompt and `count` characters; each is drawn, then fed back as input."""
     import fastbptt as fb
 
     rng = np.random.default_rng(seed)
