@@ -1,6 +1,6 @@
 """Backpropagation through time on long sequences: exact, checkpointed or truncated.
 
-Layers hold NumPy arrays (or CuPy arrays, on a GPU); `bptt` returns the loss and its gradient, within
+Layers hold NumPy arrays, or CuPy arrays on a GPU. `bptt` returns the loss and its gradient, within
 a memory budget. `fastbptt.__all__` lists the public names.
 """
 

@@ -39,7 +39,7 @@ def capacity(m: int, S: int, C: int, r: int) -> int:
     if r == 0 or count <= _FEW or count <= p * (r + 1):
         return max(_terms(m, S, C, r), default=0)
     total = 0
-    for t in range(p):  # the terms i = t + p*j: a polynomial in j of degree r, summed by its differences
+    for t in range(p):  # terms i = t + p*j: a polynomial in j of degree r, by its differences
         c = (m - t * S) // C
         values = [comb(r - 1 + t + p * j, r - 1) * (c - q * j) for j in range(r + 1)]
         length = (count - t - 1) // p + 1

@@ -106,7 +106,7 @@ def _spine_end(P: Sequence[int] | Filled, n: int, d: int) -> int:
 
 
 def _spine_left(P: Sequence[int] | Filled, n: int, d: int) -> int:
-    """The steps of the first leaf of that spine: all that the other leaves, which are full, leave."""
+    """The steps of the first leaf of that spine; all its other leaves are full."""
     end = _spine_end(P, n, d)
     return n - (P[end + 1] - P[d + 1])
 
