@@ -1,4 +1,4 @@
-"""What README and documentation show of the kept results: one function a block of text.
+"""What README and documentation show of the stored results: one function for each block of text.
 
 A block stands between <!-- name:begin --> and <!-- name:end -->; `python -m bench.readme` fills it.
 """
@@ -25,7 +25,7 @@ def block(name):
 
 
 def headlines():
-    """The figures that a reader should see first."""
+    """The table and the figures that a reader should see first."""
     compared, claims, runs = kept("compare"), kept("claims"), kept("examples")["examples"]
     ratios = {}
     for point in compared["points"]:
@@ -40,7 +40,6 @@ def headlines():
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
-        _longest(kept("lengths")),
         f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
         f"{max(times):.1f} times the time**: an exact gradient through "
         f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
@@ -50,24 +49,33 @@ def headlines():
         f"ends at T = 65,535.",
     ]
     note = f"Measured on {where(compared)}; {compared['machine']['date'][:10]}."
-    return "".join(f"- {line}\n" for line in lines) + f"\n{note}\n"
+    return "\n".join([*_peers(kept("lengths")), "", *(f"- {line}" for line in lines), "", note, ""])
 
 
-def _longest(result):
-    """What the longest sequence costs with one recompute, beside the others."""
+def _peers(result):
+    """A table of us, PyTorch and JAX: the gradient of the longest sequence, and what each has."""
     longest = max(point["T"] for point in result["points"])
     found = {point["name"]: point for point in result["points"] if point["T"] == longest}
     full, one, torch, jax = (found[name] for name in ("full", "one recompute", "torch", "jax"))
     micros = [f"{point['us_per_step']:.1f}" for point in (one, full, torch, jax)]
     errors = [f"{point['gradient_error']:.0e}" for point in (one, torch, jax)]
     shape = result["shape"]
-    return (
-        f"**T = {longest:,} in {_bytes(one['measured_bytes'])} instead of "
-        f"{_bytes(full['measured_bytes'])}**, measured: an {shape['cell'].upper()} of "
-        f"{shape['hidden']} units, B = {shape['batch']}, with one recompute, at {micros[0]} µs a "
-        f"step; {micros[1]} with every step cached, {micros[2]} in PyTorch, {micros[3]} in JAX. "
-        f"The gradient's error is {errors[0]}, against {errors[1]} and {errors[2]}."
+    ours = (
+        f"**{micros[0]}** in {_bytes(one['measured_bytes'])}; "
+        f"{micros[1]} in {_bytes(full['measured_bytes'])}"
     )
+    by_hand = "checkpoints that you place"
+    return [
+        _row(["", "fastbptt", "PyTorch", "JAX"]),
+        "|---|---|---|---|",
+        _row([
+            f"exact gradient of an {shape['cell'].upper()} (H = {shape['hidden']}, "
+            f"B = {shape['batch']}, T = {longest:,}), µs a step", ours, *micros[2:],
+        ]),
+        _row(["error of that gradient, against float64", f"**{errors[0]}**", *errors[1:]]),
+        _row(["memory budget", '**`memory="64MB"`**: the same bits', by_hand, by_hand]),
+        _row(["on a GPU", "written, not yet run on one", "**yes**", "**yes**"]),
+    ]  # fmt: skip
 
 
 def where(result):

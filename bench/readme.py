@@ -1,4 +1,4 @@
-"""Bring README.md and docs/ up to date: what their examples print, and the kept results.
+"""Bring README.md and docs/ up to date: the output of their examples, and the stored results.
 
 python -m bench.readme
 """
@@ -15,14 +15,14 @@ _BLOCK = re.compile(r"(<!-- ([\w:./]+):begin -->\n).*?(<!-- \2:end -->)", re.S)
 
 
 def with_outputs(text):
-    """The page with what its examples print today."""
+    """The page with the output that its examples have today."""
     namespace = {}
 
     def run(match):
         code, due = match.groups()
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(code, namespace)  # our own page
+            exec(code, namespace)  # a page of this repository
         example = f"```python\n{code}```\n"
         return example if due is None else f"{example}\n```text\n{printed.getvalue()}```\n"
 
@@ -30,7 +30,7 @@ def with_outputs(text):
 
 
 def with_figures(text):
-    """The page with its blocks as the kept results have them."""
+    """The page with its blocks made from the stored results."""
     return _BLOCK.sub(lambda match: match[1] + block(match[2]) + match[3], text)
 
 
