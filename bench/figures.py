@@ -20,7 +20,7 @@ def block(name):
 
 
 def headlines():
-    """Return the figures of the first screen."""
+    """Return the table and the figures of the first screen."""
     compared, claims, runs = load("compare"), load("claims"), load("examples")["examples"]
     ratios = _ratios(compared)
     times = [point["time_ratio"] for point in claims["budget"]]
@@ -33,7 +33,6 @@ def headlines():
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
-        _longest(load("lengths")),
         f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
         f"{max(times):.1f} times the time**: an exact gradient through "
         f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
@@ -43,7 +42,8 @@ def headlines():
         f"ends at T = 65,535.",
     ]
     note = f"Measured on {where(compared)}; {compared['machine']['date'][:10]}."
-    return "".join(f"- {line}\n" for line in lines) + f"\n{note}\n"
+    points = (f"- {line}" for line in lines)
+    return "\n".join([*_peers(load("lengths")), "", *points, "", note, ""])
 
 
 def _ratios(compared):
@@ -54,21 +54,30 @@ def _ratios(compared):
     return ratios
 
 
-def _longest(result):
-    """Return a sentence on the longest sequence: one recompute beside the other methods."""
+def _peers(result):
+    """Return a table of us, PyTorch and JAX: the gradient of the longest sequence, and more."""
     longest = max(point["T"] for point in result["points"])
     found = {point["name"]: point for point in result["points"] if point["T"] == longest}
     full, one, torch, jax = (found[name] for name in ("full", "one recompute", "torch", "jax"))
     micros = [f"{point['us_per_step']:.1f}" for point in (one, full, torch, jax)]
     errors = [f"{point['gradient_error']:.0e}" for point in (one, torch, jax)]
     shape = result["shape"]
-    return (
-        f"**T = {longest:,} in {_bytes(one['measured_bytes'])} instead of "
-        f"{_bytes(full['measured_bytes'])}**, measured: an {shape['cell'].upper()} of "
-        f"{shape['hidden']} units, B = {shape['batch']}, with one recompute, at {micros[0]} µs a "
-        f"step; {micros[1]} with every step cached, {micros[2]} in PyTorch, {micros[3]} in JAX. "
-        f"The gradient's error is {errors[0]}, against {errors[1]} and {errors[2]}."
+    ours = (
+        f"**{micros[0]}** in {_bytes(one['measured_bytes'])}; "
+        f"{micros[1]} in {_bytes(full['measured_bytes'])}"
     )
+    what = (
+        f"exact gradient of an {shape['cell'].upper()} (H = {shape['hidden']}, "
+        f"B = {shape['batch']}, T = {longest:,}), µs a step"
+    )
+    by_hand = "checkpoints that you place"
+    rows = [
+        [what, ours, *micros[2:]],
+        ["error of that gradient, against float64", f"**{errors[0]}**", *errors[1:]],
+        ["memory budget", '**`memory="64MB"`**: the same bits', by_hand, by_hand],
+        ["on a GPU", "written, not yet run on one", "**yes**", "**yes**"],
+    ]
+    return markdown(["", "fastbptt", "PyTorch", "JAX"], rows, left=(0, 1, 2, 3))
 
 
 def where(result):

@@ -1,8 +1,7 @@
-"""Makes Markdown of our docstrings for the site: numpydoc sections become lists.
+"""Makes Markdown of the docstrings for the site: numpydoc sections become lists.
 
-A docstring here says of each parameter what it is in a line or two, with shape, dtype and meaning
-in one phrase, where numpydoc would have a type and, below it, a description. The types are in
-the signature.
+A docstring here describes each parameter after a colon, shape and dtype first, where numpydoc has a
+type there and the description below it. The types are in the signature.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def markdown(text: str) -> str:
 
 
 def _items(body: str) -> str:
-    """A section: a list of its items; what is not an item stays prose."""
+    """A section as a list of its items; text that is not an item stays prose."""
     lines, at = [], 0
     for match in _ITEM.finditer(body):
         lines += [_prose(body[at : match.start()])]
@@ -50,7 +49,7 @@ def _items(body: str) -> str:
 
 
 def _prose(text: str) -> str:
-    """Paragraphs; tables as they are, in monospace; items outside a section are a list too."""
+    """Text outside sections: tables stay as they are, in monospace; items become a list."""
     blocks = []
     for block in re.split(r"\n\s*\n", text.strip("\n")):
         if block.startswith("==="):
@@ -63,7 +62,7 @@ def _prose(text: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    """What Markdown would take for emphasis, links or tags, taken literally, but for code."""
+    """Escape what Markdown would read as emphasis, links or tags, outside code."""
     parts = _CODE.split(text)
     for at in range(0, len(parts), 2):
         text = re.sub(r"([*_\[\]])", r"\\\1", parts[at])

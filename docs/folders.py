@@ -1,6 +1,6 @@
-"""The picture of the folders in inside.md, drawn from the imports: `python docs/folders.py`.
+"""The table of the folders in inside.md, made from the imports: `python docs/folders.py`.
 
-A folder imports only those below it. `tests/test_house.py` checks that, and that the picture is
+A folder imports only those below it. `tests/test_house.py` checks that, and that the table is
 current.
 """
 
@@ -22,7 +22,7 @@ FOLDERS = {
     "layers": "what a user builds: layers, networks, their files",
     "backends": "a device is a file and its footprint",
     "memory": "policies, plans, schedules: numbers, no arrays",
-    "root": "`arguments`, `arrays`: what all of these check and call things by",
+    "root": "`arguments`, `arrays`: checks and types that all of these use",
     "kernels": "compiled: cells, CPU, CUDA",
 }
 _FACE = ("fastbptt", "fastbptt.__main__", "fastbptt.typing")
@@ -48,9 +48,9 @@ def folder_of(module: str) -> str:
 
 
 def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[str, bool]]:
-    """The modules of the package that one imports, and whether it does when it is loaded.
+    """The modules of the package that a module imports, and whether when it is loaded.
 
-    Imports for type checkers alone count, as do those inside functions, which run later.
+    Imports for type checkers alone count, too, and those inside functions, which run later.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = module if path.stem == "__init__" else module.rpartition(".")[0]
@@ -72,7 +72,7 @@ def imports(module: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[s
 
 
 def graph() -> dict[str, set[str]]:
-    """Which modules each one imports, in whatever way."""
+    """For each module the modules that it imports, when it is loaded or later."""
     known = modules()
     return {
         name: {target for target, _ in imports(name, path, known)} - {name}
@@ -81,7 +81,7 @@ def graph() -> dict[str, set[str]]:
 
 
 def picture() -> str:
-    """The folders, how many modules each has, and which folders it imports."""
+    """The table: the folders, how many modules each has, and which folders it imports."""
     arrows: dict[str, set[str]] = {name: set() for name in FOLDERS}
     count = dict.fromkeys(FOLDERS, 0)
     for module, targets in graph().items():
@@ -100,7 +100,7 @@ _PLACE = re.compile(r"(<!-- folders -->\n).*?(\n<!-- end -->)", re.DOTALL)
 
 
 def page() -> str:
-    """inside.md with the picture as it is now."""
+    """inside.md with a current table."""
     text = PAGE.read_text(encoding="utf-8")
     return _PLACE.sub(lambda match: match[1] + picture() + match[2], text)
 

@@ -1,7 +1,7 @@
-"""Takes the pictures of the kept results into the site, by the names that pages give them.
+"""Adds the pictures of the stored results to the site.
 
-A page says ../bench/results/x.png, which a reader of the repository sees too; MkDocs only knows
-what lies in docs/.
+A page refers to ../bench/results/x.png, so that it works in the repository, too; MkDocs only knows
+files in docs/.
 """
 
 from pathlib import Path
@@ -20,5 +20,5 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Say where it is in the site."""
+    """Replace the paths of the repository by those of the site."""
     return markdown.replace(f"../{RESULTS.as_posix()}/", "results/")

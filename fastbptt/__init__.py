@@ -1,4 +1,8 @@
-"""Backpropagation through time on long sequences: exact, checkpointed or truncated."""
+"""Backpropagation through time on long sequences: exact, checkpointed or truncated.
+
+Layers hold NumPy arrays, or CuPy arrays on a GPU. `bptt` returns the loss and its gradient, within
+a memory budget. `fastbptt.__all__` lists the public names.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +54,7 @@ __all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: importing fastbptt must not import Numba, which costs 0.2 s.
+    # Imported on first use: importing fastbptt must not import Numba, which takes 0.2 s.
     if name not in _HOME:
         raise AttributeError(f"module 'fastbptt' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)

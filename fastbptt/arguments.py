@@ -1,4 +1,4 @@
-"""Checks of what a caller passes. Every message names the argument, what came and what was due."""
+"""Checks of arguments. Every message names the argument, what was expected and what was got."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from . import arrays
 from .arrays import Array, DType, Shape
 
 Seed: TypeAlias = "int | np.random.Generator | None"
+"""A seed, a NumPy Generator, or None for numbers that differ in every call."""
+
 Path: TypeAlias = "str | os.PathLike[str]"
+"""A path, as a string or a Path."""
 
 File: TypeAlias = "Path | IO[bytes]"
 """A path, or an open binary file."""
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 MOST = 2**63 - 1
-"""The largest count or time: they are held in 64 bits."""
+"""The largest count, time or number of bytes: each must fit into 64 bits."""
 
 
 def describe(value: object) -> str:
-    """What came, in a few words."""
+    """A value in a few words, for an error message."""
     if isinstance(value, np.ma.MaskedArray):
         return "a masked array"
     if isinstance(value, np.ndarray):
@@ -33,26 +36,26 @@ def describe(value: object) -> str:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: short, whatever it is."""
+    """A value as an error message shows it: at most 60 characters."""
     if isinstance(value, int) and value.bit_length() > 128:
         return f"{'-' * (value < 0)}2**{value.bit_length() - 1} or more"
     try:
         text = " ".join(repr(value).split())
-    except Exception:  # of the caller's own making
+    except Exception:  # raised by the caller's own __repr__
         return "that cannot be shown"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
-    """`value` as a plain array of NumPy, or on a GPU of CuPy, without a copy.
+    """`value` as a plain NumPy array, or on a GPU as a CuPy array, without a copy.
 
-    A memory map stays on disk.
+    A memory map stays on disk. Raises TypeError for anything else, masked arrays included.
     """
     if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
         return value.view(np.ndarray)
     try:
         on_gpu = arrays.on_gpu(value)
-    except Exception as error:  # a tensor of PyTorch that requires its gradient
+    except Exception as error:  # for example a PyTorch tensor that requires a gradient
         raise TypeError(f"{name} must be an array whose memory can be read: {error}") from None
     if on_gpu:
         return arrays.wrapped(value)
@@ -60,7 +63,11 @@ def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
 
 
 def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> Array:
-    """A float array of that shape; `None` in the shape is any size, a letter names the axis."""
+    """`value` as a float32 or float64 array of that shape, and of that dtype if one is given.
+
+    A letter in the shape stands for an axis of any size. Raises TypeError for another dtype,
+    ValueError for another shape.
+    """
     value = array(name, value)
     if dtype is None:
         if value.dtype not in FLOATS:
@@ -75,7 +82,7 @@ def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> A
 
 
 def check_shape(name: str, value: Array, shape: Shape) -> None:
-    """Raise unless the shape fits; entries of `shape` are sizes, or names of free axes."""
+    """Raise ValueError unless the shape fits; a letter in `shape` is an axis of any size."""
     if value.shape == shape:
         return
     fits = value.ndim == len(shape) and all(
@@ -87,7 +94,10 @@ def check_shape(name: str, value: Array, shape: Shape) -> None:
 
 
 def integer(name: str, value: Any, least: int, most: int | None = MOST) -> int:
-    """`value` as an int from `least` to `most`; None: without an end."""
+    """`value` as an int, least <= value <= most; `most=None` sets no upper bound.
+
+    Raises TypeError for what is no integer (bool included), ValueError outside the bounds.
+    """
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be an integer, not {describe(value)}")
     try:
@@ -103,18 +113,18 @@ def integer(name: str, value: Any, least: int, most: int | None = MOST) -> int:
 
 
 def dtype(value: Any) -> DType:
-    """`value` as float32 or float64."""
+    """`value` as NumPy's float32 or float64; raises TypeError for any other."""
     try:
         found = np.dtype(value)
     except (TypeError, ValueError, SyntaxError):
         found = None
-    if value is None or found is None or found not in FLOATS:  # NumPy takes None for float64
+    if value is None or found is None or found not in FLOATS:  # NumPy reads None as float64
         raise TypeError(f"dtype must be float32 or float64, not {shown(value)}")
     return found
 
 
 def choice(name: str, value: Any, options: Collection[str]) -> str:
-    """`value`, which must be one of the strings in `options`."""
+    """Return `value`, which must be one of the strings in `options`."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be one of {_listed(options)}, not {describe(value)}")
     if value not in options:
@@ -123,7 +133,7 @@ def choice(name: str, value: Any, options: Collection[str]) -> str:
 
 
 def flag(name: str, value: Any) -> bool:
-    """`value`, which must be True or False."""
+    """Return `value` as a bool; raises TypeError unless it is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} must be True or False, not {describe(value)}")
     return bool(value)

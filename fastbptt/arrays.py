@@ -1,4 +1,4 @@
-"""Arrays of NumPy or, on a GPU, of CuPy: which of the two, and others' arrays as CuPy's."""
+"""NumPy arrays, and on a GPU CuPy arrays: which of the two an array is, and how to convert it."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray
-"""A NumPy array. Which axes it has, and of which dtype, its docstring says."""
+"""A NumPy array, or on a GPU a CuPy array. Docstrings give its axes and its dtype."""
 
 DType: TypeAlias = "np.dtype[Any]"
-"""float32 or float64, as NumPy's own object."""
+"""float32 or float64, as a `numpy.dtype`."""
 
 DTypeLike: TypeAlias = "str | type | np.dtype[Any]"
 """float32 or float64, in any form that `numpy.dtype` takes."""
 
 Shape: TypeAlias = "tuple[int | str, ...]"
-"""Sizes; a letter stands for an axis of any size."""
+"""Sizes of axes; a letter stands for an axis of any size."""
 
 
 def on_gpu(value: Any) -> bool:
-    """Whether it is an array on a GPU, of whatever package."""
+    """Whether `value` is an array on a GPU, of any package."""
     return hasattr(value, "__cuda_array_interface__")
 
 
 def module_of(array: Any) -> Any:
-    """NumPy for its arrays, CuPy for others."""
+    """The module that an array belongs to: NumPy or CuPy."""
     if isinstance(array, np.ndarray):
         return np
     from .kernels.cuda import runtime
@@ -34,7 +34,7 @@ def module_of(array: Any) -> Any:
 
 
 def wrapped(value: Any) -> Array:
-    """An array on a GPU as CuPy's, over the same memory, on whichever GPU it is."""
+    """A GPU array of any package as a CuPy array over the same memory, on the same GPU."""
     from .kernels.cuda import runtime
 
     xp = runtime.arrays()
@@ -43,13 +43,13 @@ def wrapped(value: Any) -> Array:
     address = value.__cuda_array_interface__["data"][0]
     if not address or xp is np:
         return xp.asarray(value)
-    # CuPy would copy what is not on the current device to it.
+    # CuPy would copy an array of another GPU to the current one.
     with xp.cuda.Device(xp.cuda.runtime.pointerGetAttributes(address).device):
         return xp.asarray(value)
 
 
 def stream_of(value: Any) -> int | None:
-    """The address of the stream on which an array's package works now; None for CuPy's own."""
+    """Address of the CUDA stream that the array's package uses now; None for CuPy's current one."""
     if isinstance(value, np.ndarray):
         return None
     if type(value).__module__.partition(".")[0] == "torch":
@@ -65,5 +65,5 @@ def stream_of(value: Any) -> int | None:
 
 
 def home(array: Any) -> Array:
-    """The array as NumPy's, not copied if it is one."""
+    """The array as a NumPy array, without a copy if it is one already."""
     return array if isinstance(array, np.ndarray) else array.get()

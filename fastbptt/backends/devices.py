@@ -86,11 +86,19 @@ def _gpus() -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Set how many CPU threads one call uses, the calling one included.
+    """Set how many CPU threads a call uses. Any number gives the same bits.
 
-    The default is FASTBPTT_NUM_THREADS, else what the process may really use: its affinity, cut
-    by a container's quota. Any number up to 4096 gives the same bits. Where the system refuses so
-    many threads, a call does with those it gets.
+    Parameters
+    ----------
+    n : threads, the calling one included, from 1 to 4096. If the system refuses so many, a call
+        uses those that it gets
+
+    The default is the environment variable FASTBPTT_NUM_THREADS, else the number of CPUs that the
+    process may use: its affinity, limited by the quota of a container.
+
+    Raises
+    ------
+    ValueError, TypeError : `n` is out of range, or no integer
     """
     from ..kernels.cpu import team
 

@@ -22,14 +22,18 @@ from .progress import Progress, reporter
 
 @dataclass(frozen=True, eq=False)
 class Result(Generic[AnyLayer]):
-    """What `bptt` returns.
+    """What `bptt` returns. L is the loss.
 
-    loss : float, added in float64
-    grad : the gradient of the network, a Network
-    state : the final state
-    grad_state : dL/d(initial state)
-    grad_x : dL/dx, or None
+    Attributes
+    ----------
+    loss : L, a float, summed in float64
+    grad : Network of the same form as the network; grad.layer.U is dL/dU (H, I), and so on
+    state : the state after the last step of each sequence, in the form of the argument `state`
+    grad_state : dL/d(initial state), in the same form
+    grad_x : dL/dx, of the shape and dtype of x; None unless asked for by `input_grad=True`
     plan : the Plan that was carried out
+
+    The arrays are new, of the network's dtype, and lie where x does.
     """
 
     loss: float
@@ -52,9 +56,25 @@ def evaluate(
     reduction: Reduction = "sum",
     device: str | None = None,
 ) -> float:
-    """Return the loss that `bptt` would return, as a float, without the gradient.
+    """Return the loss that `bptt` would return, without the gradient.
 
-    Parameters are those of `bptt`. No state is kept over time.
+    Takes no memory that grows with T, except for a Bidirectional, whose outputs are stored. Dropout
+    is left out.
+
+    Parameters
+    ----------
+    network, x, y, loss, weights, lengths, state, reduction, device : as in `bptt`
+
+    Returns
+    -------
+    float, summed in float64
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
+        token or class that does not exist, when it is read
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
@@ -84,34 +104,45 @@ def bptt(
     device: str | None = None,
     progress: Progress = None,
 ) -> Result[AnyLayer]:
-    """Return the loss of a network on a sequence and the gradient of it, by BPTT.
+    """Return the loss of a network on a sequence and its gradient, by BPTT (Werbos 1990).
+
+    The gradient is exact, unless `memory` is Truncated.
 
     Parameters
     ----------
     network : Network
     x : (T, B, I) array of the network's dtype, or integer tokens (T, B); B may be left out
-    y : targets: (T, B, O) of the network's dtype, or for cross entropy (T, B) integer classes
-    loss : "squared_error" (sum of ||o - y||^2), "cross_entropy" (softmax readout),
-        "binary_cross_entropy" (sigmoid readout), or a callable `loss(h, y, start) -> (value, dh)`
-        in place of the readout, called once for each position, a stretch at a time
-    weights : (T,) or (T, B), scale each position's loss; positions of weight 0 are left out
-    lengths : (B,) integers; sequence b counts only for t < lengths[b]
-    state : the initial state, zero by default
-    memory : "full", bytes such as "64MB" or an int, Full(), Checkpointed(...), Truncated(k1, k2)
-    reduction : "sum", or "mean" over the positions that count
+    y : targets: (T, B, O) array of the network's dtype, or for cross entropy (T, B) integer classes
+    loss : "squared_error" (sum of ||o - y||^2), "cross_entropy" (needs a softmax readout),
+        "binary_cross_entropy" (needs a sigmoid readout), or a callable
+        `loss(h, y, start) -> (value, dh)` in place of the readout. It is called for one span of
+        time after another, each step once: h (n, B, H) are the states of the steps from `start`
+        on, y the n entries for them, dh is dL/dh, of the shape and dtype of h
+    weights : (T,) or (T, B) real numbers that scale the loss of each position; positions of weight
+        0 are left out, whatever y holds there
+    lengths : (B,) integers, or one where B is left out; sequence b counts only for t < lengths[b]
+    state : the state before x[0], as in `forward`; zero by default
+    memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
+        Truncated(k1, k2)
+    reduction : "sum", or "mean": divide by the number of positions that count
     input_grad : whether to compute dL/dx
-    seed, t0 : for dropout: its seed and the time of x[0]
-    device : None, "cpu", "cuda" or "cuda:1": see `forward`
+    seed : an int for the dropout masks of a Stack; needed if it has dropout
+    t0 : the time of x[0], for the dropout masks of a sequence that is given in parts
+    device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
+        the device that the environment variable FASTBPTT_DEVICE names, else to the faster one
     progress : True for a bar, or a callable `(done_steps, total_steps)`
 
     Returns
     -------
-    Result with .loss .grad .state .grad_state .grad_x .plan
+    Result with .loss, .grad, .state, .grad_state, .grad_x and .plan
 
     Raises
     ------
-    ValueError, TypeError : a wrong argument, before any work; a token or class that does not exist
-    MemoryLimitError : a budget too small for any exact schedule
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
+        token or class that does not exist, when it is read
+    MemoryLimitError : the budget is too small for any exact schedule
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     layer = inputs.network(network).layer
     own = inputs.check(layer, x, state, lengths, device, seed=seed, t0=t0, drops=True)

@@ -21,10 +21,15 @@ from .inputs import Inputs
 
 @dataclass(frozen=True, eq=False)
 class Gradient(Generic[AnyLayer]):
-    """What `backward` returns; each part has the type and shape of what it is the gradient of.
+    """What `backward` returns. Each part has the type and shape of what it is the gradient of.
 
-    `x` and `deltas` are None where they were not asked for; `deltas` (T, B, G*H) are dL/d(the
-    pre-activations), a Stack's a tuple of those and a Bidirectional's a pair.
+    Attributes
+    ----------
+    layer : a layer of the same type: layer.U is dL/dU, and so on
+    x : dL/dx; None for tokens, or if not asked for
+    state : dL/d(initial state), in the form of the state
+    deltas : (T, B, G*H), dL/d(pre-activations); of a Stack or Bidirectional a tuple of those of its
+        layers; None if not asked for
     """
 
     layer: AnyLayer
@@ -34,9 +39,10 @@ class Gradient(Generic[AnyLayer]):
 
 
 class Cache(Generic[AnyLayer]):
-    """What `forward` keeps for `backward`. It refers to x, which must not change meanwhile.
+    """The steps that `forward` has cached for `backward`.
 
-    Its memory is free once it is consumed, or nothing refers to it any more.
+    It refers to x, which must not change before `backward`. Its memory is free again once
+    `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
     def __init__(self, inputs: Inputs, tape: Tape):
@@ -88,25 +94,29 @@ def forward(
 
     Parameters
     ----------
-    layer : RNN, GRU, LSTM, Stack or Bidirectional
+    layer : RNN, LSTM, GRU, Stack, Bidirectional, or a layer of a Cell
     x : (T, B, I) array of the layer's dtype, or integer tokens (T, B); B may be left out
     state : the state before x[0]; zero by default. RNN, GRU: (B, H); LSTM: a pair (s, c) of those;
         Stack, Bidirectional: a tuple of their layers' states
-    lengths : (B,) integers; sequence b counts only for t < lengths[b], `h` is 0 later
-    seed : for a Stack's dropout
-    device : None, "cpu", "cuda" or "cuda:1"; None follows arrays on a GPU, and takes NumPy arrays
-        to where FASTBPTT_DEVICE says, else to the faster device
+    lengths : (B,) integers, or one where B is left out; sequence b has only the steps
+        t < lengths[b], and `h` is 0 after them
+    seed : an int for the dropout masks of a Stack; needed if it has dropout
+    device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
+        the device that the environment variable FASTBPTT_DEVICE names, else to the faster one
 
     Returns
     -------
-    h : (T, B, H), h[t] being the state after x[t]
-    state : the final state, each sequence's at its own end
-    cache : for `backward`; x must not change until then (the layer's arrays may: `backward` uses
-        them as they are now)
+    h : (T, B, H) array of the layer's dtype; h[t] is the state after x[t], for an LSTM s
+    state : the state after the last step of each sequence
+    cache : Cache for `backward`. x must not change until then; the layer's arrays may, since
+        `backward` uses their present values
 
     Raises
     ------
-    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
+        token that does not exist, when it is read
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     own = inputs.check(layer, x, state, lengths, device, seed=seed, drops=True)
     problem, footprint = own.problem, own.footprint()
@@ -132,22 +142,22 @@ def backward(
     deltas: bool = False,
     keep: bool = False,
 ) -> Gradient[AnyLayer]:
-    """Backpropagate through the steps that `forward` cached.
+    """Backpropagate through the steps that `forward` has cached.
 
     delta_t = (W^T delta_{t+1} + dL/dh_t) * g'(a_t), then dU = sum delta_t x_t^T,
     dW = sum delta_t s_{t-1}^T, db = sum delta_t (Werbos 1990).
 
     Parameters
     ----------
-    cache : from `forward`; consumed once the call has succeeded, unless `keep` is true: one that
-        raised, Ctrl-C included, leaves it as it was. Of two calls at once that would consume it,
-        one raises
+    cache : Cache from `forward`. The call consumes it when it succeeds, unless `keep` is true; a
+        call that raises (Ctrl-C included) leaves it as it was. Of two calls at once that would
+        consume it, one raises
     dh : dL/dh, of the shape and dtype of h
     dstate : dL/d(final state), in the form of the state; zero by default
-    input_grad : whether to compute dL/dx (for tokens there is none)
+    input_grad : whether to compute dL/dx; there is none for tokens
     deltas : whether to return all deltas, (T, B, G*H)
-    keep : whether the cache may be used again; then any number of threads may use it at once, each
-        taking working memory of its own
+    keep : whether the cache may be used again; then any number of threads may use it at once, and
+        each call takes working memory of its own
 
     Returns
     -------
@@ -155,7 +165,8 @@ def backward(
 
     Raises
     ------
-    ValueError, TypeError : a cache that is consumed, an argument of the wrong shape or dtype
+    ValueError, TypeError : a consumed cache; an argument of the wrong shape or dtype
+    MemoryError : the device has too little free memory
     """
     if not isinstance(cache, Cache):
         raise TypeError(f"cache must come from forward(), not {arguments.describe(cache)}")
@@ -220,14 +231,26 @@ def run(
     lengths: Array | int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
-    """Run a layer over x, caching nothing.
+    """Run a layer over x without caching anything. Dropout is left out.
 
-    Parameters are those of `forward`; `keep="last"` holds no h for all T.
+    Parameters
+    ----------
+    layer, x, state, lengths, device : as in `forward`
+    keep : "all", or "last" to return only the last h, in memory that does not grow with T (except
+        for a Bidirectional)
 
     Returns
     -------
-    h : (T, B, H), or with keep="last" the last, (B, H) (each sequence's at its own end)
-    state : the final state
+    h : (T, B, H) array of the layer's dtype, 0 past a sequence's length; with keep="last" (B, H),
+        after the last step of each sequence
+    state : the state after the last step of each sequence
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
+        token that does not exist, when it is read
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     arguments.choice("keep", keep, ("all", "last"))
     own = inputs.check(layer, x, state, lengths, device)
@@ -268,14 +291,25 @@ def predict(
     lengths: Array | int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
-    """Run a network over x.
+    """Run a network over x and return its outputs. Dropout is left out.
 
-    Parameters are those of `forward`, with a Network in place of the layer.
+    Parameters
+    ----------
+    network : Network with a readout
+    x, state, lengths, device : as in `forward`
 
     Returns
     -------
-    o : (T, B, O), the readout's outputs, 0 past a sequence's length
-    state : the final state
+    o : (T, B, O) array of the network's dtype, the outputs of the readout; 0 past a sequence's
+        length
+    state : the state after the last step of each sequence
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
+        token that does not exist, when it is read
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     readout = inputs.network(network).readout
     if readout is None:

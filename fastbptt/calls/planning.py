@@ -53,19 +53,29 @@ def plan(
     device: str | None = None,
     progress: Progress = None,
 ) -> Plan:
-    """Return the Plan that `bptt` would carry out with the same arguments; runs nothing.
+    """Return the Plan that `bptt` would carry out with the same arguments; nothing is run.
 
-    Only the network, T, B and `memory` matter; the others are taken so that one set of keyword
-    arguments serves both.
+    Parameters
+    ----------
+    network : Network
+    T : time steps
+    B : sequences
+    memory : as in `bptt`
+    device : as in `bptt`; None decides as for arrays that lie where those of the network do
+    loss, weights, lengths, state, reduction, input_grad, seed, t0, progress : as in `bptt`, so that
+        one set of keyword arguments serves both; the plan does not depend on them
 
     Returns
     -------
-    Plan with .peak_bytes (bounds the array bytes allocated beyond x, y and the returned
-    gradients), .forward_steps, .backward_steps, .time_factor, .actions; str() is a table
+    Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
+    results), .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
+    table
 
     Raises
     ------
-    MemoryLimitError : a budget too small for any exact schedule
+    MemoryLimitError : the budget is too small for any exact schedule
+    ValueError, TypeError : an argument of the wrong value or type
+    RuntimeError : this machine does not have the device
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     loss_inputs.check_name(loss)
@@ -82,11 +92,23 @@ def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
 
 
 def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None) -> Frontier:
-    """Return the plans of least memory for full caching and for one, two and three recomputes.
+    """Return the plans of least memory without recomputes, and with one, two and three.
+
+    Parameters
+    ----------
+    network : Network
+    T : time steps
+    B : sequences
+    device : as in `plan`
 
     Returns
     -------
     Frontier, a tuple of Plans; str() is a table of memory against time
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong value or type
+    RuntimeError : this machine does not have the device
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
@@ -109,12 +131,20 @@ def explain(
 
     Parameters
     ----------
-    layer : a layer or Network; T, B : steps and sequences
-    dtype : "float32" or "float64", if other than the layer's own
+    layer : a layer or a Network
+    T : time steps
+    B : sequences
+    dtype : "float32" or "float64"; None for the layer's own
+    device : as in `plan`
 
     Returns
     -------
-    str, a few lines
+    str of a few lines, each with its subject first
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong value or type
+    RuntimeError : this machine does not have the device
     """
     readout = layer.readout if isinstance(layer, Network) else None
     layer = inputs.recurrent(layer.layer if isinstance(layer, Network) else layer)

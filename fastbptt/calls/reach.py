@@ -25,19 +25,19 @@ _FAINT = 1e-6  # of the largest norm: the decay is fitted where more is left
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How much of a loss's gradient reaches how far back; str() is a table.
+    """How far back the gradient of a loss reaches; str() is a table.
 
     Attributes
     ----------
-    lags : (K,) integers from 0 to the longest lag: each up to 50, then about 5% apart
+    lags : (K,) integers from 0 to the longest lag: every one up to 50, then about 5% apart
     norms : (K,) float64, the norm of dL_t/d(state after x[t - lag]), its mean over the losses
-    low, high : (K,) float64, the 10th and the 90th percentile of the same
+    low, high : (K,) float64, the 10th and the 90th percentile of the same norms
     beyond : (K,) float64, the share of the gradient that a window of `lag` steps leaves out
-    decay : the factor by which the norm shrinks in a step, fitted to the later lags
+    decay : the factor by which the norm shrinks per step, fitted to the later lags
     k2 : the fewest steps beyond which less than `share` of the gradient lies; None if that is
         more than the longest lag, or if the norms do not shrink
-    share : as given
-    losses : over how many losses the mean was taken
+    share : the argument of `gradient_reach`
+    losses : the number of losses that the mean is taken over
     """
 
     lags: Array
@@ -52,14 +52,14 @@ class Reach:
 
     @property
     def time_constant(self) -> float:
-        """Steps in which the norm shrinks to 1/e; infinite if it does not shrink."""
+        """Steps in which the norm shrinks to 1/e of its value; infinite if it does not shrink."""
         if self.decay == 0:
             return 0.0
         return float("inf") if self.decay >= 1 else float(-1 / np.log(self.decay))
 
     @property
     def verdict(self) -> str:
-        """What to take as k2, in a sentence."""
+        """The k2 to take, or why there is none, in a sentence."""
         if self.k2 is not None:
             return f"k2 = {self.k2:,}: less than {self.share:.3g} of the gradient lies beyond"
         if not np.any(self.norms):
@@ -101,36 +101,40 @@ def gradient_reach(
 ) -> Reach:
     """Measure how far back in time the gradient of a single loss reaches.
 
-    For losses L_t drawn at random it follows dL_t/dh_{t-lag} back, lag by lag, and takes the mean
-    of its norm. With the window k2, `Truncated` keeps the lags 0 to k2 - 1 of a loss at the end of
-    the window, so the sum of the norms from lag k2 on, over that of all, says what is lost. Beyond
-    the longest lag measured the norms are taken to go on with the fitted decay. Where k1 > 1, a
-    window of k2 + k1 - 1 gives every loss as many steps.
+    For losses L_t drawn at random, it follows dL_t/dh_{t-lag} back, lag by lag, and takes the mean
+    of its norm. With a window of k2, `Truncated` includes the lags 0 to k2 - 1 of a loss at the end
+    of the window. So the sum of the norms from lag k2 on, divided by the sum of all, is the share
+    that is lost. Beyond the longest measured lag the norms are assumed to continue with the fitted
+    decay. If k1 > 1, a window of k2 + k1 - 1 gives every loss at least k2 steps.
 
-    dL/dh is the derivative by the whole state, taken as one vector: s of an RNN or GRU, (s, c) of
-    an LSTM, those of all layers of a Stack, whose dropout is left out. Its norm is what vanishes or
-    explodes in Bengio, Simard and Frasconi (1994).
+    dL/dh is the derivative by the whole state as one vector: s of an RNN or GRU, (s, c) of an LSTM,
+    those of all layers of a Stack, whose dropout is left out. Its norm is what vanishes or explodes
+    in Bengio, Simard and Frasconi (1994).
+
+    The cost is one run over x and, for each lag, about one forward and one backward step of
+    `samples` sequences. Memory does not grow with T.
 
     Parameters
     ----------
-    network, x, y, loss, weights, lengths, state, device : those of `bptt`; no Bidirectional;
-        positions of weight 0 are not drawn. A callable loss is asked for single time steps
-    share : what may be lost, between 0 and 1
+    network, x, y, loss, weights, lengths, state, device : as in `bptt`. The network must not have a
+        Bidirectional. Positions of weight 0 are not drawn. A callable loss is called for single
+        time steps
+    share : the share of the gradient that may be lost, 0 < share < 1
     max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
-        losses that have as many steps before them are drawn
-    samples : how many losses to draw; all, if there are no more
-    seed : of the draw
+        losses with so many steps before them are drawn
+    samples : the number of losses to draw; all of them if there are fewer
+    seed : an int, the seed of the draw
 
     Returns
     -------
-    Reach with .lags .norms .low .high .beyond .decay .time_constant .k2; str() is a table
+    Reach with .lags, .norms, .low, .high, .beyond, .decay, .time_constant, .k2 and .verdict; str()
+    is a table
 
     Raises
     ------
-    ValueError, TypeError : a wrong argument, before any work
-
-    Costs one run over x and, for each lag, about a forward and a backward step of `samples`
-    sequences; no h is held for all T.
+    ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
+    RuntimeError : this machine does not have the device
+    MemoryError : the device has too little free memory
     """
     own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
     network = _along_time(network)

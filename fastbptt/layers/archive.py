@@ -1,6 +1,6 @@
-"""Reading .npz files that nobody vouches for: a file's claims are checked before memory is taken.
+"""Reading .npz files that are not trusted: headers are checked before memory is allocated.
 
-Such a file is a zip of .npy files, each a header with dtype and shape, and the numbers.
+An .npz file is a zip of .npy files, each of which is a header (dtype and shape) and the numbers.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ DAMAGE = (
     ValueError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError, RuntimeError,
     BadZipFile, struct.error, zlib.error,
 )  # fmt: skip
-"""What reading a damaged zip, and building a model of what it holds, may raise."""
+"""Exceptions of reading a damaged zip, or of building a model from its contents."""
 
-_TOGETHER = 1 << 23  # bytes read at a time: a zip's directory is, whole
-_CHUNK = 1 << 20  # bytes of a member unpacked at a time
-_EXPANSION = 1032  # the most that deflate makes of a byte
+_TOGETHER = 1 << 23  # the most bytes of one read; zipfile reads the zip's directory in one
+_CHUNK = 1 << 20  # bytes of a member that are unpacked at a time
+_EXPANSION = 1032  # the most bytes that deflate can make from one
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(
     rb"\{'descr': '([<>](?:f4|f8|U\d{1,9}))', 'fortran_order': (True|False), "
@@ -33,7 +33,7 @@ _HEADER = re.compile(
 
 
 class Claim(NamedTuple):
-    """What the header of a member says: the numbers begin after `start` bytes."""
+    """The header of a member; its numbers begin after `start` bytes."""
 
     dtype: DType
     fortran: bool
@@ -47,9 +47,9 @@ class Claim(NamedTuple):
 
 
 class Archive:
-    """The arrays of a file, by name; `claims` are their headers, which fit what the file holds.
+    """The arrays of a file, by name; `claims` are their headers, checked against the file's size.
 
-    Raises one of DAMAGE where they do not, or the file is no such archive.
+    Raises one of DAMAGE where they do not fit, or where the file is no such archive.
     """
 
     def __init__(self, file: IO[bytes]):
@@ -72,7 +72,7 @@ class Archive:
                 self.claims[name] = _claim(name, stream, member.file_size)
 
     def text(self, name: str, most: int) -> str:
-        """The text that the array named holds, of at most so many characters."""
+        """The text in the array `name`, of at most `most` characters."""
         claim = self.claims[name]
         if claim.dtype.kind != "U" or claim.shape != () or claim.dtype.itemsize > 4 * most:
             raise ValueError(
@@ -82,14 +82,14 @@ class Archive:
         return str(self.read(name)[()])
 
     def stand_in(self, name: str) -> Array:
-        """An array of the dtype and shape of the numbers named, which takes no memory."""
+        """An array of the dtype and shape of the array `name`, which takes no memory."""
         claim = self.claims[name]
         if claim.dtype.kind != "f":
             raise ValueError(f"{name!r} must hold numbers, not {claim.dtype}")
         return np.broadcast_to(np.zeros((), claim.dtype), claim.shape)
 
     def read(self, name: str) -> Array:
-        """The array named."""
+        """Read the array `name`."""
         claim = self.claims[name]
         array = np.empty(claim.nbytes, np.uint8)
         with self._zip.open(self._members[name]) as stream:
@@ -101,7 +101,7 @@ class Archive:
 
 
 class _Bounded:
-    """A file of which no more is read at a time than a bound."""
+    """A file that refuses to be read in parts of more than `_TOGETHER` bytes."""
 
     def __init__(self, file: IO[bytes]):
         self._file = file

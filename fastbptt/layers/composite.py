@@ -17,17 +17,21 @@ LayerShape: TypeAlias = "tuple[str, int, int]"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Bidirectional(Model):
-    """One layer along time and one against it, their states joined (Schuster and Paliwal 1997).
+    """One layer in each direction of time, their states joined (Schuster and Paliwal 1997).
 
     Parameters
     ----------
-    forward : a recurrent layer such as LSTM, which runs along time
-    backward : another, of the same inputs and dtype, which runs against it, for each sequence from
-        its own end
+    forward : a recurrent layer such as LSTM, which runs forward in time
+    backward : another, with the same inputs and dtype, which runs in reverse, for each sequence
+        from its own end
 
-    The state is a pair: forward's after the last step, backward's after the first. The outputs are
-    forward's units, then backward's, (T, B, 2H). Both the outputs and their gradient are held for
-    all T in every memory mode.
+    The state is a pair: that of `forward` after the last step, and that of `backward` after it has
+    read the first. The outputs (T, B, 2H) are the units of `forward`, then those of `backward`. The
+    outputs and their gradient are stored for all T in every memory mode.
+
+    Raises
+    ------
+    ValueError, TypeError : the layers differ in inputs or dtype, or are no recurrent layers
     """
 
     forward: Recurrent
@@ -78,11 +82,17 @@ class Stack(Model):
     Parameters
     ----------
     layers : the layers, bottom to top; they may differ in cell and width, and be Bidirectional
-    dropout : the share of states that the next layer sees as 0 in `forward` and `bptt`, the others
-        being scaled by 1/(1 - dropout) (Srivastava et al. 2014)
+    dropout : probability, 0 <= dropout < 1, that the next layer reads 0 in place of a state, in
+        `forward` and `bptt`; the other states are scaled by 1/(1 - dropout) (Srivastava et al.
+        2014)
 
-    The state is a tuple of the layers' states. Which states are dropped is drawn from the `seed` of
-    the call, the layer, the time, the sequence and the unit, and never stored.
+    The state is a tuple of the layers' states. A dropout mask is a function of the `seed` of the
+    call, the layer, the time, the sequence and the unit; it is computed again on the way back and
+    never stored.
+
+    Raises
+    ------
+    ValueError, TypeError : no layers, layers that do not fit together, or a wrong dropout
     """
 
     layers: Sequence[Recurrent | Bidirectional]
@@ -148,22 +158,23 @@ def _check_dtype(name: str, layer: Recurrent | Bidirectional, dtype: DType) -> N
 
 
 Layer: TypeAlias = Recurrent | Bidirectional | Stack
-"""What a Network has as its layer, and what forward and run take."""
+"""Any layer: what a Network holds, and what forward and run take."""
 
 AnyLayer = TypeVar("AnyLayer", bound=Recurrent | Bidirectional | Stack)
-"""The type of some layer: its gradient has the same."""
+"""The type of a layer, which is also the type of its gradient."""
 
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
-"""RNN, GRU: an array (B, H); LSTM: a pair (s, c) of those; else a tuple of the layers' states."""
+"""RNN, GRU: an array (B, H); LSTM: a pair (s, c); Stack, Bidirectional: their layers' states."""
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
     """Recurrent layers that run together, in one direction of time.
 
+    layers : bottom to top
     first : the number of the bottom one among all recurrent layers of the model
-    below : the index in the Stack of what the direction reads: dropout is drawn by it
-    reverse : whether it runs against time
+    below : the index in the Stack of the layer that the direction reads, for its dropout mask
+    reverse : whether it runs in reverse time
     """
 
     layers: tuple[Recurrent, ...]
@@ -177,7 +188,7 @@ class Direction:
         return tuple((layer.cell, layer.hidden, layer.inputs) for layer in self.layers)
 
     def of(self, flat: Sequence) -> list:
-        """The direction's part of a list with an entry for each recurrent layer."""
+        """The entries of this direction in a list with one entry for each recurrent layer."""
         return list(flat[self.first : self.first + len(self.layers)])
 
 
@@ -215,7 +226,7 @@ def stages(layer: Layer) -> list[tuple[Direction, ...]]:
 
 
 def rebuilt(layer: Layer, parts: Iterator) -> Any:
-    """The layer with its recurrent layers replaced, in order, by `parts` of our own making."""
+    """The layer with its recurrent layers replaced, in order, by `parts`, which are not checked."""
     if isinstance(layer, Recurrent):
         return next(parts)
     if isinstance(layer, Bidirectional):
@@ -224,7 +235,7 @@ def rebuilt(layer: Layer, parts: Iterator) -> Any:
 
 
 def shaped(layer: Layer, parts: Iterator) -> Any:
-    """One value for each recurrent layer, in the shape of the layer's state."""
+    """One value for each recurrent layer, nested as the layer's state is."""
     if isinstance(layer, Recurrent):
         return next(parts)
     return tuple(shaped(part, parts) for part in layer.parts)

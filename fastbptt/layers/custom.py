@@ -1,4 +1,4 @@
-"""A caller's own cells and activations: scalar Python functions for the whole engine."""
+"""Cells and activations of the caller's own: scalar Python functions, compiled by the package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .model import Definition
 from .recurrent import Recurrent
 
 _STEP = 1e-6  # of the central differences
-_CLOSE = 1e-5  # what they may differ by from what `reverse` returns, times the largest of them
+_CLOSE = 1e-5  # how much `reverse` may differ from them, absolute or relative
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,15 @@ class Activation(Definition):
 
     Parameters
     ----------
-    name : what it is called in files and messages
-    function : g(a), plain Python on numbers, traced as those of `fastbptt.Cell`
-    slope : g'(a) as a function of s = g(a), so that a need not be kept
+    name : its name in files and messages, a Python identifier
+    function : g(a), plain Python on numbers, traced like the functions of `fastbptt.Cell`
+    slope : g'(a) as a function of s = g(a), so that a need not be stored
 
-    Raises ValueError where the slope is not that of the function, which is tried at once.
+    Raises
+    ------
+    ValueError : the slope is not the derivative of the function (both are compared with central
+        differences at once), or the name is no identifier
+    TypeError : one of them is no function, or cannot be traced
     """
 
     name: str
@@ -68,32 +72,37 @@ class Activation(Definition):
 class Cell(Definition):
     """A recurrent cell of your own: what it computes for one unit, as plain Python on numbers.
 
-    From this it gets all that the cells of the package have: every memory mode and its bits,
-    lengths, tokens, stacks, threads and vectors.
+    Its layers can do all that the layers of the package can: every memory mode with the same bits,
+    lengths, tokens, stacks and threads, compiled to vector code.
 
     Parameters
     ----------
-    name : what it is called in files and messages
-    gates : G, how many pre-activations a unit has: U is (G*H, I), W (G*H, H), b (G*H,)
-    forward : `forward(a, s)` -> (states, kept): `a` is a tuple of G pre-activations, `s` one of the
-        states before the step, s[0] being what W and the next layer see. `states` are those after
-        the step, `kept` a tuple of whatever `reverse` needs besides
-    reverse : `reverse(ds, s, previous, kept)` -> (deltas, dprevious): `ds` are the derivatives of
-        the loss by the states after the step, `s` and `previous` those states and the ones before;
-        `deltas` are the derivatives by `a`, `dprevious` those by `previous`, without what goes
-        through W: that is added for you
-    states : how many states a unit has
-    parameters : how many numbers a unit has of its own, such as time constants. With any, both
-        functions take them as a last argument, a tuple `p`, and `reverse` returns a third tuple,
-        the derivatives by them
+    name : its name in files and messages, a Python identifier
+    gates : G, the number of pre-activations of a unit: U is (G*H, I), W (G*H, H), b (G*H,)
+    forward : `forward(a, s)` -> (states, residuals). `a` is a tuple of G pre-activations, `s` a
+        tuple of the states before the step; W and the next layer read s[0]. `states` are the
+        states after the step, `residuals` a tuple of all that `reverse` needs besides the states
+    reverse : `reverse(ds, s, previous, residuals)` -> (deltas, dprevious). `ds` are the derivatives
+        of the loss by the states after the step, `s` those states, `previous` the states before
+        it; `deltas` are the derivatives by `a`, `dprevious` those by `previous`, without the part
+        that goes through W, which the package adds
+    states : the number of states of a unit
+    parameters : the number of parameters of a unit besides U, W and b, such as time constants. If
+        there are any, both functions take them as a last argument, a tuple `p`, and `reverse`
+        returns a third tuple, the derivatives by them
 
-    Both functions are called once, with symbols for numbers: operators, functions of `math` and
-    NumPy, `fastbptt.where` and calls of other functions are recorded, and compiled for the CPU or
-    GPU. TypeError where one branches on a number. What they read counts as it is then.
+    Each function is traced: it is called once, with symbols in place of numbers. Operators,
+    functions of `math` and NumPy, `fastbptt.where` and calls of other functions are recorded and
+    compiled for the CPU or the GPU. Variables that the functions read have the values of that
+    moment. Constants take the dtype of the weights.
 
-    Numbers in the functions take the dtype of the weights. `cell.init(inputs, hidden)` draws a
-    layer, `cell(U, W, b)` makes one of arrays. ValueError where `reverse`
-    is not the derivative of `forward`, which is tried at once, on some numbers.
+    `cell.init(inputs, hidden)` draws a layer, `cell(U, W, b)` makes one from arrays.
+
+    Raises
+    ------
+    ValueError : `reverse` is not the derivative of `forward` (compared with central differences at
+        once), a function returns other tuples, or a count or the name is wrong
+    TypeError : a function cannot be traced, for example because it branches on a number
     """
 
     name: str
@@ -126,19 +135,52 @@ class Cell(Definition):
         self.enter()
 
     def __call__(self, U: Array, W: Array, b: Array, p: Array | None = None) -> Custom:
-        """Return a layer of this cell; `p` (parameters*H,) are the cell's own parameters."""
+        """Return a layer of this cell with the given arrays.
+
+        Parameters
+        ----------
+        U : (G*H, I) array, float32 or float64, input to hidden
+        W : (G*H, H) array, same dtype, hidden to hidden
+        b : (G*H,) array, same dtype
+        p : (parameters*H,) array, same dtype: the first parameter of each unit, then the second;
+            None for a cell without parameters
+
+        Returns
+        -------
+        the layer, which refers to the arrays and does not copy them
+
+        Raises
+        ------
+        ValueError, TypeError : an array of the wrong shape or dtype
+        """
         return Custom(self, U, W, b, p)
 
     def init(
         self, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32"
     ) -> Custom:
-        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        """Return a layer of this cell, weights and p drawn uniformly from +-1/sqrt(H).
+
+        Parameters
+        ----------
+        inputs : I, the number of input features or of token classes
+        hidden : H, the number of units
+        rng : a seed or NumPy Generator; None draws other weights in every call
+        dtype : "float32" or "float64"
+
+        Returns
+        -------
+        the layer, with new arrays
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong value or type
+        """
         own = {"p": self.parameters} if self.parameters else {}
         drawn = Custom._draw(inputs, hidden, rng, dtype, gates=self.gates, **own)
         return Custom(self, **drawn)
 
     def _trace(self) -> tuple[Any, int]:
-        """Return the texts of both functions, and how many numbers are kept."""
+        """Return the texts of both functions, and the number of residuals."""
         from ..kernels.cells import custom
 
         gates, states = self.gates, self.states
@@ -183,9 +225,12 @@ class Custom(Recurrent):
     Parameters
     ----------
     definition : the Cell
-    U : (G*H, I) array, float32 or float64; W : (G*H, H); b : (G*H,); p : (parameters*H,) or None
+    U : (G*H, I) array, float32 or float64
+    W : (G*H, H) array, same dtype
+    b : (G*H,) array, same dtype
+    p : (parameters*H,) array, same dtype, or None
 
-    The state is an array (B, H), or a tuple of as many as the cell has states.
+    The state is an array (B, H), or for a cell of more than one state a tuple of them.
     """
 
     definition: Cell
@@ -227,10 +272,20 @@ class Custom(Recurrent):
 
 
 def where(condition: Any, a: Any, b: Any) -> Any:
-    """Return `a` where the condition holds, else `b`, as NumPy does: a choice in a cell's function.
+    """Choose between two values in a function of a `fastbptt.Cell` or `fastbptt.Activation`.
 
-    Both are computed. Takes numbers, arrays, and what stands for numbers while a
-    `fastbptt.Cell` or `fastbptt.Activation` is made.
+    These functions must not branch on numbers. Both values are computed, and one is taken, as
+    `numpy.where` does.
+
+    Parameters
+    ----------
+    condition : a comparison of numbers
+    a : the value where the condition holds
+    b : the value where it does not
+
+    Returns
+    -------
+    `a` or `b`; for arrays an array, elementwise
     """
     found = np.where(condition, a, b)
     return found[()] if isinstance(found, np.ndarray) else found

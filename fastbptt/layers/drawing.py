@@ -1,4 +1,4 @@
-"""Weights to begin with."""
+"""Initial weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from ..arguments import Seed
 from ..arrays import Array, DTypeLike
 
 UNDRAWN: Any = object()
-"""In place of `rng`: weights of 0 without memory, for a plan, which needs their sizes alone."""
+"""In place of `rng`: zeros that take no memory, for a plan, which needs only the sizes."""
 
 
 def uniform(
     shapes: dict[str, tuple[int, ...]], sizes: dict[str, int], rng: Seed, dtype: DTypeLike
 ) -> dict[str, Array]:
-    """Arrays of those shapes, drawn uniformly from +-1/sqrt(H); `sizes` are H and the like."""
+    """Arrays of those shapes, drawn uniformly from -1/sqrt(H) to 1/sqrt(H).
+
+    `sizes` holds H as "hidden", and the other sizes by the names that an error gives them.
+    """
     dtype = arguments.dtype(dtype)
     if max(map(math.prod, shapes.values())) * 8 > arguments.MOST:
         raise ValueError(

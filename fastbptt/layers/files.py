@@ -1,4 +1,4 @@
-"""Reading the files that models are saved in."""
+"""Reading the files that `save` writes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import IO, Any
 from .. import arguments
 from ..arguments import File, shown
 from ..arrays import Array
-from . import custom, network  # noqa: F401 - every class of model must be known
+from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
-_DEPTH = 16  # models in models, and the lists between them: a network has some 5
-_LONGEST = 300  # characters of a reason: what a file says may be long
+_DEPTH = 16  # of nested models and lists: a network has about 5
+_LONGEST = 300  # characters of a reason, which may quote the file
 
 
 def load(path: File) -> Any:
@@ -25,14 +25,20 @@ def load(path: File) -> Any:
 
     Parameters
     ----------
-    path : a string or Path, "~" being the home directory, or a binary file that can be sought in,
-        of which the whole is read
+    path : a string or Path ("~" is the home directory), or an open binary file that can seek,
+        which is read whole
+
+    Returns
+    -------
+    the layer, readout or network, with new NumPy arrays
 
     Raises
     ------
-    ValueError : the file is not one of ours, or damaged. Nothing in it is executed, and no memory
-        is taken for what it claims to hold and does not
-    OSError : it cannot be read
+    ValueError : the file was not written by `save`, or is damaged. Nothing in it is executed, and
+        no memory is allocated for contents that it claims to have but does not; or it holds a Cell
+        or Activation by a name that this process has not defined
+    TypeError : `path` is neither a path nor a binary file
+    OSError : the file cannot be read
     """
     with _opened(path) as (file, name):
         try:
@@ -48,7 +54,7 @@ def load(path: File) -> Any:
 
 @contextmanager
 def _opened(path: Any) -> Iterator[tuple[IO[bytes], str]]:
-    """The file, and what a message calls it."""
+    """The open file, and its name for messages."""
     if not hasattr(path, "read"):
         path = as_path(path)
         with open(path, "rb") as file:
@@ -75,14 +81,14 @@ def _model(archive: Archive) -> Model:
         used.append(name)
         return archive.stand_in(name)
 
-    _built(model, stand_in)  # whether the shapes fit is seen before their numbers are read
+    _built(model, stand_in)  # checks all shapes before any numbers are read
     if sorted([*used, "structure"]) != sorted(archive.claims):
         raise ValueError("its structure must name each of its arrays once, and no others")
     return _built(model, archive.read)
 
 
 def _built(part: Any, array: Callable[[str], Array], depth: int = 0) -> Any:
-    """The model that `part` describes, its arrays being those that `array` gives."""
+    """The model that `part` describes; `array(name)` gives its arrays."""
     if not isinstance(part, dict) or not {"type", "fields"} <= part.keys():
         raise ValueError(f"it must hold a layer, a readout or a network, not {shown(part)}")
     kind = KINDS.get(part["type"])

@@ -1,6 +1,6 @@
-"""What layers, readouts and networks have in common: their arrays, and their files.
+"""What layers, readouts and networks have in common: their arrays and their files.
 
-A file is an .npz of plain arrays and one JSON text that says how they fit together.
+A file is an .npz archive: plain arrays, and one JSON text that describes the model they belong to.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
 
 
 class Definition:
-    """What a file names and does not hold: functions of the caller's.
+    """Functions of the caller, with a name. A file holds the name, not the functions.
 
-    `activates`: whether it can stand for an activation.
+    `activates`: whether an RNN takes it as its activation.
     """
 
     if TYPE_CHECKING:  # every definition is a dataclass
@@ -38,19 +38,19 @@ class Definition:
     activates = False
 
     def enter(self) -> None:
-        """Let `load` know the definition by its name; a later one of the name takes its place."""
+        """Make the definition known to `load`; it replaces an earlier one of the same name."""
         DEFINITIONS[type(self).__name__, self.name] = self
 
     def __copy__(self) -> Self:
-        """Itself: nothing in it changes."""
+        """Itself: it is immutable."""
         return self
 
     def __deepcopy__(self, memo: Any) -> Self:
-        """Itself: nothing in it changes."""
+        """Itself: it is immutable."""
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what it was made of: another process has to make it, too."""
+        """Pickle its arguments: the process that reads it makes the definition anew."""
         return type(self), tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
 
@@ -61,18 +61,23 @@ _PLAIN = (str, float, int, Definition)  # fields that are neither arrays nor mod
 
 
 class Model:
-    """What every layer, readout and network can do; its fields hold arrays, models and strings."""
+    """The methods of every layer, readout and network. Fields hold arrays, models and strings."""
 
     if TYPE_CHECKING:  # every model is a dataclass
         __dataclass_fields__: ClassVar[dict[str, Any]]
 
     def __init_subclass__(cls) -> None:
-        """Let `load` know the class."""
+        """Make the class known to `load`."""
         super().__init_subclass__()
         KINDS[cls.__name__] = cls
 
     def arrays(self) -> list[Array]:
-        """Return the arrays in field order, not copied."""
+        """Return the arrays in the order of the fields, without copying them.
+
+        Returns
+        -------
+        list of arrays: for a Network those of its layer, then V and c of its readout
+        """
         found: list[Array] = []
         for value in self._values():
             for part in value if isinstance(value, tuple) else (value,):
@@ -83,9 +88,20 @@ class Model:
         return found
 
     def replace_arrays(self, arrays: Sequence[Array]) -> Self:
-        """Return the same model with other arrays, given in the order of `arrays()`.
+        """Return a model of the same kind with other arrays.
 
-        Raises ValueError when their number or a shape does not fit.
+        Parameters
+        ----------
+        arrays : list of arrays in the order of `arrays()`, of the same shapes; not copied
+
+        Returns
+        -------
+        the new model; this one is unchanged
+
+        Raises
+        ------
+        ValueError : another number of arrays, or another shape
+        TypeError : no list of arrays; a dtype other than float32 and float64, or more than one
         """
         if not isinstance(arrays, (list, tuple)):
             raise TypeError(f"arrays must be a list of arrays, not {arguments.describe(arrays)}")
@@ -110,13 +126,27 @@ class Model:
         return replace(self, **changes)
 
     def _with(self, **arrays: Any) -> Self:
-        """Return the same model with arrays of our own making, which need no checks."""
+        """Return the same model with arrays made by the package, which need no checks."""
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__, **arrays)
         return other
 
     def to(self, device: str) -> Self:
-        """Return the model with its arrays on `device`: "cpu", "cuda" or "cuda:1"."""
+        """Return the model with its arrays on a device.
+
+        Parameters
+        ----------
+        device : "cpu" for NumPy arrays; "cuda", or "cuda:1" for the second GPU, for CuPy arrays
+
+        Returns
+        -------
+        the model; with its own arrays, not copied, where they are on the device already
+
+        Raises
+        ------
+        TypeError, ValueError : `device` is no such name
+        RuntimeError : this machine does not have the device
+        """
         from ..backends import devices  # here, since it loads Numba
 
         if device is None:  # which would ask the environment
@@ -131,14 +161,21 @@ class Model:
             return self._moved(backend.here)
 
     def _moved(self, move: Callable[[Array], Array]) -> Self:
-        """Return the same model with each of its arrays replaced by `move` of it."""
+        """Return the same model with each array replaced by `move(array)`."""
         return self._rebuilt(iter([move(array) for array in self.arrays()]))
 
     def save(self, path: File) -> None:
-        """Write the model to `path` as an .npz file without pickles; `fastbptt.load` reads it.
+        """Write the model to an .npz file without pickles; `fastbptt.load` reads it.
 
-        `path` is a string or Path, "~" being the home directory, or a binary file. An existing
-        file of that path is replaced only once the new one is whole.
+        Parameters
+        ----------
+        path : a string or Path ("~" is the home directory), or an open binary file. An existing
+            file is replaced only when the new one is complete
+
+        Raises
+        ------
+        TypeError, ValueError : `path` is neither of these, or is not an ordinary file
+        OSError : the file cannot be written
         """
         _save(self, path)
 
@@ -146,12 +183,12 @@ class Model:
         return [getattr(self, field.name) for field in fields(self)]
 
     def _check(self, **shapes: Shape) -> None:
-        """Check the arrays named in `shapes` and that they share one dtype."""
+        """Check the arrays named in `shapes`, and that all have one dtype."""
         dtype = None
         for name, shape in shapes.items():
             given = getattr(self, name)
             value = arguments.floats(f"{type(self).__name__}.{name}", given, shape)
-            if on_gpu(given):  # of whatever package: from here on CuPy's, over the same memory
+            if on_gpu(given):  # of any package: from here on a CuPy array over the same memory
                 object.__setattr__(self, name, value)
             dtype = dtype or value.dtype
             if value.dtype != dtype:
@@ -163,7 +200,7 @@ class Model:
 
 FORMAT = 1
 MOST_TEXT = 1 << 24
-"""Characters of a file's description of a model, at most."""
+"""The most characters that the description of a model in a file may have."""
 
 _MOST_ARRAYS = 1 << 16
 
@@ -200,7 +237,7 @@ def _write(file: Any, text: str, arrays: dict[str, Any]) -> None:
 
 
 def as_path(path: Any) -> Path:
-    """`path`, which must be a string or a Path, and not of a pipe or device; "~" is the home."""
+    """`path` as a Path, with "~" expanded; raises unless it can name an ordinary file or folder."""
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise TypeError(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 ReadoutActivation: TypeAlias = Literal["identity", "sigmoid", "tanh", "softmax"]
+"""The activation h of a Readout."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -24,9 +25,15 @@ class Readout(Model):
 
     Parameters
     ----------
-    V : (O, H) array, float32 or float64
+    V : (O, H) array, float32 or float64, hidden to output
     c : (O,) array, same dtype
     activation : h, one of "identity", "sigmoid", "tanh", "softmax"
+
+    The readout refers to the arrays and does not copy them; each call reads their current values.
+
+    Raises
+    ------
+    ValueError, TypeError : an array of the wrong shape or dtype; another activation
     """
 
     V: Array
@@ -65,7 +72,24 @@ class Readout(Model):
         dtype: DTypeLike = "float32",
         activation: ReadoutActivation = "identity",
     ) -> Self:
-        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        """Return a readout with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
+
+        Parameters
+        ----------
+        hidden : H, the number of units that it reads
+        outputs : O, the number of outputs
+        rng : a seed or NumPy Generator; None draws other weights in every call
+        dtype : "float32" or "float64"
+        activation : h, as in Readout
+
+        Returns
+        -------
+        Readout with new arrays
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong value or type
+        """
         hidden = arguments.integer("hidden", hidden, 1)
         outputs = arguments.integer("outputs", outputs, 1)
         shapes = {"V": (outputs, hidden), "c": (outputs,)}
@@ -78,9 +102,16 @@ class Readout(Model):
 
 @dataclass(frozen=True, eq=False)
 class Network(Model, Generic[AnyLayer]):
-    """The whole model: a recurrent layer and the readout of its states.
+    """The whole model: a layer and the readout of its states.
 
-    `readout` may be None where no output is needed: with a callable loss.
+    Parameters
+    ----------
+    layer : RNN, LSTM, GRU, Stack, Bidirectional, or a layer of a Cell
+    readout : Readout of the layer's outputs; None where none is needed: with a callable loss
+
+    Raises
+    ------
+    ValueError, TypeError : the readout does not fit the layer, or one of them is something else
     """
 
     layer: AnyLayer

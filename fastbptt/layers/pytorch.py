@@ -1,4 +1,4 @@
-"""Layers from PyTorch's recurrent modules, and such modules from layers: the same numbers."""
+"""Conversion between layers and PyTorch's recurrent modules; both compute the same numbers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..kernels import optional
 from .composite import Bidirectional, Layer, Stack
 from .recurrent import GRU, LSTM, RNN, Recurrent
 
-_DIRECTIONS = ("", "_reverse")  # how PyTorch ends the names of a direction's weights
+_DIRECTIONS = ("", "_reverse")  # PyTorch's suffixes for the weights of a direction
 
 
 def from_torch(module: Any) -> Layer:
-    """Return the layer that computes what a module of PyTorch computes.
+    """Return the layer that computes what a PyTorch module computes.
 
     Parameters
     ----------
@@ -25,18 +25,18 @@ def from_torch(module: Any) -> Layer:
 
     Returns
     -------
-    RNN, GRU or LSTM; with `bidirectional` a Bidirectional; with more than one layer a Stack of
-    these, with the module's dropout. Its arrays are copies. b is bias_ih + bias_hh, or zero without
-    bias; a GRU's bn are the rows of bias_hh that are its last gate's.
+    RNN, GRU or LSTM; for a bidirectional module a Bidirectional; for more than one layer a Stack of
+    these, with the module's dropout. Its arrays are NumPy arrays and copies. b is bias_ih +
+    bias_hh, zero where the module has no bias; bn of a GRU is the n rows of bias_hh.
 
-    A layer is always time-major: give it x.transpose(0, 1) where the module is `batch_first`. It
-    reads x (T, B, I) and a state for each layer and direction, where PyTorch has one array of them
-    all. Dropout acts in `forward` and `bptt` only, as the module's does in training.
+    A layer is always time-major: give it x.transpose(0, 1) where the module is `batch_first`. Its
+    state is one array (or pair) for each layer and direction, where PyTorch has one array for all.
+    Dropout acts in `forward` and `bptt` only, as the module's dropout acts in training only.
 
     Raises
     ------
     ImportError : PyTorch is not installed
-    ValueError : a module with `proj_size`
+    ValueError : a module with `proj_size`, or on the device "meta"
     TypeError : another module or dtype
     """
     torch = _torch("from_torch")
@@ -80,23 +80,23 @@ def _layer_of(module: Any, end: str) -> Recurrent:
 
 
 def to_torch(layer: Layer) -> Any:
-    """Return the module of PyTorch that computes what a layer computes.
+    """Return the PyTorch module that computes what a layer computes.
 
     Parameters
     ----------
-    layer : what PyTorch has: an RNN of tanh or relu, a GRU with the reset after the product, an
-        LSTM without peepholes; both directions of it; a Stack of such layers that are alike
+    layer : a layer that PyTorch has, too: an RNN with tanh or relu, a GRU with reset="after", an
+        LSTM without peepholes; a Bidirectional of one of these; a Stack of equal ones
 
     Returns
     -------
-    torch.nn.RNN, GRU or LSTM on the CPU, time-major, of the layer's dtype, its parameters copies.
-    bias_ih is b, bias_hh zero but for a GRU's bn. `from_torch` of it has the layer's arrays again,
-    to the bit; a Stack of one comes back as that layer.
+    torch.nn.RNN, GRU or LSTM on the CPU, time-major, of the layer's dtype; its parameters are
+    copies. bias_ih is b; bias_hh is zero, except for bn of a GRU. `from_torch(to_torch(layer))` has
+    the same arrays, to the bit; a Stack of one layer comes back as that layer.
 
     Raises
     ------
     ImportError : PyTorch is not installed
-    ValueError : a layer that PyTorch has no module for, and why
+    ValueError : PyTorch has no module for the layer; the message says why
     TypeError : something other than a layer
     """
     torch = _torch("to_torch")
@@ -120,7 +120,7 @@ def to_torch(layer: Layer) -> Any:
         options["nonlinearity"] = first.activation
     if len(levels) > 1:
         options["dropout"] = float(getattr(layer, "dropout", 0.0))
-    # By way of a device without numbers: drawing weights would move PyTorch's own generator.
+    # Made on the device "meta": drawing weights would change the state of PyTorch's generator.
     module = getattr(torch.nn, type(first).__name__)(
         first.inputs, first.hidden, dtype=getattr(torch, str(first.dtype)), device="meta", **options
     ).to_empty(device="cpu")
@@ -136,7 +136,7 @@ def _directions(layer: Any) -> Sequence[Recurrent]:
 
 
 def _check(where: str, part: Recurrent, first: Recurrent) -> None:
-    """Raise unless PyTorch has the layer, beside the first of its Stack or pair."""
+    """Raise ValueError unless a PyTorch module can hold the layer together with `first`."""
     problem = None
     if type(part) not in (RNN, GRU, LSTM):
         problem = f"an RNN, GRU or LSTM, not {part!r}"

@@ -1,4 +1,4 @@
-"""Recurrent layers: frozen dataclasses of the user's own arrays."""
+"""Recurrent layers: frozen dataclasses that hold the user's own arrays."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 Activation: TypeAlias = Literal["tanh", "sigmoid", "relu", "identity"] | Definition
-"""g of an Elman layer: one of these, or a fastbptt.Activation."""
+"""The activation g of an RNN: one of these names, or a fastbptt.Activation."""
 
 
 class Recurrent(Model):
-    """A layer of one recurrent cell: `gates` pre-activations and `states` states per unit.
+    """A layer of one cell: each unit has `gates` pre-activations and `states` states.
 
-    `params` are the cell's own parameters, (k, H) or (k*H,), or None; `params_name` their field.
+    `params` are the parameters of the cell besides U, W and b, (k*H,), or None; `params_name` is
+    the field that holds them.
     """
 
     gates = 1
@@ -67,16 +68,16 @@ class Recurrent(Model):
 
     @property
     def outputs(self) -> int:
-        """The width of the states that the layer hands on."""
+        """The number of outputs of the layer: H."""
         return self.hidden
 
     @property
     def params(self) -> Array | None:
-        """The cell's own parameters, or None."""
+        """The parameters of the cell besides U, W and b, or None."""
         return None if self.params_name is None else getattr(self, self.params_name)
 
     def _gradient(self, U: Array, W: Array, b: Array, params: Array | None) -> Self:
-        """Return the gradient of the layer, of its own type."""
+        """Return these arrays as a layer of the same type: the gradient of this one."""
         own = self.params
         if self.params_name is None or own is None or params is None:
             return self._with(U=U, W=W, b=b)
@@ -109,7 +110,12 @@ class RNN(Recurrent):
     b : (H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
     activation : g, one of "tanh", "sigmoid", "relu", "identity", or a fastbptt.Activation
 
-    The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
+    The layer refers to the arrays and does not copy them; each call reads their current values.
+    The state is an array (B, H).
+
+    Raises
+    ------
+    ValueError, TypeError : an array of the wrong shape or dtype; another activation
     """
 
     U: Array
@@ -139,7 +145,24 @@ class RNN(Recurrent):
         dtype: DTypeLike = "float32",
         activation: Activation = "tanh",
     ) -> Self:
-        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
+
+        Parameters
+        ----------
+        inputs : I, the number of input features or of token classes
+        hidden : H, the number of units
+        rng : a seed or NumPy Generator; None draws other weights in every call
+        dtype : "float32" or "float64"
+        activation : g, as in RNN
+
+        Returns
+        -------
+        RNN with new arrays
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong value or type
+        """
         return cls(**cls._draw(inputs, hidden, rng, dtype), activation=activation)
 
 
@@ -154,11 +177,15 @@ class LSTM(Recurrent):
     U : (4H, I) array, float32 or float64, rows of gates i, f, g, o (PyTorch's weight_ih_l0)
     W : (4H, H) array, same dtype (weight_hh_l0)
     b : (4H,) array, same dtype (bias_ih_l0 + bias_hh_l0)
-    p : (3H,) array, same dtype, or None: peephole weights of i, f, o (Gers and Schmidhuber 2000):
-        i and f see c' times theirs, o sees c
+    p : (3H,) array, same dtype, or None: peephole weights of i, f, o (Gers and Schmidhuber 2000),
+        which add p*c' to the pre-activations of i and f, and p*c to that of o
 
-    The arrays are held, not copied, and read afresh in every call. The state is a pair (s, c) of
-    arrays (B, H).
+    The layer refers to the arrays and does not copy them; each call reads their current values.
+    The state is a pair (s, c) of arrays (B, H).
+
+    Raises
+    ------
+    ValueError, TypeError : an array of the wrong shape or dtype
     """
 
     U: Array
@@ -183,9 +210,23 @@ class LSTM(Recurrent):
         cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
         peepholes: bool = False,
     ) -> Self:  # fmt: skip
-        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator.
+        """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
 
-        With `peepholes` the layer has peephole weights, too.
+        Parameters
+        ----------
+        inputs : I, the number of input features or of token classes
+        hidden : H, the number of units
+        rng : a seed or NumPy Generator; None draws other weights in every call
+        dtype : "float32" or "float64"
+        peepholes : whether to draw peephole weights p, too
+
+        Returns
+        -------
+        LSTM with new arrays
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong value or type
         """
         params = {"p": 3} if arguments.flag("peepholes", peepholes) else {}
         return cls(**cls._draw(inputs, hidden, rng, dtype, **params))
@@ -195,8 +236,8 @@ class LSTM(Recurrent):
 class GRU(Recurrent):
     """Gated recurrent unit (Cho et al. 2014): s = (1-z)*n + z*s'.
 
-    r, z = sigmoid(U x + W s' + b); the reset gate r acts after W, as in cuDNN and PyTorch,
-    n = tanh(U x + b + r*(W s' + bn)), or before it, n = tanh(U x + b + W (r*s') + bn).
+    r, z = sigmoid(U x + W s' + b). The reset gate r acts after the product with W, as in cuDNN and
+    PyTorch: n = tanh(U x + b + r*(W s' + bn)); or before it: n = tanh(U x + b + W (r*s') + bn).
 
     Parameters
     ----------
@@ -206,7 +247,12 @@ class GRU(Recurrent):
     bn : (H,) array, same dtype (the n rows of bias_hh_l0)
     reset : "after" or "before"
 
-    The arrays are held, not copied, and read afresh in every call. The state is an array (B, H).
+    The layer refers to the arrays and does not copy them; each call reads their current values.
+    The state is an array (B, H).
+
+    Raises
+    ------
+    ValueError, TypeError : an array of the wrong shape or dtype; another `reset`
     """
 
     U: Array
@@ -232,5 +278,22 @@ class GRU(Recurrent):
         cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
         reset: Literal["after", "before"] = "after",
     ) -> Self:  # fmt: skip
-        """Draw weights uniformly from +-1/sqrt(H), as PyTorch does; `rng`: a seed or Generator."""
+        """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
+
+        Parameters
+        ----------
+        inputs : I, the number of input features or of token classes
+        hidden : H, the number of units
+        rng : a seed or NumPy Generator; None draws other weights in every call
+        dtype : "float32" or "float64"
+        reset : "after" or "before", as in GRU
+
+        Returns
+        -------
+        GRU with new arrays
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong value or type
+        """
         return cls(**cls._draw(inputs, hidden, rng, dtype, bn=1), reset=reset)

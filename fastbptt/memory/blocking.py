@@ -1,4 +1,9 @@
-"""How a call cuts time into blocks, and which of its bytes go with that."""
+"""How a call cuts time into blocks, and how many bytes that takes.
+
+From long to short: a *call* is the steps of one kernel call; a *flush* is the steps whose weight
+gradients are summed in the dtype of the weights, before they are added in float64; a *chunk* is the
+steps that have scratch at a time.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +14,16 @@ from typing import NamedTuple
 from .optimal import least_feasible
 from .plan import Costs
 
-INDEX_BYTES = 40  # a row indexed: a token, a class, a weight, and what checking them takes
-CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next in one kernel call
-_LEAST_ROWS = 16  # rows of the shortest chunk, if there are as many: a product of fewer is slow
-_INDEXED = 4  # chunks for which rows are indexed, at least
-_INDEXED_ROWS = 1 << 14  # rows indexed where no budget limits them
-_FLUSH_ROWS = 4096  # rows that add up in float32 before they are carried into float64
+INDEX_BYTES = 40  # of one indexed row: a token, a class, a weight, and their checks
+CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next per kernel call
+_LEAST_ROWS = 16  # rows of the shortest chunk, if there are so many: products of fewer are slow
+_INDEXED = 4  # rows are indexed for at least so many chunks
+_INDEXED_ROWS = 1 << 14  # rows that are indexed at a time where no budget limits them
+_FLUSH_ROWS = 4096  # rows of a flush
 
 
 def flush_steps(batch: int) -> int:
-    """Steps after which weight gradients are carried into float64: a power of two."""
+    """Steps of a flush: a power of two."""
     return _power_of_two_below(_FLUSH_ROWS // max(1, batch))
 
 
@@ -29,8 +34,9 @@ def _power_of_two_below(n: int) -> int:
 class BlockSizes(NamedTuple):
     """How many steps are done at a time.
 
-    chunk : for which there is scratch; indexed : for which tokens, classes and weights are held;
-    call_steps : of a kernel call
+    chunk : steps that there is scratch for
+    indexed : steps whose tokens, classes and loss weights are checked and indexed together
+    call_steps : steps of a kernel call
     """
 
     chunk: int
@@ -52,15 +58,19 @@ class Footprint:
 
     Attributes
     ----------
-    total : T; batch : B
-    base : bytes whatever the block sizes
-    per_step : bytes of scratch for each step of a chunk, and of a chunk of half the length
-    state, step : S and C; all_state, all_step : those of all directions together, if outputs are
-        stored, else 0
-    fitting : steps whose scratch stays in cache; longest : the steps of a kernel call that keeps
-        within its time; flush : steps of a chunk at most
+    total : T
+    batch : B
+    base : bytes that do not depend on the block sizes
+    per_step : bytes of scratch per step of a chunk; enough also where a call copies its input and
+        has chunks of half the length
+    state, step : S and C, the bytes of a checkpoint and of a cached step
+    fitting : steps whose scratch stays in the processor's cache
+    longest : steps of a kernel call that keeps within its time
+    flush : the most steps of a chunk
     layers : layers that run together in one direction, each reading the one below
-    one_chunk_calls : whether a kernel call is one chunk, which has room for all it reads
+    all_step, all_state : C and S of all directions together if outputs are stored, else 0
+    stores_outputs : whether outputs are stored for all T
+    one_chunk_calls : whether a kernel call is one chunk, whose scratch includes all that it reads
     """
 
     total: int
@@ -86,8 +96,8 @@ class Footprint:
         Parameters
         ----------
         scratch : bytes to keep within; None where no budget limits them
-        zero_copy : whether the kernels read and write every array of the call where it lies
-        indexed : whether there are tokens, classes or weights, whose rows are indexed
+        zero_copy : whether the kernels read and write every array of the call without a copy
+        indexed : whether there are tokens, classes or loss weights, whose rows are indexed
         """
         blocks = self._free if scratch is None else self._within(scratch)
         if self.one_chunk_calls:
@@ -106,7 +116,7 @@ class Footprint:
         return self._blocks(scratch // self._each(_INDEXED), self._free.indexed, scratch)
 
     def _blocks(self, chunk: int, indexed: int, scratch: int | None = None) -> BlockSizes:
-        # Powers of two, if not all of T.
+        # A chunk is all of T or a power of two.
         chunk = max(1, min(chunk, self.fitting, self.flush, self.longest, self.total))
         chunk = chunk if chunk == self.total else _power_of_two_below(chunk)
         if self.one_chunk_calls:
@@ -134,10 +144,10 @@ class Footprint:
         return min(self.scratch(), steps * self._each(_INDEXED))
 
     def scratch_within(self, budget: int) -> int:
-        """Bytes of `budget` to set aside for scratch: at most a third of what can be spared.
+        """Bytes of `budget` to set aside for scratch; less than 0 if the budget is too small.
 
-        What is left for checkpoints and cached steps never shrinks as the budget grows. Less than
-        0 if the budget is too small.
+        At most a third of the bytes beyond the least that works. The bytes that are left for
+        checkpoints and cached steps never become fewer as the budget grows.
         """
         least = self._least_scratch()
         spare = budget - self.base - least_feasible(self.total, self.state, self.step)
@@ -146,13 +156,13 @@ class Footprint:
         return spare - max(spare - self.scratch(), min(2 * spare // 3, spare - least))
 
     def budget(self, cache_bytes: int) -> int:
-        """The least budget that leaves `cache_bytes` for checkpoints and cached steps."""
+        """Smallest budget (bytes) that leaves `cache_bytes` for checkpoints and cached steps."""
         least = least_feasible(self.total, self.state, self.step)
         more = max(0, cache_bytes - least)
         scratch = max(min(self.scratch(), -(-more // 2)), self._least_scratch())
         return self.base + least + more + scratch
 
     def costs(self, steps: int, scratch: int) -> Costs:
-        """What a policy plans from, for T = `steps`."""
+        """The Costs that a policy plans with, for T = `steps`."""
         all_steps = self.all_step if self.stores_outputs else None
         return Costs(steps, self.batch, self.state, self.step, self.base + scratch, all_steps)

@@ -1,7 +1,7 @@
-"""How many steps so many bytes reach: c[i] = (m - i*S) // C steps below i checkpoints, added up.
+"""How many steps m bytes reach: sums of c[i] = (m - i*S) // C, the room beside i checkpoints.
 
-All of it takes about as long for T = 10^18 as for 10^6: with p = C / gcd(S, C) and
-q = S / gcd(S, C), c[i + p] = c[i] - q, so that a sum over i is p sums of polynomials.
+The time hardly depends on T: with p = C / gcd(S, C) and q = S / gcd(S, C), c[i + p] = c[i] - q, so
+a sum over i is p sums of polynomials, each in closed form.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from math import comb, gcd
 
-_FEW = 256  # terms that are added one by one
+_FEW = 256  # so many terms are added one by one
 
 
 def capacities(m: int, S: int, C: int) -> Iterator[int]:
@@ -33,13 +33,13 @@ def _terms(m: int, S: int, C: int, r: int) -> Iterator[int]:
 
 
 def capacity(m: int, S: int, C: int, r: int) -> int:
-    """Most steps that m bytes can reverse with no step run again more than r times."""
+    """The most steps that m bytes can reverse if no step is run again more than r times."""
     count = (m - C) // S + 1  # of the c[i] that are at least one step
     p, q = C // gcd(S, C), S // gcd(S, C)
     if r == 0 or count <= _FEW or count <= p * (r + 1):
         return max(_terms(m, S, C, r), default=0)
     total = 0
-    for t in range(p):  # those of i = t + p*j, a polynomial in j of degree r, by its differences
+    for t in range(p):  # terms i = t + p*j: a polynomial in j of degree r, by its differences
         c = (m - t * S) // C
         values = [comb(r - 1 + t + p * j, r - 1) * (c - q * j) for j in range(r + 1)]
         length = (count - t - 1) // p + 1
@@ -50,13 +50,16 @@ def capacity(m: int, S: int, C: int, r: int) -> int:
 
 
 def reaches(T: int, m: int, S: int, C: int, r: int) -> bool:
-    """Whether that is at least T."""
+    """Whether capacity(m, S, C, r) >= T."""
     few = any(total >= T for total in islice(_terms(m, S, C, r), _FEW))
     return few or ((m - C) // S >= _FEW and capacity(m, S, C, r) >= T)
 
 
 def least(stop: int, true: Callable[[int], bool]) -> int:
-    """The least n below `stop` for which it is true, as it is for all above; `stop` if none."""
+    """The least n < stop with true(n), by bisection; `stop` if there is none.
+
+    true(n) must imply true(n + 1).
+    """
     low, high = 0, stop
     while low < high:
         middle = (low + high) // 2
@@ -68,7 +71,7 @@ def least(stop: int, true: Callable[[int], bool]) -> int:
 
 
 class Filled:
-    """P[i] = c[0] + ... + c[i-1], up to the first that is at least T."""
+    """The sequence P[i] = c[0] + ... + c[i-1], up to the first that is at least T."""
 
     def __init__(self, T: int, m: int, S: int, C: int):
         self.p, self.q = C // gcd(S, C), S // gcd(S, C)

@@ -1,4 +1,4 @@
-"""How few forward steps an exact gradient can cost in a given number of bytes.
+"""The fewest forward steps of an exact gradient in a given number of bytes.
 
 A checkpoint (a state) costs S bytes, a cached step C. A schedule is a binary tree over the steps:
 a node either caches all its steps (a leaf) or runs its left part without caching, stores the state
@@ -38,24 +38,24 @@ from .capacity import Filled, capacities, least, reaches
 from .capacity import capacity as capacity
 
 _MOST_STEPS = 10**15
-_TABLE_WORK = 100_000  # pairs (n, j) times depths for the recursion itself: 10 to 20 ms
-_ROWS = 64  # rows of sums kept as lists; a schedule with more recomputes than that is a few deep
+_TABLE_WORK = 100_000  # pairs (n, j) times depths in the recursion itself: 10 to 20 ms
+_ROWS = 64  # rows of sums that are stored; a tree with more recomputes has a small depth
 
 
 def least_feasible(T: int, S: int, C: int) -> int:
-    """Least bytes in which T steps can be reversed at all, however often steps are run again."""
+    """The least bytes in which T steps can be reversed, with any number of recomputes."""
     return min(T * C, S + C)
 
 
 def least_recomputes(T: int, m: int, S: int, C: int) -> int:
-    """Least r for which m bytes reach T steps with no step run again more than r times."""
+    """The least r for which m bytes reach T steps with no step run again more than r times."""
     if m < least_feasible(T, S, C):
         raise ValueError(f"{T} steps of {C} bytes need {least_feasible(T, S, C)} bytes, got {m}")
     return least(T, lambda r: reaches(T, m, S, C, r))
 
 
 def least_memory(T: int, S: int, C: int, recomputes: int) -> int:
-    """Least bytes that reach T steps with no step run again more than `recomputes` times."""
+    """The least bytes that reach T steps with no step run again more than `recomputes` times."""
     _check_steps(T)
     return least(T * C, lambda m: reaches(T, m, S, C, recomputes))
 
@@ -66,17 +66,17 @@ def _check_steps(T: int) -> None:
 
 
 def forward_steps(T: int, m: int, S: int, C: int) -> int:
-    """Forward steps, recomputation counted, of the schedule for T steps in m bytes."""
+    """Forward steps, recomputation included, of the schedule for T steps in m bytes."""
     return best(T, m, S, C).forward_steps
 
 
 @lru_cache(maxsize=8)
 def best(T: int, m: int, S: int, C: int) -> Tree:
-    """The tree for T steps in m bytes, which answers what the schedule needs to know.
+    """The tree of fewest forward steps for T steps in m bytes.
 
-    It has `forward_steps`, `recomputes` (most times a step is run again), `peak` (the bytes really
-    reached) and `left(n, d, k)`: how many of the n steps of a node with d checkpoints outstanding
-    and at most k recomputes left go to its left part, 0 for a leaf.
+    It has `forward_steps`, `recomputes` (the most times that a step is run again), `peak` (the
+    bytes that are really used) and `left(n, d, k)`: of a node of n steps, d outstanding checkpoints
+    and at most k recomputes left, the number of steps of its left part; 0 for a leaf.
     """
     _check_steps(T)
     R = least_recomputes(T, m, S, C)
@@ -91,7 +91,7 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
 
 
 class StepCache:
-    """Everything cached."""
+    """A tree of one leaf: every step is cached."""
 
     def __init__(self, T: int, C: int):
         self.forward_steps, self.recomputes, self.peak = T, 0, T * C
@@ -101,12 +101,12 @@ class StepCache:
 
 
 def _spine_end(P: Sequence[int] | Filled, n: int, d: int) -> int:
-    """Where a spine of n steps that starts at depth d ends, P[i] being c[0] + ... + c[i-1]."""
+    """The depth at which a spine of n steps from depth d ends; P[i] = c[0] + ... + c[i-1]."""
     return bisect_left(P, P[d] + n, d + 1) - 1
 
 
 def _spine_left(P: Sequence[int] | Filled, n: int, d: int) -> int:
-    """The first leaf of that spine takes what the others, which are full, leave."""
+    """The steps of the first leaf of that spine; all its other leaves are full."""
     end = _spine_end(P, n, d)
     return n - (P[end + 1] - P[d + 1])
 
@@ -120,7 +120,7 @@ class Spine:
         self.P = P = Filled(T, m, S, C)
         k = len(P) - 2
         self.forward_steps = 2 * T - (P[k + 1] - P[k])
-        # What is left of m beside i checkpoints and a full leaf repeats after p leaves.
+        # The bytes of m that i checkpoints and a full leaf leave unused repeat after p leaves.
         later = ((P[i + 1] - P[i]) * C + i * S for i in range(1, min(k, P.p) + 1))
         self.peak = max(self.left(T, 0, 1) * C, max(later, default=0))
 
@@ -129,7 +129,7 @@ class Spine:
 
 
 class Sums:
-    """`at(k, d)`: a figure added over a tree from depth d with k recomputes left.
+    """`at(k, d)`: the sum of a figure over a tree from depth d with k recomputes left.
 
     `row[d]` is the figure of one spine from d (k = 1); a tree from d with k > 1 is the trees with
     k - 1 that hang on its spine, so that at(k, d) = at(k - 1, d) + at(k, d + 1).
@@ -148,7 +148,7 @@ class Sums:
 
 
 class Threshold:
-    """Two recomputes and more: the low and the high tree at the critical price; see the module."""
+    """Two recomputes or more: the low and the high tree at the critical price; see the module."""
 
     def __init__(self, T: int, c: list[int], R: int, S: int, C: int):
         self.c, self.recomputes = c, R
@@ -159,12 +159,12 @@ class Threshold:
             spines.append(spines[-1] * (R - 1 + i) // (i + 1))
 
         def tree(ends: Iterable[int]) -> tuple[list[int], list[int], int, int]:
-            """The steps that each spine holds, its added runs, and both for all spines together."""
+            """For each spine its steps and its added runs, and both summed over all spines."""
             steps = [P[end + 1] - P[d] for d, end in enumerate(ends)]
             runs = [c[d] - c[end] for d, end in enumerate(ends)]
             return steps, runs, sum(map(mul, spines, steps)), sum(map(mul, spines, runs))
 
-        # Newton's method on the price: the chord between a tree that holds too little (no spine
+        # Newton's method on the price: the chord between a tree that holds too few steps (no spine
         # goes on) and one that holds enough (all go to the end) gives the next price to try.
         low, high = tree(range(D + 1)), tree([D] * (D + 1))
         while True:
@@ -181,7 +181,7 @@ class Threshold:
         self._settle(T, nearest, S, C, low_runs, high_runs)
 
     def left(self, n: int, d: int, k: int) -> int:
-        """The right part is filled up to the high tree before the left part leaves the low one."""
+        """The right part is filled as in the high tree before the left part exceeds the low one."""
         if n <= self.c[d]:
             return 0
         if k == 1:
@@ -190,26 +190,26 @@ class Threshold:
         return max(at(k - 1, d), n - self.high.at(k, d + 1))
 
     def _between(self, d: int, k: int) -> int:
-        """What a tree from depth d with k recomputes left may hold more than its low form."""
+        """Steps that the high tree from depth d with k recomputes holds more than the low one."""
         return self.high.at(k, d) - self.low.at(k, d)
 
     def _settle(
         self, T: int, nearest: list[int], S: int, C: int, low_runs: Sums, high_runs: Sums
     ) -> None:
-        """Find the one spine between low and high; with it, the forward steps and the peak.
+        """Find the one spine between low and high; from it, the forward steps and the peak.
 
-        On the way down to it the right parts passed by are high, the left parts low, so `unfilled`,
-        what the node lacks to be high, only changes with a turn to the right.
+        On the way down to it, right parts that are passed by are high and left parts are low. So
+        `unfilled`, the steps that the node lacks to be high, changes only with a turn to the right.
         """
         c, P, R = self.c, self.P, self.recomputes
-        D, period = len(c) - 1, C // gcd(S, C)  # of what is left beside d checkpoints and a leaf
+        D, period = len(c) - 1, C // gcd(S, C)  # of the bytes that d checkpoints and a leaf leave
         used = [d * S + room * C for d, room in enumerate(c)]
-        below = list(accumulate(reversed(used), max))[::-1]  # the most at depth d and deeper
+        below = list(accumulate(reversed(used), max))[::-1]  # the largest use at depth d and deeper
         low, high = self.low.at, self.high.at
         unfilled, runs = high(R, 0) - T, high_runs.at(R, 0)
         d, k, peak = 0, R, 0
         while True:
-            # To the left as long as the left part is not wholly low.
+            # Turn left as long as the left part is not wholly low.
             turn = 1 + bisect_right(range(1, k), unfilled, key=partial(self._between, d))
             if turn < k:
                 peak = max(peak, below[d + 1])
@@ -225,9 +225,9 @@ class Threshold:
         runs += c[d] - c[end] - high_runs.at(k, d)
         first = self.left(n, d, k) or n
         self.peak = max(peak, d * S + first * C, *used[d + 1 : end + 1])
-        # R + 1 runs a step, less R - e for each step below e < R left turns. Were every spine to
-        # end at once, that would be 1 for each step of capacity R - 1, and R - 1 - e more for the
-        # ends further up, which are all at depth D. `runs` is what the spines' going on adds.
+        # R + 1 runs a step, less R - e for each step below e < R left turns. If every spine ended
+        # at once, that would be 1 for each step of capacity R - 1, and R - 1 - e more for the
+        # ends further up, which are all at depth D. `runs` is what longer spines add.
         saved = sum(comb(R - 2 + i, i) * room for i, room in enumerate(c))
         self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
 
@@ -235,7 +235,7 @@ class Threshold:
 def _best_ends(
     P: Sequence[int], c: Sequence[int], steps: int, runs: int
 ) -> tuple[list[int], list[int]]:
-    """For each start the nearest and the farthest best end, `steps` steps being worth `runs`."""
+    """For each start the nearest and the farthest best end; `steps` steps are worth `runs` runs."""
     nearest: list[int] = []
     farthest: list[int] = []
     top = None
@@ -251,7 +251,7 @@ def _best_ends(
 
 
 class Table:
-    """The recursion for F itself, for small problems; among the best, few recomputes."""
+    """The recursion for F itself, for small problems; among the best trees, few recomputes."""
 
     def __init__(self, T: int, c: list[int], S: int, C: int):
         never = T * T + 1  # more than any schedule

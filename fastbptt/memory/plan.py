@@ -1,4 +1,4 @@
-"""A plan: what a gradient takes in bytes and steps, and the schedule that gets it, as numbers."""
+"""A plan: the bytes and steps of a gradient, and the schedule that computes it, as numbers."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from .schedules import Action
 
 @dataclass(frozen=True)
 class Costs:
-    """What a policy plans from: T, B, and the bytes of each thing that a schedule holds.
+    """What a policy plans with: T, B, and the bytes of a checkpoint, a cached step and the rest.
 
     Attributes
     ----------
     steps, batch : T and B
-    state_bytes, step_bytes : S, the bytes of a checkpoint, and C, those of a cached step
-    fixed_bytes : what is needed whatever the schedule
+    state_bytes, step_bytes : S and C, the bytes of a checkpoint and of a cached step
+    fixed_bytes : bytes that do not depend on the schedule
     all_step_bytes : where outputs are stored for all T, the bytes of a cached step of all
-        directions together: full caching takes all of them at once, and any other schedule runs
-        once more before it, to compute the outputs, and then is each direction's in turn. Else None
+        directions together, else None. Full caching needs these at once. Any other schedule first
+        runs all steps once more, to compute the outputs, and is then carried out by one direction
+        after the other
     """
 
     steps: int
@@ -38,7 +39,7 @@ class Costs:
 
     @property
     def full_bytes(self) -> int:
-        """The bytes of all steps cached."""
+        """Bytes of the cache if every step is cached."""
         each = self.step_bytes if self.all_step_bytes is None else self.all_step_bytes
         return self.steps * each
 
@@ -52,9 +53,9 @@ class Costs:
         recomputes: int = 0,
         exact: bool = True,
     ) -> Plan:
-        """The Plan of a policy; each step is run back once unless `backward_steps` is given.
+        """Make the Plan of a policy; `backward_steps` is T unless given.
 
-        Raises ValueError where its bytes do not fit into 64 bits.
+        Raises ValueError where the number of bytes does not fit into 64 bits.
         """
         peak = self.fixed_bytes + cache_bytes
         if peak > arguments.MOST:
@@ -79,46 +80,47 @@ class Costs:
 
 
 class Policy(Protocol):
-    """A memory policy: it plans itself and makes its own schedule."""
+    """A memory policy: it makes its own plan and its own schedule."""
 
     @property
     def budget(self) -> int | None:
-        """The bytes that the peak must not exceed, or None."""
+        """The most bytes that the peak may have, or None for no limit."""
         ...
 
     def window(self, steps: int) -> int | None:
-        """Steps of T that windows go back over at most; None if there are no windows."""
+        """The most steps that a window goes back over, of T = `steps`; None without windows."""
         ...
 
     def plan(self, costs: Costs) -> Plan:
-        """What the policy comes to. Raises MemoryLimitError if no schedule fits its budget."""
+        """The plan at these costs. Raises MemoryLimitError if no schedule fits the budget."""
         ...
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
-        """The actions of that plan."""
+        """The actions of a plan of this policy."""
         ...
 
     def of_one_direction(self, plan: Plan) -> Policy:
-        """What each direction of a layer that stores its outputs goes by, under that plan."""
+        """The policy of each single direction, under a plan whose outputs are stored."""
         ...
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a gradient of `steps` steps and `batch` sequences takes, and in which order it is done.
+    """The bytes and steps that a gradient takes, and its schedule; str() is a table.
 
     Attributes
     ----------
     steps, batch : T and B
-    memory : the policy
-    state_bytes, step_bytes : S, the bytes of a checkpoint, and C, those of a cached step
-    fixed_bytes : what is needed whatever the schedule
-    cache_bytes : for checkpoints and cached steps together, at the schedule's peak
-    forward_steps, backward_steps : steps run forward (recomputation included), and back
+    memory : the policy: Full, Checkpointed or Truncated
+    state_bytes, step_bytes : S and C, the bytes of a checkpoint and of a cached step, each of all
+        B sequences
+    fixed_bytes : bytes that do not depend on the schedule: packed weights, accumulators, scratch
+    cache_bytes : bytes of checkpoints and cached steps together, at the peak of the schedule
+    forward_steps, backward_steps : steps that are run forward (recomputation included) and back
     recomputes : the most times that a step is run again
-    exact : whether the gradient is exact: False where it is truncated
-    stores_outputs : whether outputs are stored for all T, as a Bidirectional's are; if there are
-        recomputes, one is for these outputs, and `actions` are those of one direction after that
+    exact : whether the gradient is exact; False where it is truncated
+    stores_outputs : whether outputs are stored for all T, as for a Bidirectional. One recompute is
+        then for these outputs, if there are any, and `actions` are those of one direction
     """
 
     steps: int
@@ -136,27 +138,32 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Bound on the bytes allocated beyond x, y and the returned gradients."""
+        """Upper bound of the bytes that the call allocates beyond x, y and the results."""
         return self.fixed_bytes + self.cache_bytes
 
     @property
     def time_factor(self) -> float:
-        """Time against that of full caching, a step back taken as two steps forward."""
+        """Estimated time divided by that of full caching; a step back counts as two forward."""
         return (self.forward_steps + 2 * self.backward_steps) / (3 * self.steps or 1) or 1.0
 
     @property
     def actions(self) -> tuple[Action, ...]:
-        """The schedule as plain data; `fastbptt.memory.schedules` says what each action means."""
+        """The schedule as a tuple of actions: see `fastbptt.memory.schedules`."""
         return tuple(self.schedule())
 
     def schedule(self) -> Iterator[Action]:
-        """The same actions, one at a time."""
+        """Iterate over the actions; unlike `actions` it takes no memory for all of them.
+
+        Returns
+        -------
+        iterator of tuples such as ("advance", 0, 100)
+        """
         if self.stores_outputs and self.recomputes:
             yield from (("advance", 0, self.steps), ("restore", 0))
         yield from self.memory.schedule(self)
 
     def of_one_direction(self, state_bytes: int, step_bytes: int) -> Plan:
-        """The plan of one direction, with its own S and C, where outputs are stored."""
+        """Where outputs are stored, the plan of one direction, with the direction's S and C."""
         policy = self.memory.of_one_direction(self)
         costs = Costs(self.steps, self.batch, state_bytes, step_bytes, self.fixed_bytes)
         return policy.plan(costs)
@@ -179,7 +186,10 @@ class Plan:
 
 
 class Frontier(tuple[Plan, ...]):
-    """Plans from much memory and little time to little memory and much time; str() is a table."""
+    """A tuple of Plans, from the most memory to the least; str() is a table.
+
+    Each plan takes less memory than the one before it, and more forward steps.
+    """
 
     __slots__ = ()
 
@@ -204,7 +214,7 @@ class Frontier(tuple[Plan, ...]):
 
 
 def human(size: int) -> str:
-    """Bytes in decimal units, as a budget may be written."""
+    """A number of bytes as text, in decimal units, such as "64 MB"."""
     for power, unit in ((4, "TB"), (3, "GB"), (2, "MB"), (1, "kB")):
         if size >= 1000**power:
             return f"{size / 1000**power:.4g} {unit}"

@@ -1,4 +1,4 @@
-"""Memory policies: each says what it keeps, plans itself, and makes its own schedule."""
+"""Memory policies: each makes its own plan and its own schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNITS = {"b": 1}
 for _i, _letter in enumerate("kmgt", 1):
     _UNITS[_letter + "b"], _UNITS[_letter + "ib"] = 1000**_i, 1024**_i
 
-_LONGEST = 60  # characters of a budget
+_LONGEST = 60  # the most characters of a budget
 _EXPECTED = (
     'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
     "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
@@ -28,27 +28,27 @@ _EXPECTED = (
 class Full:
     """Cache every step: the exact gradient, each step run once.
 
-    Recommended whenever T cached steps fit; `memory="full"` is the same, and the default.
-    Memory grows with T: T*C bytes, C being the bytes of one cached step of all sequences.
+    Recommended if T cached steps fit into memory. `memory="full"` is the same, and the default.
+    Memory grows with T: T*C bytes, where C is the bytes of a cached step of all sequences.
     """
 
     @property
     def budget(self) -> None:
-        """None: no budget limits it."""
+        """None: there is no budget."""
 
     def window(self, steps: int) -> None:
-        """None."""
+        """None: there are no windows."""
 
     def plan(self, costs: Costs) -> Plan:
-        """Each step cached, and run once."""
+        """Every step is cached, and run once."""
         return costs.plan(self, costs.full_bytes, costs.steps)
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
-        """Cache all, reverse all."""
+        """Cache all steps, then reverse them."""
         return schedules.full(plan.steps)
 
     def of_one_direction(self, plan: Plan) -> Full:
-        """The same."""
+        """The same policy."""
         return self
 
     def __str__(self) -> str:
@@ -57,23 +57,32 @@ class Full:
 
 @dataclass(frozen=True)
 class Checkpointed:
-    """Keep some states, and run the steps between them again: the exact gradient in less memory.
+    """Store some states, and run the steps between them again: the exact gradient in less memory.
 
-    ``Checkpointed(budget)`` is recommended for sequences whose steps do not all fit: it caches
-    everything if that stays within the budget, and else takes the schedule with the fewest
-    forward steps whose peak does. The budget is an int of bytes or text such as ``"64MB"``
-    (10^6 bytes) or ``"1.5GiB"`` (2^30); `memory="64MB"` is the same. With one recompute, so less
-    than 2T forward steps, memory grows with the square root of T: about sqrt(2*S*C*T) bytes, S
-    being the bytes of a state and C of a cached step; with r recomputes, so less than (r+1)*T
-    forward steps, with the (r+1)-th root.
+    Also known as checkpointing, rematerialization, revolve or treeverse.
 
-    ``Checkpointed(segment=L)`` keeps a state every L steps and runs all but the last segment
-    twice: (T/L)*S + L*C bytes. Not recommended but for comparison: a budget of as many bytes runs
-    no more steps.
+    Parameters
+    ----------
+    budget : bytes: an int, or text such as ``"64MB"`` (10^6 bytes) or ``"1.5GiB"`` (2^30).
+        Recommended if the steps of all T do not fit. Caches every step if that is within the
+        budget; else takes the schedule of fewest forward steps whose peak is. `memory="64MB"` is
+        the same
+    segment : L, in place of a budget: store a state every L steps, and run all but the last L steps
+        twice, in (T/L)*S + L*C bytes. For comparison only: a budget of as many bytes never runs
+        more steps
 
-    The gradient is that of `Full`: on the CPU to the bit. Schedules: Griewank and Walther,
+    With one recompute, so fewer than 2T forward steps, memory grows with the square root of T:
+    about sqrt(2*S*C*T) bytes, where S is the bytes of a state and C those of a cached step. With r
+    recomputes, so fewer than (r+1)*T forward steps, it grows with the (r+1)-th root.
+
+    On the CPU the gradient has the same bits as with `Full`. Schedules: Griewank and Walther,
     "Revolve" (2000); Maddison, "Step-based checkpointing with high-level algorithmic
-    differentiation" (2024), of which this is the case of leaves cached step by step.
+    differentiation" (2024), in which this is the case of many cached steps between checkpoints.
+
+    Raises
+    ------
+    ValueError : both or none of the two; a text that is no number of bytes; a number out of range
+    TypeError : a budget or segment that is no integer or text
     """
 
     budget: int | None = None
@@ -98,13 +107,13 @@ class Checkpointed:
             object.__setattr__(self, "segment", arguments.integer("segment", self.segment, 1))
 
     def window(self, steps: int) -> None:
-        """None."""
+        """None: there are no windows."""
 
     def plan(self, costs: Costs) -> Plan:
-        """The schedule of the segment, or that of the fewest forward steps within the budget."""
+        """The schedule of the segments, or that of the fewest forward steps within the budget."""
         if self.segment is not None:
             return self._plan_segments(costs, self.segment)
-        assert self.budget is not None  # as __post_init__ sees to
+        assert self.budget is not None  # __post_init__ has checked it
         spare = self.budget - costs.fixed_bytes
         if spare >= max(0, costs.full_bytes):
             return costs.plan(self, costs.full_bytes, costs.steps)
@@ -129,7 +138,7 @@ class Checkpointed:
         )  # fmt: skip
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
-        """A tree of splits, or all at once where the plan has no recomputes."""
+        """A tree of splits; without recomputes all steps at once."""
         if plan.recomputes == 0:
             return schedules.full(plan.steps)
         if self.segment is not None:
@@ -139,10 +148,10 @@ class Checkpointed:
         return schedules.optimal(plan.steps, spare, plan.state_bytes, plan.step_bytes)
 
     def of_one_direction(self, plan: Plan) -> Full | Checkpointed:
-        """Full if all directions fit at once, else what the plan takes.
+        """Full if all directions fit at once, else the peak of the plan as a budget.
 
-        That is enough: no direction has a larger state or step. With the whole budget a direction
-        might run fewer steps in more memory than the plan says.
+        That is enough, since no direction has a larger state or step. With the whole budget a
+        direction might take more memory than the plan says, to run fewer steps.
         """
         if plan.recomputes == 0:
             return Full()
@@ -156,12 +165,24 @@ class Checkpointed:
 
 @dataclass(frozen=True)
 class Truncated:
-    """Every k1 steps, go back over at most the last k2: not the exact gradient.
+    """Every k1 steps, go back over at most the last k2 steps: not the exact gradient.
 
-    Recommended only where dependencies beyond k2 steps do not matter, or for speed in training on
-    streams. k1 is the stride, k2 the window, ``k2 >= k1 >= 1``; k1 = k2 cuts time in chunks and
-    detaches. Each loss counts once, in the window where it is among the last k1 steps. Memory does
-    not grow with T: k2*C bytes; about T*k2/k1 steps back. k2 >= T is full BPTT.
+    BPTT(k2; k1) of Williams and Peng (1990). Recommended only where dependencies beyond k2 steps do
+    not matter, or for training on streams.
+
+    Parameters
+    ----------
+    k1 : the stride: steps between windows
+    k2 : the window: steps that each goes back over, ``k2 >= k1 >= 1``
+
+    Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
+    windows without overlap, and holds the state before each constant. Memory is k2*C bytes and does
+    not grow with T; about T*k2/k1 steps are run back. k2 >= T is full BPTT.
+
+    Raises
+    ------
+    ValueError : not k2 >= k1 >= 1
+    TypeError : k1 or k2 is no integer
     """
 
     k1: int
@@ -175,14 +196,14 @@ class Truncated:
 
     @property
     def budget(self) -> None:
-        """None: k2 limits it."""
+        """None: there is no budget; k2 sets the memory."""
 
     def window(self, steps: int) -> int:
-        """The last k2 steps."""
+        """The steps of a window: k2, or all T if these are fewer."""
         return min(steps, self.k2)
 
     def plan(self, costs: Costs) -> Plan:
-        """The windows; exact where one of them holds all T."""
+        """One window after the other; exact if k2 >= T."""
         if costs.stores_outputs:
             raise ValueError(
                 "memory must not be Truncated with a Bidirectional layer, whose outputs depend on "
@@ -200,7 +221,7 @@ class Truncated:
         return schedules.truncated(plan.steps, self.k1, self.k2)
 
     def of_one_direction(self, plan: Plan) -> Policy:
-        """Never asked: `plan` refuses layers that store their outputs."""
+        """The same policy; not used, since `plan` refuses layers that store their outputs."""
         return self
 
     def __str__(self) -> str:
@@ -208,7 +229,13 @@ class Truncated:
 
 
 class MemoryLimitError(ValueError):
-    """A budget in which no exact schedule fits; `least_bytes` is the least budget that works."""
+    """No exact schedule fits into the budget.
+
+    Attributes
+    ----------
+    budget : bytes that were given
+    least_bytes : smallest budget (bytes) that allows an exact gradient
+    """
 
     def __init__(self, budget: int, least_bytes: int) -> None:
         super().__init__(budget, least_bytes)
@@ -223,7 +250,7 @@ class MemoryLimitError(ValueError):
 
 
 def parse_bytes(budget: str | int) -> int:
-    """The bytes of a budget: an int, or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
+    """A budget in bytes, from an int or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
     if not isinstance(budget, str):
         return arguments.integer("memory budget", budget, 0)
     if len(budget) > _LONGEST:
@@ -240,7 +267,7 @@ def parse_bytes(budget: str | int) -> int:
 
 
 def as_policy(memory: Memory) -> Policy:
-    """The policy that a `memory=` argument stands for."""
+    """The policy that an argument `memory=` means."""
     if isinstance(memory, (Full, Checkpointed, Truncated)):
         return memory
     if isinstance(memory, str):
@@ -261,8 +288,8 @@ def frontier(
 ) -> Frontier:
     """The plans for full caching and for the least memory with one, two and three recomputes.
 
-    `plan_of(policy)` makes a plan; `budget_of(cache_bytes)` is the budget that leaves so many bytes
-    for checkpoints and cached steps. Where outputs are stored, one recompute is for these.
+    `plan_of(policy)` makes a plan. `budget_of(cache_bytes)` is the budget that leaves so many bytes
+    for checkpoints and cached steps. Where outputs are stored, one recompute is for the outputs.
     """
     plans = [plan_of(Full())]
     for recomputes in (1, 2, 3):
@@ -273,4 +300,4 @@ def frontier(
 
 
 Memory: TypeAlias = "str | int | Policy"
-"""What `memory=` takes: "full", a budget as text or an int of bytes, or a policy."""
+"""What `memory=` takes: "full", a budget (text, or an int of bytes), or a policy."""
