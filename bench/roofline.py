@@ -16,7 +16,7 @@ import numpy as np
 from fastbptt.kernels.access import data
 from fastbptt.kernels.cpu import products, team, tile
 from fastbptt.kernels.cpu.memory import Workspace
-from fastbptt.kernels.cpu.recurrence import Linear
+from fastbptt.kernels.cpu.weights import Matrix
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
@@ -46,7 +46,7 @@ def repeat_product(out, a, w, rows, inner_size, columns, count):
 def packed(inner_size, columns, value, dtype):
     """A matrix of one value as the products take it."""
     weight = np.full((inner_size, columns), value, dtype)
-    return Linear(weight, Workspace(), 1, False).back
+    return Matrix(weight, Workspace(), 1).back
 
 
 @njit(**OPTIONS)

@@ -93,6 +93,11 @@ def make_problem(cell="rnn-tanh", sizes=(7, 3, 4, 6, 2), dtype="float64", loss="
     )  # fmt: skip
 
 
+def name_of(cell):
+    """The name of a cell by name, or of a caller's own."""
+    return cell if isinstance(cell, str) else cell.name
+
+
 def like_state(layer, draw):
     """A state of the layer, `draw(H)` giving each array of it."""
     parts = parts_of(layer)

@@ -11,7 +11,7 @@ from threading import Barrier, Event, current_thread, main_thread
 
 import numpy as np
 import pytest
-from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem
+from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem, name_of
 from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
@@ -138,7 +138,7 @@ def test_what_is_at_work_on_a_cache_outlives_its_consumption():
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", [*CELLS, *STACKS, *BOTH_WAYS, OWN_LSTM, TIMED], ids=str)
+@pytest.mark.parametrize("cell", [*CELLS, *STACKS, *BOTH_WAYS, OWN_LSTM, TIMED], ids=name_of)
 def test_weights_changed_after_forward_do_not_count(cell, tokens):
     p = problem(cell if isinstance(cell, str) else CELLS[0], tokens)
     if not isinstance(cell, str):

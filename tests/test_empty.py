@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem
+from helpers import BOTH_WAYS, CELLS, STACKS, flatten, make_problem, name_of
 from test_own import TIMED
 
 import fastbptt as fb
@@ -42,7 +42,7 @@ def assert_zero(arrays, like):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_forward_and_backward(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     for lengths in (None, p.no_lengths):
@@ -58,11 +58,11 @@ def test_forward_and_backward(cell, sizes, tokens):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_bptt_in_every_mode(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     memories = ["full", 10**7, fb.Checkpointed(segment=2), fb.Truncated(2, 3)]
-    for memory in memories[: None if "|" not in str(cell) else -1]:
+    for memory in memories[: None if "|" not in name_of(cell) else -1]:
         for lengths in (None, p.no_lengths):
             given = {"memory": memory, "lengths": lengths, "input_grad": not tokens}
             r = fb.bptt(p.network, p.x, p.y, weights=np.ones(sizes), reduction="mean", **given)
@@ -75,7 +75,7 @@ def test_bptt_in_every_mode(cell, sizes, tokens):
 
 
 @pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", LAYERS, ids=str)
+@pytest.mark.parametrize("cell", LAYERS, ids=name_of)
 def test_run_predict_and_evaluate(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     for lengths in (None, p.no_lengths):
