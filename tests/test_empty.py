@@ -62,7 +62,7 @@ def test_forward_and_backward(cell, sizes, tokens):
 def test_bptt_in_every_mode(cell, sizes, tokens):
     p = problem(cell, sizes, tokens)
     memories = ["full", 10**7, fb.Checkpointed(segment=2), fb.Truncated(2, 3)]
-    for memory in memories[: None if "|" not in str(cell) else -1]:
+    for memory in memories[: None if "|" not in name_of(cell) else -1]:
         for lengths in (None, p.no_lengths):
             given = {"memory": memory, "lengths": lengths, "input_grad": not tokens}
             r = fb.bptt(p.network, p.x, p.y, weights=np.ones(sizes), reduction="mean", **given)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from fastbptt.kernels.cells.registry import CELLS
-from fastbptt.kernels.cuda import layout, recurrence
+from fastbptt.kernels.cuda import layout, weights
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
@@ -27,7 +27,7 @@ def laid_out(monkeypatch, card):
             seen.append(found[len(found) // 2])
             return seen[-1], 1.0
 
-        monkeypatch.setattr(recurrence, "choose", choose)
+        monkeypatch.setattr(weights, "choose", choose)
         return seen
 
     return prefer
@@ -96,7 +96,7 @@ def test_a_row_too_long_for_shared_memory_comes_in_pieces(cell, pieces, monkeypa
         seen.extend(shape for shape in found if shape.rows == 2)
         return seen[-1], 1.0
 
-    monkeypatch.setattr(recurrence, "choose", choose)
+    monkeypatch.setattr(weights, "choose", choose)
     assert_close(results(p, "cuda"), expected, 1e-10)
     assert all(shape.parts == 2 and shape.first.pieces == pieces for shape in seen)
 
