@@ -185,7 +185,8 @@ class Cell(Definition):
 
         gates, states = self.gates, self.states
         last = {"p": self.parameters} if self.parameters else {}
-        name, due = "Cell.forward", (states, None)
+        name = "Cell.forward"
+        due: tuple[int | None, ...] = (states, None)
         graph, value = custom.trace(name, self.forward, a=gates, s=states, **last)
         forward = _nodes(name, graph, _tuples(name, value, due))
         residuals = len(forward[1])
