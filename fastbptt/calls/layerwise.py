@@ -109,7 +109,7 @@ def forward(
     h : (T, B, H) array of the layer's dtype; h[t] is the state after x[t], for an LSTM s
     state : the state after the last step of each sequence
     cache : Cache for `backward`. x must not change until then; the layer's arrays may, since
-        `backward` uses their present values
+        `backward` uses the values from now
 
     Raises
     ------

@@ -81,7 +81,7 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
     _check_steps(T)
     R = least_recomputes(T, m, S, C)
     if R == 0:
-        return StepCache(T, C)
+        return Leaf(T, C)
     if R == 1:
         return Spine(T, m, S, C)
     c = list(capacities(m, S, C))
@@ -90,7 +90,7 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
     return Threshold(T, c, R, S, C)
 
 
-class StepCache:
+class Leaf:
     """A tree of one leaf: every step is cached."""
 
     def __init__(self, T: int, C: int):
@@ -285,4 +285,4 @@ class Table:
         return self.splits[d][n]
 
 
-Tree: TypeAlias = StepCache | Spine | Threshold | Table
+Tree: TypeAlias = Leaf | Spine | Threshold | Table
