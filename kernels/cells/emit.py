@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from .. import maths
 from ..jit import scalar
+from ..maths import exp, like, tanh
 
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/",
@@ -52,15 +52,15 @@ def maximum(a, b):
 @scalar
 def sign(x):
     """-1, 0, 1 or NaN."""
-    zero = maths.like(0, x)
-    above = maths.like(1, x) if x > zero else x
-    return maths.like(-1, x) if x < zero else above
+    zero = like(0, x)
+    above = like(1, x) if x > zero else x
+    return like(-1, x) if x < zero else above
 
 
 @scalar
 def floor(x):
     """The whole number below; from 2^52 on every number is whole, and may be no int64."""
-    return maths.like(math.floor(x), x) if abs(x) < maths.like(2.0**52, x) else x
+    return like(math.floor(x), x) if abs(x) < like(2.0**52, x) else x
 
 
 @scalar
@@ -71,7 +71,7 @@ def ceil(x):
 
 _COMPILED = {
     **MATH, "minimum": minimum, "maximum": maximum, "sign": sign, "floor": floor, "ceil": ceil,
-    "exp": maths.exp, "tanh": maths.tanh, "like": maths.like, "inf": math.inf, "nan": math.nan,
+    "exp": exp, "tanh": tanh, "like": like, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 _INTERPRETED = {
     **{name: getattr(np, name, known) for name, known in _COMPILED.items()},
