@@ -95,14 +95,13 @@ VALUES = {
     "numbers by type": (1, 1.0, True, np.float32(1), np.float64(1), np.int64(1), 1 + 0j),
     "zeros by sign": (0.0, -0.0),
     "text and bytes": ("1", b"1"),
-    "containers": ((1, 2), [1, 2], {1, 2}, {1: 2}, (1, (2,)), ((1,), 2), (1, 2, ())),
+    "containers": ((1, 2), frozenset({1, 2}), (1, (2,)), ((1,), 2), (1, 2, ())),
     "arrays": (
         np.arange(2000),
         np.arange(2000.0),
         np.arange(2000).reshape(40, 50),
         np.where(np.arange(2000) == 1000, 0, np.arange(2000)),
     ),
-    "classes": (type("A", (), {"K": 1}), type("A", (), {"K": 2}), type("A", (), {"K": 1.0})),
     "functions": (reader(1), reader(2), reader(1.0), lambda: 1, lambda k=1: k, lambda *, k=1: k),
 }
 
@@ -126,7 +125,7 @@ def test_a_keyword_default_counts():
 
 @pytest.mark.parametrize(
     "value",
-    [object(), math, ctypes.c_double(1), iter([1])],
+    [object(), math, [1], type("A", (), {}), ctypes.c_double(1), np.array([None])],
     ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_told_from_another_value_is_refused(value):

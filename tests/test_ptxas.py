@@ -1,6 +1,7 @@
 """The CUDA kernels compile without a GPU, and take what the kept table says of a card."""
 
 import json
+import math
 import re
 from importlib import util
 
@@ -14,8 +15,11 @@ ptxas = pytest.importorskip("bench.ptxas")
 if not util.find_spec("cuda.bindings") or ptxas.assembler() is None or not util.find_spec("nvidia"):
     pytest.skip("compiling for CUDA needs numba-cuda[cu13] and ptxas", allow_module_level=True)
 
+import test_tracing  # noqa: E402
 from fastbptt.kernels import disk  # noqa: E402
 from fastbptt.kernels.cuda import machine_code, rowwise  # noqa: E402
+
+import fastbptt as fb  # noqa: E402
 
 KEPT = json.loads(ptxas.FILE.read_text(encoding="utf-8"))
 SWEEPS = [row for row in KEPT["rows"] if "cell" in row]
@@ -45,6 +49,29 @@ def test_a_kernel_takes_what_the_table_says(row):
         assert {k: v for k, v in found.items() if k not in own} == {
             k: v for k, v in row.items() if k not in own
         }
+
+
+def roots(a, s):
+    x = fb.where(a[0] > s[0], np.sqrt(np.abs(a[0])), np.log1p(np.square(a[0])))
+    return (math.tanh(a[0]),), (x,)
+
+
+def everything(a, s):
+    kept = sum(f(a[0]) for f in test_tracing.ONE) + sum(f(a[0], s[0]) for f in test_tracing.TWO)
+    return (math.tanh(a[0]),), (kept,)
+
+
+def tanh_back(ds, s, previous, kept):
+    return (ds[0] * (1 - s[0] * s[0]),), (0,)
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("function", [roots, everything])
+def test_an_own_cell_compiles(function, dtype, reverse):
+    cell = fb.Cell(function.__name__, 1, function, tanh_back).cell
+    found = ptxas.sweep_row("H100", cell, dtype, 64, 64, reverse)
+    assert found["registers"] and (function is everything or not ptxas.faults(found))
 
 
 def test_the_kernels_of_one_thread_a_row_compile():

@@ -1,7 +1,7 @@
 """The source text of a function that computes what a graph says: see `symbols`.
 
 The text says all that the function computes, values included, so it stands for its code in names
-of kernels. Its constants have the dtype of the arguments; `like` is in `maths`.
+of kernels. Its constants have the dtype of the arguments; `cast_like` is in `maths`.
 """
 
 import hashlib
@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from .. import maths
 from ..jit import scalar
+from ..maths import cast_like, exp, tanh
 
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/",
@@ -52,15 +52,15 @@ def maximum(a, b):
 @scalar
 def sign(x):
     """-1, 0, 1 or NaN."""
-    zero = maths.cast_like(0, x)
-    above = maths.cast_like(1, x) if x > zero else x
-    return maths.cast_like(-1, x) if x < zero else above
+    zero = cast_like(0, x)
+    above = cast_like(1, x) if x > zero else x
+    return cast_like(-1, x) if x < zero else above
 
 
 @scalar
 def floor(x):
     """The whole number below; from 2^52 on every number is whole, and may be no int64."""
-    return maths.cast_like(math.floor(x), x) if abs(x) < maths.cast_like(2.0**52, x) else x
+    return cast_like(math.floor(x), x) if abs(x) < cast_like(2.0**52, x) else x
 
 
 @scalar
@@ -71,11 +71,11 @@ def ceil(x):
 
 _COMPILED = {
     **MATH, "minimum": minimum, "maximum": maximum, "sign": sign, "floor": floor, "ceil": ceil,
-    "exp": maths.exp, "tanh": maths.tanh, "like": maths.cast_like, "inf": math.inf, "nan": math.nan,
+    "exp": exp, "tanh": tanh, "cast_like": cast_like, "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 _INTERPRETED = {
     **{name: getattr(np, name, known) for name, known in _COMPILED.items()},
-    "like": lambda value, x: np.float64(value),
+    "cast_like": lambda value, x: np.float64(value),
 }
 
 
@@ -84,14 +84,14 @@ def source(name, arguments, outputs):
 
     It returns a tuple of tuples: the values of the nodes in `outputs`.
     """
-    cast_like = f"{arguments[0]}[0]"
+    number = f"{arguments[0]}[0]"
     names, lines = {}, []
     for node in _in_order([node for part in outputs for node in part]):
         if node.op == "input":
             name_of_tuple, index = node.value
             names[node], text = f"{name_of_tuple}{index}", f"{name_of_tuple}[{index}]"
         else:
-            text = _expression(node, [names[x] for x in node.operands], cast_like)
+            text = _expression(node, [names[x] for x in node.operands], number)
             names[node] = f"{'c' if node.op == 'constant' else 'v'}{len(names)}"
         lines.append(f"    {names[node]} = {text}")
     parts = ["".join(f"{names[node]}, " for node in part).rstrip() for part in outputs]
@@ -99,17 +99,17 @@ def source(name, arguments, outputs):
     return "\n".join([f"def {name}({', '.join(arguments)}):", *lines, f"    return {result}\n"])
 
 
-def _expression(node, values, cast_like):
+def _expression(node, values, number):
     if node.op == "constant":
-        return f"like({node.value!r}, {cast_like})"
+        return f"cast_like({node.value!r}, {number})"
     if node.op in _INFIX:
         return f" {_INFIX[node.op]} ".join(values)
     if node.op in _CAST:
-        return f"like({values[0]} {_CAST[node.op]} {values[1]}, {values[0]})"
+        return f"cast_like({values[0]} {_CAST[node.op]} {values[1]}, {values[0]})"
     if node.op in _FORMS:
         return _FORMS[node.op].format(*values)
     call = f"{node.op}({', '.join(values)})"
-    return f"like({call}, {values[0]})" if node.op in MATH else call
+    return f"cast_like({call}, {values[0]})" if node.op in MATH else call
 
 
 def _in_order(nodes):

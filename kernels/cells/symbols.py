@@ -20,6 +20,7 @@ OPERATIONS = LOGICAL | {
     "erf", "erfc", "hypot", "copysign",
 }  # fmt: skip
 
+_COUNTS = {"where": 3, "erf": 1, "erfc": 1}  # of operands; NumPy knows the others
 _MOST_FACTORS = 64  # a whole power up to this is a product
 
 
@@ -102,6 +103,9 @@ def apply(op, *operands):
         return _COMPOSED[op](*operands)
     if op not in OPERATIONS:
         raise TypeError(f"{op} is not among the operations of a cell")
+    count = _COUNTS.get(op) or getattr(np, op).nin
+    if len(operands) != count:
+        raise TypeError(f"{op} takes {count} numbers in a cell, not {len(operands)}")
     if op == "where":
         condition, *choices = operands
         nodes = (graph.truth(condition), *map(graph.number, choices))
@@ -249,7 +253,9 @@ class Symbol:
 
     __bool__ = _refused(_BRANCH)
     __float__ = __int__ = __index__ = __complex__ = __round__ = _refused(_PLAIN)
-    __len__ = __iter__ = _refused("a number is taken as a sequence")
+    __len__ = __iter__ = _refused(
+        "a number is taken as a sequence: fb.where(condition, a, b) chooses between numbers"
+    )
 
 
 for _name, _op in {

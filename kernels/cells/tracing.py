@@ -73,6 +73,7 @@ class _Copies:
     def __init__(self):
         self._functions = {}  # id -> (function, its copy)
         self._globals = {}  # id -> (dictionary, its copy)
+        self._cells = {}  # id -> (cell of an enclosed variable, its copy)
 
     def of(self, value):
         """Return what stands for a value: most stand for themselves."""
@@ -98,22 +99,22 @@ class _Copies:
         return self._functions[id(value)][1]
 
     def _copy(self, function):
-        code, cells = function.__code__, function.__closure__
-        copied = cells and tuple(types.CellType() for _ in cells)
-        found = self._globals.setdefault(
-            id(function.__globals__), (function.__globals__, dict(function.__globals__))
-        )[1]
-        copy = types.FunctionType(code, found, function.__name__, function.__defaults__, copied)
+        code, known = function.__code__, function.__globals__
+        found = self._globals.setdefault(id(known), (known, dict(known)))[1]
+        cells = function.__closure__ and tuple(map(self._cell, function.__closure__))
+        copy = types.FunctionType(code, found, function.__name__, function.__defaults__, cells)
         copy.__kwdefaults__ = function.__kwdefaults__
         copy.__dict__.update(function.__dict__)
         self._functions[id(function)] = function, copy  # before what it reads, which may be itself
-        for name in _names_of(code) & function.__globals__.keys():
-            found[name] = self.of(function.__globals__[name])
-        for cell, new in zip(cells or (), copied or (), strict=True):
-            try:
-                new.cell_contents = self.of(cell.cell_contents)
-            except ValueError:  # not filled yet
-                continue
+        for name in _names_of(code) & known.keys():
+            found[name] = self.of(known[name])
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # not filled yet
+                self._cell(cell).cell_contents = self.of(cell.cell_contents)
+
+    def _cell(self, cell):
+        """The copy of a cell of the interpreter's, one for all functions that share it."""
+        return self._cells.setdefault(id(cell), (cell, types.CellType()))[1]
 
 
 def _function_in(value):

@@ -75,7 +75,12 @@ def _translated(value, dtype):
 def _device_function(function, dtype):
     known = function.__globals__
     names = function.__code__.co_names
-    found = {name: _translated(known[name], dtype) for name in names if name in known}
+    found = {
+        name: _translated(known[name], dtype)
+        for name in names
+        # One that is called like itself, as floor by way of math.floor, is named by an attribute.
+        if name in known and getattr(known[name], "py_func", None) is not function
+    }
     found["__name__"] = __name__
     found["__builtins__"] = known.get("__builtins__", __builtins__)
     closed = tuple(
