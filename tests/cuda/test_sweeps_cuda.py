@@ -72,7 +72,10 @@ def test_weights_may_be_anywhere(cell, parts, place, laid_out, card, monkeypatch
     shared = place == "shared memory"
 
     def placed(card, tiles, rows, threads, item):
-        return [tile._replace(registers=tile.quads * in_registers, shared=tile.quads * shared) for tile in tiles]
+        return [
+            tile._replace(registers=tile.quads * in_registers, shared=tile.quads * shared)
+            for tile in tiles
+        ]
 
     monkeypatch.setattr(layout, "_placed", placed)
     seen = laid_out(lambda shape: shape.parts == parts and shape.rows == 1)
