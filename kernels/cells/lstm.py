@@ -43,8 +43,15 @@ def peephole_reverse(ds, s, previous, residuals, p):
     dc = ds[1] + ds[0] * o * (one - tanh_c * tanh_c) + delta_o * p[2]
     delta_i = dc * g * i * (one - i)
     delta_f = dc * previous[1] * f * (one - f)
-    delta = (delta_i, delta_f, dc * i * (one - g * g), delta_o)
-    delta += (delta_i * previous[1], delta_f * previous[1], delta_o * s[1])
+    delta = (
+        delta_i,
+        delta_f,
+        dc * i * (one - g * g),
+        delta_o,
+        delta_i * previous[1],
+        delta_f * previous[1],
+        delta_o * s[1],
+    )
     return delta, (cast_like(0, i), dc * f + delta_i * p[0] + delta_f * p[1])
 
 

@@ -1,11 +1,15 @@
 """The pieces of a chunk's work on the way back, beside its sweep: see `reverse_pass`.
 
-Tuples that they take: `head`, `indices`, `source` and `gradients` are those of
-`reverse_pass.build_reverse`. A chunk is (t, n, row, first, parity): its first step, how many steps
-it has, its first row of x, y and weights, its first row of `states`, and the half of the scratch
-that is its own. L is the chunk whose loss comes next, S the chunk whose sweep comes next, V the one
-whose readout gradient comes next. `span` is chunk * B, the rows of a half of the scratch. `ends`
-says whether the weight gradients are flushed after these rows.
+Tuples that they take:
+
+- head, indices, source, gradients : those of `reverse_pass.build_reverse`
+- a chunk : (t, n, row, first, parity), its first step, how many steps it has, its first row of x, y
+  and weights, its first row of `states`, and its half of the scratch
+- L, S, V : the chunks whose loss, whose sweep and whose readout gradient come next
+- indexed : (rows, r_start, count), the indices of the chunk's rows that count
+
+`span` is chunk * B, the rows in a half of the scratch. `ends` says whether the weight gradients are
+flushed after these rows.
 """
 
 from ..cells.registry import CELLS

@@ -151,12 +151,12 @@ def barrier_seconds():
     """
     from .workers import build_barriers
 
-    meet, found, count = build_barriers(), np.zeros(1, np.int64), 500
+    run, found, count = build_barriers(), np.zeros(1, np.int64), 500
     best = float("inf")
     for _ in range(20):
         mailbox, _ = team_for(_SMALL, 2)
         started = time.perf_counter()
-        meet(mailbox, 2, found, count)
+        run(mailbox, 2, found, count)
         if found[0] == 2:
             best = min(best, (time.perf_counter() - started) / count)
     return best

@@ -15,7 +15,7 @@ The barrier is a counter that only grows, for each group of blocks:
 - Data of other blocks is read past the first-level cache, which is not coherent.
 - It cannot deadlock as long as all blocks of a group are resident. There are no more blocks in a
   launch than multiprocessors, the loader has made sure that a block fits on one, and the launch is
-  cooperative, so the driver starts it once there is room for all.
+  cooperative, so the driver starts it only when all blocks fit.
 
 The simulator runs the blocks of such a launch side by side, but its memory is coherent and in
 order: it cannot show a missing fence.
