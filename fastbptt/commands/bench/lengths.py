@@ -31,8 +31,8 @@ class Point:
     planned_bytes, forward_steps : of the plan
     measured_bytes : peak of the bytes allocated beyond x, y and the returned gradients; includes
         Python's own objects, which no plan counts
-    gradient_error : of the weights' gradient, relative to the norm of the float64 gradient with
-        every step cached
+    gradient_error : norm of the difference between the weights' gradient and the float64 gradient
+        with every step cached, over the norm of the latter
     left_out : why nothing was measured
     no_error : why the error was not measured
     """
