@@ -7,7 +7,7 @@ threads. After a fork the child makes a new team.
 import os
 import time
 from functools import cache
-from threading import Lock, Semaphore, Thread
+from threading import RLock, Semaphore, Thread
 
 import numpy as np
 
@@ -20,7 +20,7 @@ _SMALL = 200_000  # multiply-adds in a call that are not worth waking a worker
 _STACK = 1 << 20  # bytes for a worker; kernels take some 20 KiB of it
 _PATIENCE = 1.0  # seconds before the next try, where the system refused a thread
 
-_lock = Lock()
+_lock = RLock()  # a signal handler may make a call of its own in the middle of `team`
 _team = None
 _limit = None
 
@@ -125,7 +125,8 @@ def team(threads):
     if _team is None or _team.wanted < threads - 1:
         with _lock:
             if _team is None or _team.wanted < threads - 1:
-                former, _team = _team, Team(threads - 1)
+                larger = Team(threads - 1)
+                former, _team = _team, larger
                 if former is not None:
                     former.retire()
     return _team
@@ -164,7 +165,7 @@ def barrier_seconds():
 
 def _forget():
     global _team, _lock
-    _team, _lock = None, Lock()
+    _team, _lock = None, RLock()
 
 
 if hasattr(os, "register_at_fork"):
