@@ -4,10 +4,11 @@ Kernels read a layer's blocks of H rows in an order of their own (`Cell.order`),
 of deltas in that order. Here arrays are brought into it and gradients back out of it. `xp` is the
 device's module of arrays, NumPy or CuPy.
 
-The legend of all kernels. Axes in docstrings: T time, B sequences of the batch, I inputs, H hidden units, G gates of a cell, O
-outputs. By cell: S states, R residuals, D blocks of deltas and P params, each of H numbers. A span
-is the n steps of time that a call does, its first step t0 or `start`; a chunk is the part of a span
-for which there is scratch. A row of a span is one (t, b), number t*B + b.
+The legend of all kernels. Axes in docstrings: T time, B sequences of the batch, I inputs, H hidden
+units, G gates of a cell, O outputs. By cell: S states, R residuals, D blocks of deltas and P
+params, each of H numbers. A span is the n steps of time that a call does, its first step t0 or
+`start`; a chunk is the part of a span for which there is scratch. A row of a span is one (t, b),
+number t*B + b.
 
 Names of arrays: x inputs, ids tokens, z pre-activations, h outputs of a layer, o outputs of the
 readout, `states` s_t, `residuals` what a cell's reverse function needs besides the states, `delta`
