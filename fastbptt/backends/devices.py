@@ -11,10 +11,8 @@ import numpy as np
 from .. import arguments
 from ..arrays import Array
 from .base import Backend
-from .cpu import CPU
 
 _PATTERN = re.compile(r"cpu|cuda(:[0-9]{1,6})?")
-_CPU = CPU()
 
 
 class DeviceError(RuntimeError):
@@ -42,13 +40,20 @@ def named(device: str | None) -> tuple[str | None, str]:
 
 def device(name: str, source: str = "device") -> Backend:
     """The device of that name. Raises DeviceError if it is not there; `source` asked for it."""
-    return _CPU if name == "cpu" else gpu(name, source)
+    return _cpu() if name == "cpu" else gpu(name, source)
+
+
+@lru_cache(maxsize=1)
+def _cpu() -> Backend:
+    from .cpu import CPU  # here, since it loads the kernels
+
+    return CPU()
 
 
 def of_array(array: Array, stream: int | None = None) -> Backend:
     """The device on which an array lies; `stream` is that of its package there."""
     if isinstance(array, np.ndarray):
-        return _CPU
+        return _cpu()
     from .cuda import CUDA
 
     return CUDA(array.device.id, stream)
