@@ -7,7 +7,7 @@ from oracle_losses import ACTIVATIONS, sigmoid
 class RNN:
     """Elman: s = g(U x + W s' + b); the state is the tuple (s,)."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):
@@ -26,7 +26,7 @@ class RNN:
 class LSTM:
     """Gates i, f, g, o: c = f*c' + i*g and s = o*tanh(c); the state is the tuple (s, c)."""
 
-    planes = 2
+    states = 2
 
     @staticmethod
     def step(p, x, state):
@@ -53,7 +53,7 @@ class LSTM:
 class PeepholeLSTM:
     """An LSTM whose gates i and f see c', and o sees c, each by a weight a unit."""
 
-    planes = 2
+    states = 2
 
     @staticmethod
     def step(p, x, state):
@@ -85,7 +85,7 @@ class PeepholeLSTM:
 class GRU:
     """Gates r, z, n: s = (1-z)*n + z*s'. The reset gate acts after the product with W_n."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):
@@ -111,7 +111,7 @@ class GRU:
 class GRUBefore:
     """The GRU whose reset gate acts before the product: W_n (r*s')."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):
