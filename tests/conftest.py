@@ -1,5 +1,6 @@
-"""What all tests share: steady Hypothesis examples, threads put back, poisoned np.empty."""
+"""What all tests share: reproducible Hypothesis examples, threads put back, poisoned `empty`."""
 
+import importlib
 import sys
 import types
 
@@ -46,18 +47,32 @@ def poison(array):
     return array
 
 
+# The modules of the kernels that compile nothing: compiled code looks numpy up by identity.
+HOST_MODULES = [f"fastbptt.kernels.cpu.{name}" for name in ("memory", "recurrence", "weights")]
+
+
 @pytest.fixture
 def poisoned_empty(monkeypatch):
-    """A result that was never written shows as NaN. Only Python code of fastbptt is affected."""
+    """What was never written shows as NaN: results, and the scratch and caches of the kernels.
+
+    Arrays that compiled code makes for itself are not affected, nor is the memory of a GPU.
+    """
+    from fastbptt.kernels.cpu.memory import Workspace
+
     import fastbptt
 
     for name in ("forward", "run", "predict", "evaluate", "bptt"):  # loads the modules
         getattr(fastbptt, name)
+    for name in HOST_MODULES:
+        importlib.import_module(name)
     for name, module in list(sys.modules.items()):
         ours = name.partition(".")[0] == "fastbptt"
-        compiled = name.startswith("fastbptt.kernels")  # it looks numpy up by identity
+        compiled = name.startswith("fastbptt.kernels") and name not in HOST_MODULES
         if ours and not compiled and getattr(module, "np", None) is np:
             monkeypatch.setattr(module, "np", PoisonedNumpy("numpy"))
+
+    empty = Workspace.empty  # hands out memory of earlier calls, too
+    monkeypatch.setattr(Workspace, "empty", lambda *given: poison(empty(*given)))
 
 
 @pytest.fixture

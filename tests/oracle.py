@@ -14,12 +14,12 @@ from oracle_cells import CELLS
 from oracle_losses import loss_and_derivative, readout_forward
 
 
-def as_states(state):
+def as_arrays(state):
     return tuple(state) if isinstance(state, tuple) else (state,)
 
 
-def as_state(states):
-    return states if len(states) > 1 else states[0]
+def as_state(arrays):
+    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def zero_state(layer, B):
@@ -62,7 +62,7 @@ def forward(layer, x, state=None, lengths=None):
     cell = CELLS[layer["cell"]]
     T, B = x.shape[:2]
     lengths = np.full(B, T) if lengths is None else lengths
-    now = as_states(zero_state(layer, B) if state is None else state)
+    now = as_arrays(zero_state(layer, B) if state is None else state)
     h = np.zeros((T, B, layer["W"].shape[1]))
     steps = []
     for t in range(T):
@@ -152,7 +152,7 @@ def backward(layer, steps, dh, dstate=None, start=0, stop=None):
     grad = zero_gradient(layer)
     dx = np.zeros((T, B, layer["U"].shape[1]))
     deltas = np.zeros((T, B, layer["U"].shape[0]))
-    dnow = as_states(zero_state(layer, B) if dstate is None else dstate)
+    dnow = as_arrays(zero_state(layer, B) if dstate is None else dstate)
     for t in reversed(range(start, stop)):
         live, x_t, before, after, saved = steps[t]
         dafter = [np.where(live, d, 0.0) for d in dnow]

@@ -38,7 +38,7 @@ def mix_reverse(ds, s, previous, kept):
 class Mix:
     """The oracle's."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):

@@ -1,7 +1,8 @@
-"""Dropout between the layers of a Stack: which states it drops, and that it drops the same ones."""
+"""Dropout between the layers of a Stack, against masks that the tests draw themselves."""
 
 import numpy as np
 import oracle
+import oracle_dropout
 import pytest
 from checks import rejected
 from helpers import (
@@ -29,10 +30,8 @@ LAYERS = ["lstm/gru", "gru-before/rnn-tanh/lstm-peephole", *BOTH_WAYS[1:]]
 
 
 def seen_above(index, width, rate, seed, t0, T, B, dtype):
-    """What layer `index` + 1 of a stack sees where all states below are 1: (T, B, width).
-
-    That layer hands on what it reads. So this asks the package itself for its masks, once for all
-    tests; that they are right is what the tests of shares, scales and gradients are for.
+    """The package's mask: what layer `index` + 1 of a stack, which copies its input, reads where
+    all states below are 1. (T, B, width).
     """
     one = np.ones(width, dtype)
     eye, none = np.eye(width, dtype=dtype), np.zeros((width, width), dtype)
@@ -50,10 +49,31 @@ def seen_above(index, width, rate, seed, t0, T, B, dtype):
 
 
 def masks_of(q, seed, t0=0):
-    """For each layer of the problem's stack but the top one."""
-    below = enumerate(q.layer.layers[:-1])
-    shape = q.T, q.B, q.dtype
-    return [seen_above(k, part.outputs, q.layer.dropout, seed, t0, *shape) for k, part in below]
+    """The expected masks of each layer of the problem's stack but the top one."""
+    return [
+        oracle_dropout.mask(seed, k, q.layer.dropout, t0, (q.T, q.B, part.outputs), q.dtype)
+        for k, part in enumerate(q.layer.layers[:-1])
+    ]
+
+
+def test_the_generator_of_the_tests_is_splitmix64():
+    first = oracle_dropout.numbers(np.zeros(1, np.uint64), np.arange(3, dtype=np.uint64))
+    assert [int(n) for n in first] == [  # as published for seed 0
+        0xE220A8397B1DCDAF,
+        0x6E789E6AA1B965F4,
+        0x06C45D188009454F,
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "layer, rate, seed, t0",
+    [(0, 0.5, 0, 0), (1, 0.1, 7, 3), (2, 0.9, 2**64 - 1, 10**12), (0, 0.3, 2**64, 0),
+     (1, 1 - 2**-53, 2**200 + 5, 1), (0, 2**-60, 1, 0)],
+)  # fmt: skip
+def test_the_masks_are_those_of_splitmix64(layer, rate, seed, t0, dtype):
+    due = oracle_dropout.mask(seed, layer, rate, t0, (90, 3, 40), dtype)
+    assert np.array_equal(seen_above(layer, 40, rate, seed, t0, 90, 3, dtype), due)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

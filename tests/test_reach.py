@@ -85,7 +85,7 @@ def norms_by_the_oracle(p, max_lag, positions, loss="squared_error", **given):
         norms[0, index] = np.linalg.norm(dh[t, b])
         for lag in range(1, max_lag + 1):
             g = oracle.backward(layer, steps, dh, start=t - lag + 1, stop=t + 1)
-            parts = oracle.as_planes(g["state"])
+            parts = oracle.as_arrays(g["state"])
             norms[lag, index] = np.linalg.norm(np.concatenate([part[b] for part in parts]))
     return norms
 

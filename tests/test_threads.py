@@ -1,9 +1,12 @@
 """Threads change the time and nothing else: runs of sequences, sweeps beside products, gangs."""
 
+import time
+
 import numpy as np
 import pytest
-from fastbptt.kernels.cells.registry import CELLS as ANATOMY
-from fastbptt.kernels.cpu import split, team
+from checks import HANGS
+from fastbptt.kernels.cells.registry import CELLS as SPECS
+from fastbptt.kernels.cpu import split, team, workers
 from helpers import CELLS, DTYPES, flatten, make_problem
 
 import fastbptt as fb
@@ -52,17 +55,62 @@ def test_any_number_of_threads_gives_the_same_bits(
 
 def test_a_wide_sweep_is_done_by_a_gang_where_barriers_are_cheap(monkeypatch):
     monkeypatch.setattr(split, "barrier_seconds", lambda: 0.0)
-    assert split.gang_size(2, ANATOMY["lstm"], 192, 1, 4) == 2
-    assert (
-        split.gang_size(2, ANATOMY["lstm"], 192, 8, 4) == 1
-    )  # two runs of sequences need no barrier
-    assert split.gang_size(2, ANATOMY["lstm"], 100, 1, 4) == 1  # no whole panels
+    assert split.gang_size(2, SPECS["lstm"], 192, 1, 4) == 2
+    runs = split.gang_size(2, SPECS["lstm"], 192, 8, 4)
+    assert runs == 1  # two runs of sequences need no barrier
+    assert split.gang_size(2, SPECS["lstm"], 100, 1, 4) == 1  # no whole panels
     monkeypatch.setattr(split, "barrier_seconds", lambda: float("inf"))
-    assert split.gang_size(2, ANATOMY["lstm"], 192, 1, 4) == 1
+    assert split.gang_size(2, SPECS["lstm"], 192, 1, 4) == 1
 
 
-def test_a_barrier_takes_a_time():
-    assert team.barrier_seconds() > 0
+def until(happens):
+    """Repeat what needs two threads at once until it is true; a busy machine may take a while."""
+    if team.available_cpus() < 2:
+        pytest.skip("needs two processors")
+    end = time.monotonic() + HANGS
+    while not happens():
+        assert time.monotonic() < end, f"no second thread came within {HANGS} s"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
+def test_a_gang_of_two_gives_the_bits_of_one(cell, dtype, monkeypatch, set_threads):
+    monkeypatch.setattr(split, "barrier_seconds", lambda: 0.0)
+    p = make_problem(cell, SIZES["wide"], dtype)
+
+    def bits_and_sizes(mailbox):
+        """The results of both passes, and how many members the last gang of each had."""
+        mailbox[workers._SIZE] = 0
+        h, state, cache = fb.forward(p.layer, p.x, p.state)
+        forward, mailbox[workers._SIZE] = int(mailbox[workers._SIZE]), 0
+        g = fb.backward(cache, p.dh, p.dstate, deltas=True)
+        parts = flatten((h, state, g.layer, g.x, g.state, g.deltas))
+        return [a.tobytes() for a in parts], (forward, int(mailbox[workers._SIZE]))
+
+    set_threads(1)
+    alone, sizes = bits_and_sizes(team.team(2).mailbox)
+    assert sizes == (0, 0)
+    set_threads(2)
+    seen = set()
+
+    def both_passes_had_two():
+        bits, sizes = bits_and_sizes(team.team(2).mailbox)
+        assert bits == alone
+        seen.update(enumerate(sizes))
+        return {(0, 2), (1, 2)} <= seen
+
+    until(both_passes_had_two)
+
+
+def test_two_threads_meet_in_a_finite_time(set_threads):
+    set_threads(2)
+    measure = team.barrier_seconds.__wrapped__  # not the answer of an earlier, busier moment
+    until(lambda: 0 < measure() < float("inf"))
+
+
+def test_a_thread_alone_meets_nobody(monkeypatch):
+    monkeypatch.setattr(team, "team_for", lambda work, threads: (team._SOLO, 1))
+    assert team.barrier_seconds.__wrapped__() == float("inf")
 
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])

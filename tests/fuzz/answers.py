@@ -3,7 +3,7 @@
 import helpers
 import numpy as np
 import oracle
-from test_dropout import seen_above
+import oracle_dropout
 
 from .palette import for_oracle
 
@@ -96,8 +96,10 @@ def masks_of(case):
     if not getattr(layer, "dropout", 0) or case.T * case.B == 0:
         return None
     seed, t0 = case.dropping["seed"], case.dropping["t0"]
-    shape = layer.dropout, seed, t0, case.T, case.B, case.dtype
-    return [seen_above(k, part.outputs, *shape) for k, part in enumerate(layer.layers[:-1])]
+    return [
+        oracle_dropout.mask(seed, k, layer.dropout, t0, (case.T, case.B, part.outputs), case.dtype)
+        for k, part in enumerate(layer.layers[:-1])
+    ]
 
 
 def shift_biases(tree, shift):

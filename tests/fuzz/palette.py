@@ -62,7 +62,7 @@ SOFTSIGN = fb.Activation("softsign", lambda a: a / (1 + abs(a)), lambda s: (1 - 
 class Leaky:
     """The oracle's: s = (1 - LEAK) s' + LEAK tanh(a)."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):
@@ -79,7 +79,7 @@ class Leaky:
 class Timed:
     """The same with a trained leak a unit, the sigmoid of p."""
 
-    planes = 1
+    states = 1
 
     @staticmethod
     def step(p, x, state):
@@ -98,7 +98,7 @@ class Timed:
 class Swing:
     """Two states: v = v'/2 + sigmoid(a1) tanh(a0), s = 0.9 tanh(v + s'/2)."""
 
-    planes = 2
+    states = 2
 
     @staticmethod
     def step(p, x, state):
@@ -155,5 +155,5 @@ def state_of(layer, draw):
     parts = helpers.parts_of(layer)
     if parts is not None:
         return tuple(state_of(part, draw) for part in parts)
-    planes = tuple(draw(layer.hidden) for _ in range(layer.planes))
-    return planes if len(planes) > 1 else planes[0]
+    arrays = tuple(draw(layer.hidden) for _ in range(layer.states))
+    return arrays if len(arrays) > 1 else arrays[0]
