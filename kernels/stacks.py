@@ -4,7 +4,7 @@ import os
 import threading
 
 _AMPLE = 16 << 20  # bytes: LLVM recurses deeply
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal's handler may come in between
 
 
 def start(thread, stack):
@@ -53,7 +53,7 @@ def on_ample_stack(function):
 
 def _forget():
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -64,13 +64,44 @@ signal.setitimer(signal.ITIMER_REAL, 0.05)
 while True:
     answer()
 """,
+    "after forks in the middle of other threads' calls": """
+ended = threading.Event()
+def forever():
+    while not ended.is_set():
+        answer()
+threads = [threading.Thread(target=forever) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for _ in range(5):
+    time.sleep(0.02)
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if answer() == due else 3)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+ended.set()
+for thread in threads:
+    thread.join()
+print("right" if answer() == due else "wrong")
+""",
+    "after many signals, with calls in their handler": """
+q, seen = make_problem("lstm", (40, 9, 4, 32, 2), "float32"), []
+def handle(*_):
+    fb.set_num_threads(3 + len(seen) % 2 * 2)
+    seen.append(fb.bptt(q.network, q.x, q.y).loss)
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.02)
+while len(seen) < 20:
+    assert answer() == due
+signal.setitimer(signal.ITIMER_REAL, 0)
+print("right" if len(set(seen)) == 1 else "wrong")
+""",
 }
 
 
 @pytest.mark.parametrize("how", ENDINGS)
 def test_a_process_ends_as_it_should(how):
-    if "signal" in how and not hasattr(os, "fork"):
-        pytest.skip("this system has no alarms")
+    if ("signal" in how or "fork" in how) and not hasattr(os, "fork"):
+        pytest.skip("this system has neither forks nor alarms")
     assert run_python(START + ENDINGS[how], timeout=300).split() == ["right"]
 
 

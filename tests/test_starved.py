@@ -119,7 +119,7 @@ import fastbptt as fb
 
 def call():
     for cell in CELLS:
-        for dtype in DTYPES:
+        for dtype in DTYPES if cell == "lstm" else DTYPES[:1]:
             p = make_problem(cell, (70, 3, 5, 70, 3), dtype)
             h, _, cache = fb.forward(p.layer, p.x, p.state)
             fb.backward(cache, p.dh, p.dstate, deltas=True)
@@ -140,7 +140,7 @@ thread.join()
 
 def test_calls_work_in_a_thread_with_a_stack_of_64_kib():
     # Whatever is compiled or loaded by the first of them needs more, and so gets more.
-    assert run_python(SMALL_STACK, timeout=600).split()[-1] == "done"
+    assert run_python(SMALL_STACK, timeout=1800).split()[-1] == "done"
 
 
 FRAMES = """
@@ -177,7 +177,7 @@ for name, code in Watched.seen.items():
     sys.platform != "linux" or os.uname().machine != "x86_64", reason="reads x86-64 machine code"
 )
 def test_no_kernel_takes_much_of_the_stack():
-    lines = run_python(FRAMES, timeout=600).splitlines()
+    lines = run_python(FRAMES, timeout=1800).splitlines()
     frames = [(int(size), name) for size, name in (line.split(maxsplit=1) for line in lines)]
     assert len(frames) > 10 and any("products" in name for _, name in frames)
     assert max(frames)[0] <= FRAME, max(frames)
@@ -206,6 +206,18 @@ def test_the_number_of_threads_follows_the_affinity(monkeypatch):
     finally:
         os.sched_setaffinity(0, cpus)
     assert team.get_num_threads() == min(len(cpus), quota.quota()) and same(gradients(), due)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+def test_a_process_held_to_one_cpu_from_the_start_works_alone(set_threads):
+    out = run_python("""
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from test_starved import gradients, team, workers
+print(b"".join(a.tobytes() for a in gradients()).hex(), team.get_num_threads(), len(workers()))
+""", FASTBPTT_NUM_THREADS=None)  # fmt: skip
+    set_threads(2)
+    assert out.split() == [b"".join(a.tobytes() for a in gradients()).hex(), "1", "0"]
 
 
 GROUPS = {

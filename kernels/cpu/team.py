@@ -6,7 +6,7 @@ Any cut of a kernel's range gives the same bits, so the number of threads never 
 import os
 import time
 from functools import cache
-from threading import Lock, Semaphore, Thread
+from threading import RLock, Semaphore, Thread
 
 import numpy as np
 
@@ -19,7 +19,7 @@ _SMALL = 200_000  # multiply-adds in a call that are not worth waking anyone
 _STACK = 1 << 20  # bytes for a worker; kernels take some 20 KiB of it
 _PATIENCE = 1.0  # seconds before a system that refused a thread is asked again
 
-_lock = Lock()
+_lock = RLock()  # a signal's handler may make a call of its own in the middle of `team`
 _team = None
 _limit = None
 
@@ -123,7 +123,8 @@ def team(threads):
     if _team is None or _team.wanted < threads - 1:
         with _lock:
             if _team is None or _team.wanted < threads - 1:
-                former, _team = _team, Team(threads - 1)
+                larger = Team(threads - 1)
+                former, _team = _team, larger
                 if former is not None:
                     former.retire()
     return _team
@@ -162,7 +163,7 @@ def barrier_seconds():
 
 def _forget():
     global _team, _lock
-    _team, _lock = None, Lock()
+    _team, _lock = None, RLock()
 
 
 if hasattr(os, "register_at_fork"):
