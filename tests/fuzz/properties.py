@@ -8,7 +8,7 @@ from fastbptt.kernels.cpu import memory as shared_memory
 
 import fastbptt as fb
 
-from . import answers
+from . import answers, outside
 from .answers import Answers, near, near_bptt
 from .cases import parts_of
 
@@ -26,6 +26,7 @@ def check(case):
     schedules(case, due, exact)
     plans(case)
     files(case, exact)
+    outside.check(case)
     changed = [
         k for k, (a, old) in enumerate(zip(given, before, strict=True)) if a.tobytes() != old
     ]
