@@ -146,7 +146,7 @@ except BaseException as error:
 
 
 def test_a_subinterpreter_is_refused_in_words():
-    out = run_python(SUBINTERPRETER, timeout=300)
+    out = run_python(SUBINTERPRETER)
     assert "works in the main interpreter of a process only" in out
 
 

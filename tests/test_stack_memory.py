@@ -193,7 +193,7 @@ def test_explain_has_a_line_for_every_recurrent_layer(cell):
     network = fb.Network(layer, fb.Readout.init(layer.outputs, 2, rng=0))
     count = len(cell.replace("|", "/").split("/"))
     alone = fb.explain(fb.LSTM.init(4, 6, rng=0), 100, 2).splitlines()
-    shared = [line for line in alone if line.startswith(("device", "stretch"))]
+    shared = [line for line in alone if line.startswith(("device", "call"))]
     for model in (layer, network):
         lines = fb.explain(model, 100, 2, dtype="float64").splitlines()
         assert len(lines) - len(shared) == count * (len(alone) - len(shared))
