@@ -27,8 +27,9 @@ def check_environment(parser: Any, needs_device: bool) -> None:
     """
     try:
         from ..backends import devices
-        from ..kernels.cpu import team
+        from ..kernels.cpu import team, tile
 
+        tile.vector_bytes()
         team.get_num_threads()
         name, source = devices.named(None)
     except ValueError as error:
