@@ -211,7 +211,7 @@ def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch
     monkeypatch.setattr("fastbptt.backends.cuda_footprint._POOLED", 0)  # what CuPy's pool rounds up
     monkeypatch.setattr("fastbptt.backends.cuda.MOVED_BYTES", 256)
     monkeypatch.setattr("fastbptt.backends.cuda_footprint.MOVED_BYTES", 256)
-    cuda_footprint.strand.cache_clear()
+    cuda_footprint.footprint.cache_clear()
     truncated = isinstance(memory, fb.Truncated)
     if truncated and "|" in cell:
         pytest.skip("a Bidirectional is never truncated: that is an error on every device")
@@ -229,7 +229,7 @@ def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch
         r = fb.bptt(network, x, y, input_grad=not tokens, **given)
         assert mirror.memory.most - before - returned <= r.plan.peak_bytes
         assert mirror.memory.most > before
-    cuda_footprint.strand.cache_clear()
+    cuda_footprint.footprint.cache_clear()
 
 
 def test_arrays_of_two_places_are_a_type_error():

@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 import pytest
-from fastbptt.kernels.cuda import seam
-from fastbptt.kernels.cuda.seam import cuda
+from fastbptt.kernels.cuda import runtime
+from fastbptt.kernels.cuda.runtime import cuda
 
-if not seam.SIMULATED:
+if not runtime.SIMULATED:
     pytest.skip("the kernels run on a GPU", allow_module_level=True)
 
 from fastbptt.kernels.cuda import simulator
@@ -21,7 +21,7 @@ def count(out):
 
 def test_every_thread_of_a_launch_runs():
     out = np.zeros(5)
-    seam.launch(count, (1, 1), 5, (out,))
+    runtime.launch(count, (1, 1), 5, (out,))
     assert np.all(out == 1)
 
 
@@ -51,7 +51,7 @@ def test_ctrl_c_around_the_end_of_a_launch_does_not_hang(monkeypatch, when):
 
     monkeypatch.setattr(simulator._Launch, "__init__", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        seam.launch(count, (1, 1), 5, (np.zeros(5),))
+        runtime.launch(count, (1, 1), 5, (np.zeros(5),))
     monkeypatch.undo()
     test_every_thread_of_a_launch_runs()
 
@@ -68,7 +68,7 @@ def test_a_launch_that_gets_too_few_threads_says_so_and_leaves_none(monkeypatch,
 
     monkeypatch.setattr(threading.Thread, "start", grudging)
     with pytest.raises(RuntimeError, match="can't start new thread"):
-        seam.launch(count, (1, 1), 5, (np.zeros(5),))
+        runtime.launch(count, (1, 1), 5, (np.zeros(5),))
     for thread in started:
         thread.join()
     monkeypatch.undo()

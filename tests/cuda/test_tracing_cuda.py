@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from fastbptt.kernels.cells import emit
-from fastbptt.kernels.cuda import seam
+from fastbptt.kernels.cuda import runtime
 from fastbptt.kernels.cuda.cells import _device_function
 from test_tracing import NEAR, NUMBERS, ONE, TWO, due_of, text_of
 
-pytestmark = pytest.mark.skipif(not seam.SIMULATED, reason="Python calls these in the simulator")
+pytestmark = pytest.mark.skipif(not runtime.SIMULATED, reason="Python calls these in the simulator")
 
 
 @pytest.mark.parametrize("dtype", NEAR)
