@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
 from ..backends.base import Backend
-from ..layers.composite import Direction, Layer, LayerShape, recurrent_layers, stages
+from ..layers.composite import Direction, Layer, LayerShape, stages
 from ..layers.recurrent import Recurrent
 from .dropout import Dropout
 
@@ -62,23 +61,19 @@ class Arrays(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """A layer, what it reads and where it runs: all that the engine is told."""
+    """A layer, what it reads and where it runs: all that the engine is told.
+
+    recurrent : the recurrent layers, in the order of the state
+    stages : the directions of each stage, bottom to top
+    """
 
     layer: Layer
     device: Backend
     shapes: Shapes
     arrays: Arrays
-    dropout: Dropout | None = None
-
-    @cached_property
-    def recurrent(self) -> list[Recurrent]:
-        """The recurrent layers, in the order of the state."""
-        return list(recurrent_layers(self.layer))
-
-    @cached_property
-    def stages(self) -> list[tuple[Direction, ...]]:
-        """The directions of each stage, bottom to top."""
-        return stages(self.layer)
+    dropout: Dropout | None
+    recurrent: list[Recurrent]
+    stages: list[tuple[Direction, ...]]
 
     @property
     def stores_outputs(self) -> bool:
@@ -96,8 +91,10 @@ def problem_of(
 ) -> Problem:
     """The problem of these arrays, with its Shapes."""
     x = arrays.x
-    structure = tuple(tuple(part.shapes for part in stage) for stage in stages(layer))
+    own = stages(layer)
+    structure = tuple(tuple(part.shapes for part in stage) for stage in own)
+    recurrent = [part for stage in own for direction in stage for part in direction.layers]
     tokens = x.dtype.kind in "iu"
     T, B = x.shape[:2]
     shapes = Shapes(T, B, str(layer.dtype), structure, tokens, arrays.lengths.given)
-    return Problem(layer, device, shapes, arrays, dropout)
+    return Problem(layer, device, shapes, arrays, dropout, recurrent, own)
