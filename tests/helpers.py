@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields
+from itertools import product
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,9 +24,18 @@ CELLS = [*(f"rnn-{g}" for g in ACTIVATIONS), "lstm", "lstm-peephole", "gru", "gr
 # A slash is one layer on top of another, a bar both directions of time; `make_layer` reads it.
 STACKS = ["lstm/gru", "gru-before/rnn-tanh/lstm-peephole"]
 BOTH_WAYS = ["gru|lstm", "rnn-tanh|gru-before/lstm", "lstm/lstm-peephole|gru/rnn-tanh|rnn-relu"]
+COMPOSITES = [*STACKS, *BOTH_WAYS]
+FEW_KINDS = ["rnn-tanh", "lstm", STACKS[0], BOTH_WAYS[0], BOTH_WAYS[-1]]
 # (T, B, I, H, O): ordinary, one of everything, odd sizes, wider than one vector, no time at all.
 SIZES = [(7, 3, 4, 6, 2), (1, 1, 1, 1, 1), (1, 4, 3, 17, 5), (23, 1, 3, 17, 5), (9, 5, 3, 1, 2),
          (6, 9, 33, 70, 18), (0, 2, 3, 5, 2)]  # fmt: skip
+# Every size in both dtypes; tokens, or segments, in one of the two: enough for composite layers.
+PAIRED_SIZES = [(s, d, (i + j) % 2 == 1) for i, s in enumerate(SIZES) for j, d in enumerate(DTYPES)]
+# (cell, sizes, dtype, tokens) for layers of every kind.
+CASES = [
+    *product(CELLS, SIZES, DTYPES, [False, True]),
+    *((cell, *case) for cell, case in product(COMPOSITES, PAIRED_SIZES)),
+]
 # The readout that each loss needs, or any.
 LOSS_READOUTS = [
     *(("squared_error", h) for h in ("identity", "sigmoid", "tanh", "softmax")),

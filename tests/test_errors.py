@@ -212,7 +212,7 @@ def test_a_cache_is_consumed_unless_kept(p):
     second = fb.backward(cache, p.dh)
     assert np.array_equal(first.x, second.x)
     for keep in (False, True):
-        with pytest.raises((ValueError, TypeError, RuntimeError), match="cache"):
+        with pytest.raises(ValueError, match="cache"):
             fb.backward(cache, p.dh, keep=keep)
 
 

@@ -1,24 +1,21 @@
-"""fb.backward against the oracle, finite differences and its own contract."""
+"""fb.backward against the oracle and finite differences, for layers of every kind."""
 
 import numpy as np
 import oracle
 import pytest
 from helpers import (
+    CASES,
     CELLS,
     DIFFERENCES,
-    DTYPES,
+    FEW_KINDS,
     GRADIENTS,
-    SIZES,
     assert_close,
     assert_gradient_close,
-    assert_no_alias,
-    drop_batch,
     flatten,
-    in_other_layouts,
+    like_state,
     make_problem,
     plain,
     spoil_beyond,
-    untouched,
     wide,
 )
 
@@ -27,10 +24,7 @@ import fastbptt as fb
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
 
 
-@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell, sizes, dtype, tokens", CASES, ids=str)
 def test_gradients_are_the_oracles(cell, sizes, dtype, tokens):
     q = make_problem(cell, sizes, dtype, tokens=tokens)
     tolerance = GRADIENTS[dtype]
@@ -49,23 +43,6 @@ def test_gradients_are_the_oracles(cell, sizes, dtype, tokens):
             assert g.x is None
         else:
             assert_close(g.x, expected["x"], tolerance, "gradient of x")
-
-
-@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", ["rnn-sigmoid", "lstm"])
-def test_leaving_out_the_batch_axis_leaves_it_out_of_the_gradients(cell, tokens):
-    q = make_problem(cell, (11, 1, 4, 6, 3), tokens=tokens)
-    for length in (None, 4, 0):
-        lengths = None if length is None else np.array([length])
-        cache = fb.forward(q.layer, q.x, q.state, lengths=lengths)[2]
-        expected = fb.backward(cache, q.dh, q.dstate, deltas=True)
-        cache = fb.forward(q.layer, drop_batch(q.x), drop_batch(q.state), lengths=length)[2]
-        g = fb.backward(cache, drop_batch(q.dh), drop_batch(q.dstate), deltas=True)
-        for name in ("x", "state", "deltas"):
-            if getattr(expected, name) is not None:
-                dropped = flatten(drop_batch(getattr(expected, name)))
-                assert all(map(np.array_equal, flatten(getattr(g, name)), dropped)), name
-        assert all(map(np.array_equal, g.layer.arrays(), expected.layer.arrays()))
 
 
 def test_what_is_not_asked_for_is_none():
@@ -95,7 +72,7 @@ def test_a_cache_is_consumed_by_backward_unless_it_is_kept():
     third = flatten(tuple(vars_of(fb.backward(cache, q.dh, q.dstate))))
     assert all(map(np.array_equal, first, third))
     assert not np.array_equal(first[0], again[0])
-    with pytest.raises((ValueError, RuntimeError), match="cache"):
+    with pytest.raises(ValueError, match="cache"):
         fb.backward(cache, q.dh)
     fb.backward(other, q.dh)
 
@@ -104,53 +81,19 @@ def vars_of(g):
     return g.layer, g.x, g.state
 
 
-@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_any_memory_layout_of_x_and_dh_gives_the_same_bits(dtype, tokens, tmp_path):
-    q = make_problem("lstm", (14, 3, 5, 9, 2), dtype, tokens=tokens)
-    expected = vars_of(fb.backward(fb.forward(q.layer, q.x)[2], q.dh))
-    for name, x in in_other_layouts(q.x, tmp_path):
-        got = vars_of(fb.backward(fb.forward(q.layer, x)[2], q.dh))
-        assert all(map(np.array_equal, flatten(got), flatten(expected))), f"x {name}"
-    for name, dh in in_other_layouts(q.dh, tmp_path):
-        got = vars_of(fb.backward(fb.forward(q.layer, q.x)[2], dh))
-        assert all(map(np.array_equal, flatten(got), flatten(expected))), f"dh {name}"
-
-
-@pytest.mark.parametrize("T", [5, 0])
-@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
-def test_inputs_are_not_modified_and_gradients_do_not_alias_them(cell, T):
-    q = make_problem(cell, (T, 2, 3, 4, 2))
-    given = [q.x, q.dh, *flatten(q.state), *flatten(q.dstate), *q.layer.arrays()]
-    check = untouched(*given)
-    for lengths in (None, np.zeros(2, int)):
-        h, state, cache = fb.forward(q.layer, q.x, q.state, lengths=lengths)
-        expected = fb.backward(cache, q.dh, q.dstate, deltas=True, keep=True)
-        h[...] = np.nan  # the caller may do with results what he likes
-        for part in flatten(state):
-            part[...] = np.nan
-        g = fb.backward(cache, q.dh, q.dstate, deltas=True)
-        results = flatten((*vars_of(g), g.deltas))
-        for got, due in zip(results, flatten((*vars_of(expected), expected.deltas)), strict=True):
-            assert np.array_equal(got, due)
-        assert_no_alias(results, given)
-        for result in results:
-            result[...] = 7
-    check()
-
-
 @pytest.mark.parametrize("ends", ["whole", "ragged"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [*CELLS, *FEW_KINDS[2:]])
 def test_backward_is_the_transpose_of_the_derivative_of_forward(cell, ends):
     """<J v, u> = <v, Jt u> for random directions v and u, J v by central differences."""
     q = make_problem(cell, (6, 3, 2, 5, 1), seed=3)
     lengths = q.lengths if ends == "ragged" else None
-    own = len(q.layer.arrays())
+    own = len(q.layer.arrays())  # before x and the state
     inputs = [*q.layer.arrays(), q.x, *flatten(q.state)]
 
     def outputs(arrays):
         layer = q.layer.replace_arrays(arrays[:own])
-        state = arrays[own + 1] if len(arrays) == own + 2 else tuple(arrays[own + 1 :])
+        parts = iter(arrays[own + 1 :])
+        state = like_state(q.layer, lambda width: next(parts))
         return flatten(fb.forward(layer, arrays[own], state, lengths=lengths)[:2])
 
     g = fb.backward(fb.forward(q.layer, q.x, q.state, lengths=lengths)[2], q.dh, q.dstate)
@@ -168,7 +111,7 @@ def test_backward_is_the_transpose_of_the_derivative_of_forward(cell, ends):
         assert abs(left - right) <= DIFFERENCES * size
 
 
-@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "lstm/gru"])
 def test_the_chain_rule_over_pieces_is_the_whole_gradient(cell):
     q = make_problem(cell, (12, 3, 4, 5, 2))
     whole = fb.backward(fb.forward(q.layer, q.x, q.state)[2], q.dh, q.dstate)
@@ -182,13 +125,3 @@ def test_the_chain_rule_over_pieces_is_the_whole_gradient(cell):
     parts = zip(g_first.layer.arrays(), g_last.layer.arrays(), strict=True)
     for (a, b), c in zip(parts, whole.layer.arrays(), strict=True):
         assert_close(a + b, c, tolerance)
-
-
-def test_weights_updated_in_place_are_read_by_the_next_call():
-    q = make_problem("rnn-tanh")
-    fb.backward(fb.forward(q.layer, q.x)[2], q.dh)
-    q.layer.W[...] *= 0.5
-    steps = oracle.forward(plain(q.layer), q.x)[2]
-    expected = oracle.backward(plain(q.layer), steps, q.dh)
-    g = fb.backward(fb.forward(q.layer, q.x)[2], q.dh)
-    assert_gradient_close(g.layer, expected["layer"], q.layer, GRADIENTS["float64"])

@@ -1,4 +1,4 @@
-"""Stacks and both directions of time: against the oracle, and their contract."""
+"""Stacks and both directions of time: what only they do, and their training."""
 
 import numpy as np
 import oracle
@@ -6,99 +6,30 @@ import pytest
 from checks import rejected
 from helpers import (
     BOTH_WAYS,
-    DTYPES,
+    COMPOSITES,
     GRADIENTS,
     LOSS_READOUTS,
     LOSSES,
-    SIZES,
+    PAIRED_SIZES,
     STACKS,
-    STATES,
     all_results,
     assert_bptt_close,
     assert_close,
-    assert_gradient_close,
-    assert_no_alias,
-    drop_batch,
     flatten,
-    in_other_layouts,
     make_layer,
     make_problem,
     oracle_bptt,
-    plain,
     spoil_beyond,
-    untouched,
-    wide,
 )
 
 import fastbptt as fb
 
 pytestmark = pytest.mark.usefixtures("poisoned_empty")
-LAYERS = [*STACKS, *BOTH_WAYS]
 FEW = ["lstm/gru", "gru|lstm", BOTH_WAYS[-1]]
-# Every size in both dtypes; tokens, or segments, in one of the two. All of it for a layer alone is
-# in test_gradients.py and its like.
-KINDS = [(s, d, (i + j) % 2 == 1) for i, s in enumerate(SIZES) for j, d in enumerate(DTYPES)]
 
 
-def rows_of(g):
-    return g.layer, g.x, g.state, g.deltas
-
-
-@pytest.mark.parametrize("sizes, dtype, tokens", KINDS, ids=str)
-@pytest.mark.parametrize("cell", LAYERS)
-def test_states_and_outputs_are_the_oracles(cell, sizes, dtype, tokens):
-    q = make_problem(cell, sizes, dtype, tokens=tokens)
-    layer, tolerance = plain(q.layer), STATES[dtype]
-    for state, lengths in [(None, None), (q.state, None), (None, q.lengths), (q.state, q.lengths)]:
-        expected, final, _ = oracle.forward(layer, wide(q.x), wide(state), lengths)
-        x = q.x if lengths is None else spoil_beyond(q.x, lengths)
-        calls = {
-            "forward": fb.forward(q.layer, x, state, lengths=lengths)[:2],
-            "run": fb.run(q.layer, x, state, lengths=lengths),
-        }
-        for name, (h, last) in calls.items():
-            assert h.dtype == np.dtype(dtype)
-            assert_close(h, expected, tolerance, f"h of {name}")
-            assert_close(last, final, tolerance, f"final state of {name}")
-        o, last = fb.predict(q.network, x, state, lengths=lengths)
-        due, _ = oracle.predict(layer, plain(q.readout), wide(q.x), wide(state), lengths)
-        ends = np.full(q.B, q.T) if lengths is None else lengths
-        valid = np.arange(q.T)[:, None] < ends
-        assert_close(o[valid], due[valid], tolerance, "o")
-        assert not o[~valid].any()
-        assert_close(last, final, tolerance, "final state of predict")
-        h, last = fb.run(q.layer, x, state, lengths=lengths, keep="last")
-        some = ends > 0
-        assert_close(
-            h[some], expected[ends - 1, np.arange(q.B)][some] if q.T else h[some], tolerance
-        )
-        assert_close(last, final, tolerance, "final state with keep='last'")
-
-
-@pytest.mark.parametrize("sizes, dtype, tokens", KINDS, ids=str)
-@pytest.mark.parametrize("cell", LAYERS)
-def test_gradients_are_the_oracles(cell, sizes, dtype, tokens):
-    q = make_problem(cell, sizes, dtype, tokens=tokens)
-    tolerance = GRADIENTS[dtype]
-    for dstate, lengths in [(None, None), (q.dstate, None), (q.dstate, q.lengths)]:
-        steps = oracle.forward(plain(q.layer), wide(q.x), wide(q.state), lengths)[2]
-        expected = oracle.backward(plain(q.layer), steps, wide(q.dh), wide(dstate))
-        x, dh = q.x, q.dh
-        if lengths is not None:
-            x, dh = spoil_beyond(x, lengths), spoil_beyond(dh, lengths)
-        cache = fb.forward(q.layer, x, q.state, lengths=lengths)[2]
-        g = fb.backward(cache, dh, dstate, deltas=True)
-        assert_gradient_close(g.layer, expected["layer"], q.layer, tolerance)
-        assert_close(g.state, expected["state"], tolerance, "gradient of the state")
-        assert_close(g.deltas, expected["deltas"], tolerance, "deltas")
-        if tokens:
-            assert g.x is None
-        else:
-            assert_close(g.x, expected["x"], tolerance, "gradient of x")
-
-
-@pytest.mark.parametrize("sizes, dtype, segments", KINDS, ids=str)
-@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("sizes, dtype, segments", PAIRED_SIZES, ids=str)
+@pytest.mark.parametrize("cell", COMPOSITES)
 def test_loss_and_gradients_of_bptt_are_the_oracles(cell, sizes, dtype, segments):
     q = make_problem(cell, sizes, dtype)
     memory = fb.Checkpointed(segment=3) if segments else "full"
@@ -171,96 +102,6 @@ def test_nothing_against_time_can_be_truncated(cell):
         rejected(call, "memory", "Truncated", "Bidirectional", errors=(ValueError,))
 
 
-@pytest.mark.parametrize("cell", FEW)
-def test_leaving_out_the_batch_axis_leaves_it_out_of_everything(cell):
-    for tokens in (False, True):
-        q = make_problem(cell, (11, 1, 4, 6, 3), tokens=tokens)
-        x, y, state, dh, dstate = (drop_batch(a) for a in (q.x, q.y, q.state, q.dh, q.dstate))
-        for length in (None, 11, 4, 0):
-            lengths = None if length is None else np.array([length])
-            h, last, cache = fb.forward(q.layer, q.x, q.state, lengths=lengths)
-            g = fb.backward(cache, q.dh, q.dstate, deltas=True)
-            dropped = flatten(drop_batch((h, last, g.state, g.deltas)))
-            h, last, cache = fb.forward(q.layer, x, state, lengths=length)
-            g = fb.backward(cache, dh, dstate, deltas=True)
-            assert h.shape == (11, q.layer.outputs)
-            assert all(map(np.array_equal, flatten((h, last, g.state, g.deltas)), dropped))
-            o = fb.predict(q.network, x, state, lengths=length)[0]
-            due = fb.predict(q.network, q.x, q.state, lengths=lengths)[0]
-            assert np.array_equal(o, due[:, 0])
-            due = fb.run(q.layer, q.x, q.state, lengths=lengths, keep="last")[0]
-            last = fb.run(q.layer, x, state, lengths=length, keep="last")[0]
-            assert np.array_equal(last, due[0])
-            given = {"input_grad": not tokens}
-            r = fb.bptt(q.network, x, y, state=state, lengths=length, **given)
-            due = fb.bptt(q.network, q.x, q.y, state=q.state, lengths=lengths, **given)
-            dropped = flatten(drop_batch((due.state, due.grad_state)))
-            assert all(map(np.array_equal, flatten((r.state, r.grad_state)), dropped))
-            assert all(map(np.array_equal, r.grad.arrays(), due.grad.arrays()))
-            assert tokens or np.array_equal(r.grad_x, due.grad_x[:, 0])
-            assert r.loss == due.loss == fb.bptt(
-                q.network, x, y, state=state, lengths=length, memory=fb.Checkpointed(segment=3)
-            ).loss  # fmt: skip
-
-
-@pytest.mark.parametrize("tokens", [False, True], ids=["floats", "tokens"])
-@pytest.mark.parametrize("cell", FEW)
-def test_any_memory_layout_gives_the_same_bits(cell, tokens, tmp_path):
-    q = make_problem(cell, (14, 3, 5, 9, 2), "float32", tokens=tokens)
-
-    def everything(x=q.x, y=q.y, dh=q.dh, **given):
-        h, state, cache = fb.forward(q.layer, x, q.state, **given)
-        g = fb.backward(cache, dh, q.dstate, deltas=True)
-        r = fb.bptt(q.network, x, y, input_grad=not tokens, **given)
-        return [*flatten((h, state, *rows_of(g))), *all_results(r)]
-
-    for given in ({}, {"lengths": q.lengths}):
-        expected = everything(**given)
-        for name, array in {"x": q.x, "y": q.y, "dh": q.dh}.items():
-            for way, other in in_other_layouts(array, tmp_path):
-                got = everything(**{name: other}, **given)
-                assert all(map(np.array_equal, got, expected)), f"{name} {way}"
-
-
-@pytest.mark.parametrize("T", [5, 0])
-@pytest.mark.parametrize("cell", FEW)
-def test_inputs_are_not_modified_and_results_do_not_alias_them_or_each_other(cell, T):
-    q = make_problem(cell, (T, 2, 3, 4, 2))
-    given = [q.x, q.y, q.dh, q.lengths, *flatten((q.state, q.dstate)), *q.network.arrays()]
-    check, results = untouched(*given), []
-    for lengths in (None, q.lengths, np.zeros(2, int)):
-        h, state, cache = fb.forward(q.layer, q.x, q.state, lengths=lengths)
-        first = flatten(rows_of(fb.backward(cache, q.dh, q.dstate, deltas=True, keep=True)))
-        results += [h, *flatten(state)]
-        for result in results:
-            result[...] = 7  # the caller's own; the cache keeps what it needs
-        again = flatten(rows_of(fb.backward(cache, q.dh, q.dstate, deltas=True)))
-        assert all(map(np.array_equal, first, again))
-        results += [*first, *again]
-        r = fb.bptt(q.network, q.x, q.y, state=q.state, lengths=lengths, input_grad=True)
-        results += flatten((r.grad, r.grad_x, r.grad_state, r.state))
-        results += flatten(fb.run(q.layer, q.x, q.state, lengths=lengths))
-        results += flatten(fb.run(q.layer, q.x, q.state, lengths=lengths, keep="last"))
-        results += flatten(fb.predict(q.network, q.x, q.state, lengths=lengths))
-    assert_no_alias(results, given)
-    for number, result in enumerate(results):
-        result[...] = number
-    assert all((result == number).all() for number, result in enumerate(results))
-    check()
-
-
-@pytest.mark.parametrize("cell", STACKS)
-def test_a_sequence_may_be_fed_to_a_stack_in_pieces(cell):
-    q = make_problem(cell, (13, 3, 4, 9, 2))
-    whole, final = fb.run(q.layer, q.x, q.state)
-    state, parts = q.state, []
-    for a, b in [(0, 1), (1, 1), (1, 8), (8, 13)]:
-        h, state, _ = fb.forward(q.layer, q.x[a:b], state)
-        parts.append(h)
-    assert_close(np.concatenate(parts), whole, STATES["float64"])
-    assert_close(state, final, STATES["float64"])
-
-
 def test_a_stack_of_one_is_that_layer():
     q = make_problem("lstm", (20, 3, 4, 6, 2), "float32")
     stacked = fb.Network(fb.Stack([q.layer]), q.readout)
@@ -282,7 +123,7 @@ def test_each_direction_is_the_layer_alone_on_the_sequence_turned_round():
     assert all(map(np.array_equal, state[1], last))
 
 
-@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("cell", COMPOSITES)
 def test_a_nan_stays_in_its_sequence(cell):
     q = make_problem(cell, (9, 3, 4, 6, 2), "float32")
     clean = fb.bptt(q.network, q.x, q.y, input_grad=True)
@@ -299,7 +140,7 @@ def test_a_nan_stays_in_its_sequence(cell):
     assert np.array_equal(r.grad_x[:, others], clean.grad_x[:, others])
 
 
-@pytest.mark.parametrize("cell", LAYERS)
+@pytest.mark.parametrize("cell", COMPOSITES)
 def test_arrays_files_and_copies_keep_the_whole_layer(cell, tmp_path):
     layer = make_layer(cell, 4, 6, "float32", np.random.default_rng(0), dropout=0.25)
     network = fb.Network(layer, fb.Readout.init(layer.outputs, 2, rng=0))
@@ -317,11 +158,3 @@ def test_arrays_files_and_copies_keep_the_whole_layer(cell, tmp_path):
     parts = getattr(layer, "layers", None) or [layer.forward, layer.backward]
     own = [array for part in parts for array in part.arrays()]
     assert all(a is b for a, b in zip(layer.arrays(), own, strict=True))
-
-
-def test_weights_updated_in_place_are_read_by_the_next_call():
-    q = make_problem(BOTH_WAYS[-1])
-    fb.bptt(q.network, q.x, q.y)
-    for array in q.layer.arrays():
-        array *= 0.5
-    assert_bptt_close(fb.bptt(q.network, q.x, q.y), oracle_bptt(q), q)
