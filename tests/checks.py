@@ -1,4 +1,4 @@
-"""What tests of use share: rejections, least budgets, measured peaks, subprocesses."""
+"""Shared by tests of public calls: rejections, least budgets, measured peaks, subprocesses."""
 
 import contextlib
 import os
@@ -75,7 +75,7 @@ def rejected(call, *words, errors=(ValueError, TypeError)):
 
 
 def least_bytes(network, T, B=1):
-    """The least budget that works, as the refusal of one byte names it among its numbers."""
+    """The least budget that works: a budget of one byte is refused, and the message names it."""
     with pytest.raises(fb.MemoryLimitError) as caught:
         fb.plan(network, T, B, memory=1)
     message = str(caught.value)
@@ -94,7 +94,7 @@ def _works(network, T, B, budget):
 
 
 def policy(memory, network, T, B=1):
-    """What a test means by `memory`: a float is a budget so far from the least (0) to full (1)."""
+    """The `memory` argument: a float stands for a budget between the least (0) and full (1)."""
     if not isinstance(memory, float):
         return memory
     least = least_bytes(network, T, B)
@@ -135,7 +135,7 @@ def start_python(code, *options, cwd=None, **variables):
 
 
 def run_python(code, *options, **given):
-    """What `code` prints in a new interpreter; its failure, or a hang, is the test's."""
+    """What `code` prints in a new interpreter. The test fails if it fails or hangs."""
     with start_python(code, *options, **given) as process:
         try:
             out, err = process.communicate(timeout=HANGS)
@@ -148,7 +148,7 @@ def run_python(code, *options, **given):
 
 
 def run_command(*arguments, **options):
-    """`fastbptt` with these arguments; what it says of compiling is left out of its stderr."""
+    """Run `fastbptt` with these arguments; messages about compiling are removed from stderr."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "fastbptt", *map(str, arguments)],
         capture_output=True,

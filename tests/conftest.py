@@ -1,4 +1,4 @@
-"""What all tests share: reproducible Hypothesis examples, threads put back, poisoned `empty`."""
+"""Shared by all tests: reproducible Hypothesis examples, threads put back, poisoned `empty`."""
 
 import importlib
 import sys
@@ -20,14 +20,14 @@ hypothesis.settings.load_profile("steady")
 
 
 def pytest_collection_modifyitems(items):
-    """Name the tests whose names hold an address: other in each process, they stop xdist."""
+    """Refuse test names that hold an address: they differ between processes, so xdist fails."""
     named = [item.nodeid for item in items if " at 0x" in item.nodeid]
     if named:
         raise pytest.UsageError(f"test names must be the same in every process: {named}")
 
 
 class PoisonedNumpy(types.ModuleType):
-    """NumPy, but what `empty` and `empty_like` give is full of NaN (integers: of -1)."""
+    """NumPy whose `empty` and `empty_like` return NaN everywhere (integers: -1)."""
 
     def __getattr__(self, name):
         return getattr(np, name)
@@ -53,9 +53,9 @@ HOST_MODULES = [f"fastbptt.kernels.cpu.{name}" for name in ("memory", "recurrenc
 
 @pytest.fixture
 def poisoned_empty(monkeypatch):
-    """What was never written shows as NaN: results, and the scratch and caches of the kernels.
+    """Fill uninitialised arrays with NaN: results, and the kernels' scratch and caches.
 
-    Arrays that compiled code makes for itself are not affected, nor is the memory of a GPU.
+    Arrays allocated in compiled code or on a GPU are not affected.
     """
     from fastbptt.kernels.cpu.memory import Workspace
 

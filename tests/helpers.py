@@ -45,7 +45,7 @@ LOSS_READOUTS = [
 
 
 def put_threads_back():
-    """As many as this process may use, which is the default where no quota is set."""
+    """Use all CPUs of this process again, the default where no quota is set."""
     affinity = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
     fb.set_num_threads(len(affinity(0)))
 
@@ -55,7 +55,7 @@ def rounded(rng, shape, dtype, scale=1.0):
 
 
 def make_layer(cell, I, H, dtype, rng, dropout=0.0):
-    """A layer by its name; all but the top ones of a stack are wider than H, each by another."""
+    """A layer by its name; those of a stack below the top are wider than H, all differently."""
     if "/" in cell:
         names, layers = cell.split("/"), []
         for below, name in enumerate(names, 1 - len(names)):
@@ -301,5 +301,5 @@ def assert_no_alias(results, inputs):
 
 
 def make_plan(T, B, state_bytes, step_bytes, fixed_bytes, memory):
-    """What a `memory=` comes to for these bytes."""
+    """The plan of a `memory` argument for these sizes in bytes."""
     return policies.as_policy(memory).plan(Costs(T, B, state_bytes, step_bytes, fixed_bytes))

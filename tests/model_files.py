@@ -1,4 +1,4 @@
-"""Models of all kinds, and files of them: as they are saved, and put together by hand."""
+"""Models of all kinds, and their files: saved ones, and ones made by hand."""
 
 import io
 import json

@@ -95,13 +95,13 @@ def forward_bidirectional(layer, x, state, lengths):
     lengths = np.full(x.shape[1], len(x)) if lengths is None else lengths
     first, second = (None, None) if state is None else state
     h, final, cache = forward(layer["forward"], x, first, lengths)
-    back, last, other = forward(layer["backward"], turned(x, lengths), second, lengths)
-    joined = np.concatenate([h, turned(back, lengths)], axis=2)
+    back, last, other = forward(layer["backward"], reversed_in_time(x, lengths), second, lengths)
+    joined = np.concatenate([h, reversed_in_time(back, lengths)], axis=2)
     return joined, (final, last), (cache, other, lengths, h.shape[2])
 
 
-def turned(array, lengths):
-    """Time turned round within the length of each sequence."""
+def reversed_in_time(array, lengths):
+    """Reverse the order of steps within the length of each sequence."""
     array = array.copy()
     for b, length in enumerate(lengths):
         array[:length, b] = array[:length, b][::-1]
@@ -187,12 +187,12 @@ def backward_bidirectional(layer, caches, dh, dstate):
     cache, other, lengths, width = caches
     first, second = (None, None) if dstate is None else dstate
     g = backward(layer["forward"], cache, dh[:, :, :width], first)
-    r = backward(layer["backward"], other, turned(dh[:, :, width:], lengths), second)
+    r = backward(layer["backward"], other, reversed_in_time(dh[:, :, width:], lengths), second)
     return {
         "layer": {"forward": g["layer"], "backward": r["layer"]},
-        "x": g["x"] + turned(r["x"], lengths),
+        "x": g["x"] + reversed_in_time(r["x"], lengths),
         "state": (g["state"], r["state"]),
-        "deltas": (g["deltas"], turned(r["deltas"], lengths)),
+        "deltas": (g["deltas"], reversed_in_time(r["deltas"], lengths)),
     }
 
 

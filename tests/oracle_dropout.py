@@ -1,9 +1,8 @@
 """Dropout's masks in NumPy, nothing of fastbptt imported: a counter-based SplitMix64.
 
-A key of 64 bits gives a sequence of numbers, and each number is a key in its turn: the layer's key
-comes from the seed, that of a time from the layer's, that of a sequence in the batch from the
-time's, and the last gives one number for each unit. A unit is dropped if its number is below
-`rate` of 2**64.
+A key of 64 bits gives a sequence of numbers, and each number may serve as a key. The seed gives the
+layer's key, the layer's key one for each time, a time's key one for each sequence of the batch, and
+a sequence's key one number for each unit. A unit is dropped if its number is below `rate` of 2**64.
 """
 
 import numpy as np

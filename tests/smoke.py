@@ -1,7 +1,7 @@
-"""A gradient of each built-in cell and of one's own against the oracle: `python tests/smoke.py`.
+"""A gradient of each built-in cell and of a custom one against the oracle: `python tests/smoke.py`.
 
-It needs no pytest and takes seconds, or some ten a cell where its kernels must be compiled: for
-Pythons in which the suite does not run.
+It needs no pytest and takes seconds, or some ten seconds a cell where kernels must be compiled.
+It is for Pythons in which the suite does not run.
 """
 
 import platform
@@ -30,8 +30,8 @@ def mix_forward(a, s):
     return (0.7 * s[0] + 0.3 * n,), (n,)
 
 
-def mix_reverse(ds, s, previous, kept):
-    (n,) = kept
+def mix_reverse(ds, s, previous, residuals):
+    (n,) = residuals
     return (ds[0] * 0.3 * (1 - n * n),), (ds[0] * 0.7,)
 
 

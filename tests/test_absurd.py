@@ -22,7 +22,7 @@ def leaky_forward(a, s):
     return (a[0],), ()
 
 
-def leaky_reverse(ds, s, previous, kept):
+def leaky_reverse(ds, s, previous, residuals):
     return (ds[0],), (0.0,)
 
 
@@ -97,7 +97,7 @@ FLOATS = (np.float32(3), np.array(3.0))
 
 @pytest.fixture(autouse=True)
 def threads_put_back(set_threads):
-    """One case sets them."""
+    """Undo the case that sets the number of threads."""
 
 
 @pytest.mark.parametrize("what", INTEGERS)
@@ -213,7 +213,7 @@ def test_what_is_no_dropout_is_named(dropout):
 
 
 class Shy:
-    """It cannot be shown."""
+    """An object whose repr fails."""
 
     def __repr__(self):
         raise RuntimeError("shy")

@@ -1,4 +1,4 @@
-"""A cache is read and never written: by threads at once, after Ctrl-C, whatever becomes of weights.
+"""A cache is read and never written: by threads at once, after Ctrl-C, and when weights change.
 
 `tests/cuda/test_cache_cuda.py` makes the same claims of a GPU.
 """
@@ -34,7 +34,7 @@ def forward(p):
 
 
 def backward(p, cache, **given):
-    # Of every second unit: copied a chunk at a time, so that there are several stretches.
+    # Of every second unit: copied a chunk at a time, so that there are several spans.
     dh = np.repeat(given.pop("dh", p.dh), 2, axis=2)[:, :, ::2]
     return results(fb.backward(cache, dh, p.dstate, deltas=True, **given))
 
@@ -48,7 +48,7 @@ def assert_same(found, due):
 
 
 def at_once(count, function):
-    """What a function of a number returns, or raises, for each on a thread of its own."""
+    """The results, or errors, of a function of a number, each on its own thread."""
     barrier = Barrier(count)
 
     def work(n):
@@ -63,8 +63,8 @@ def at_once(count, function):
 
 
 @contextmanager
-def between_stretches(function):
-    """Have a function called between two stretches of time."""
+def between_spans(function):
+    """Have a function called between two spans of time."""
     with pytest.MonkeyPatch.context() as patch:
         name = "cuda" if on_gpu() else "cpu"
         device = getattr(import_module(f"fastbptt.backends.{name}"), name.upper())
@@ -94,7 +94,7 @@ def test_one_that_was_interrupted_leaves_the_cache_as_it_was(cell, keep):
     def interrupt():
         raise KeyboardInterrupt
 
-    with between_stretches(interrupt):
+    with between_spans(interrupt):
         for _ in range(2):
             with pytest.raises(KeyboardInterrupt):
                 backward(p, cache, keep=keep)
@@ -125,7 +125,7 @@ def test_what_is_at_work_on_a_cache_outlives_its_consumption():
             begun.set()
             consumed.wait()
 
-    with between_stretches(wait), ThreadPoolExecutor(1) as pool:
+    with between_spans(wait), ThreadPoolExecutor(1) as pool:
         kept = pool.submit(backward, p, cache, keep=True)
         begun.wait()
         try:

@@ -27,11 +27,11 @@ def twice(x):
     return 2 * x
 
 
-KERNELS = []  # held: code of one symbol must not be freed while another copy is loaded
+KERNELS = []  # kept alive: code of one symbol must not be freed while another copy is loaded
 
 
 def misses():
-    """Call the kernel of `twice` as a new process would; whether it was compiled."""
+    """Call the kernel of `twice` as a new process would; return whether it was compiled."""
     kernel = jit.entry(twice)
     KERNELS.append(kernel)
     assert kernel(1.5) == 3.0

@@ -1,4 +1,4 @@
-"""How calls and processes end: at the interpreter's end, by signals, after errors, 10,000 times."""
+"""How calls and processes end: at exit, by signals, after errors, and 10,000 times in a row."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Every rejected argument: a ValueError or TypeError that names it and what came, and no harm."""
+"""Rejected arguments: a ValueError or TypeError that names each, and nothing changes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files of models: whole ones load, all others are a ValueError that names them, at once."""
+"""Files of models: intact ones load; all others raise a ValueError that names them, at once."""
 
 import io
 import json
@@ -51,7 +51,7 @@ def swapped(data, other, rng):
 
 
 def valid_or_refused(file, name):
-    """Whether the file loads; if not, the error is the one that is due."""
+    """Whether the file loads; if not, assert that it raises the right error."""
     try:
         model = fb.load(file)
     except ValueError as error:
@@ -207,7 +207,7 @@ def test_an_activation_is_no_cell():
     def forward(a, s):
         return (a[0] + a[1],), ()
 
-    def reverse(ds, s, previous, kept):
+    def reverse(ds, s, previous, residuals):
         return (ds[0], ds[0]), (0.0,)
 
     cell = fb.Cell("two_gates", 2, forward, reverse)

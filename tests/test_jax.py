@@ -44,7 +44,7 @@ def in_jax(cell, loss, head, *problem):
 
 @functools.cache
 def compiled(cell, loss, head):
-    """A function of (arrays, x, state, y, weights), the arrays being U, W, b, own, V and c."""
+    """A function of (arrays, x, state, y, weights), the arrays being U, W, b, params, V and c."""
     import jax
     import jax.numpy as jnp
 
@@ -55,14 +55,14 @@ def compiled(cell, loss, head):
     sigmoid, split = jax.nn.sigmoid, functools.partial(jnp.split, axis=1)
 
     def total(arrays, x, state, y, weights):
-        U, W, b, *own, V, c = arrays
+        U, W, b, *params, V, c = arrays
 
         def rnn(state, x_t):
             return (activation[cell.removeprefix("rnn-")](x_t @ U.T + state[0] @ W.T + b),)
 
         def lstm(state, x_t):
             s, memory = state
-            p_i, p_f, p_o = jnp.split(own[0], 3) if own else (0, 0, 0)
+            p_i, p_f, p_o = jnp.split(params[0], 3) if params else (0, 0, 0)
             i, f, g, o = split(x_t @ U.T + s @ W.T + b, 4)
             i, f = sigmoid(i + p_i * memory), sigmoid(f + p_f * memory)
             memory = f * memory + i * jnp.tanh(g)
@@ -72,7 +72,7 @@ def compiled(cell, loss, head):
             (s,), W_n = state, jnp.split(W, 3)[2]
             (x_r, x_z, x_n), (s_r, s_z, s_n) = split(x_t @ U.T + b, 3), split(s @ W.T, 3)
             r, z = sigmoid(x_r + s_r), sigmoid(x_z + s_z)
-            reset = (r * s) @ W_n.T + own[0] if cell == "gru-before" else r * (s_n + own[0])
+            reset = (r * s) @ W_n.T + params[0] if cell == "gru-before" else r * (s_n + params[0])
             n = jnp.tanh(x_n + reset)
             return ((1 - z) * n + z * s,)
 

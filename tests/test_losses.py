@@ -201,7 +201,7 @@ def test_the_loss_is_added_in_float64():
 
 
 class CountedSquares:
-    """A callable loss, sum of (h - y)**2, that notes where and on what it is called."""
+    """A callable loss, sum of (h - y)**2, that records the positions and shapes of its calls."""
 
     def __init__(self, with_y=True):
         self.with_y, self.seen, self.shapes = with_y, [], set()
@@ -270,7 +270,7 @@ def test_a_callable_loss_cannot_reach_beyond_the_lengths():
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 @pytest.mark.parametrize("kind", ["?", "b", "B", "h", "H", "i", "I", "q", "Q", "f", "d"])
 def test_weights_of_any_type_count_as_their_values(kind, reduction):
-    """The least of a signed type has no positive counterpart in it, and yet is not 0."""
+    """The least value of a signed type has no positive counterpart, but it is not 0."""
     q = make_problem("rnn-tanh", (6, 2, 3, 4, 2))
     ends = np.iinfo(kind) if np.dtype(kind).kind in "iu" else np.finfo("f4")
     least, most = (False, True) if kind == "?" else (ends.min, ends.max)

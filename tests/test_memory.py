@@ -1,4 +1,4 @@
-"""Plans tell the truth: measured peaks stay within them, and budgets are kept."""
+"""Measured peaks stay within their plans, and plans within their budgets."""
 
 import tracemalloc
 
@@ -16,7 +16,7 @@ POLICIES = ["full", 0.3, 0.05, fb.Checkpointed(segment=37), fb.Truncated(40, 100
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
-    """Everything compiled before anything is measured, and first-call state made."""
+    """Compile all kernels, and make first-call state, before anything is measured."""
     for cell in CELLS:
         for dtype in ("float32", "float64"):
             for tokens in (False, True):
@@ -25,7 +25,7 @@ def compiled():
                     fb.bptt(p.network, p.x, p.y, memory=memory, input_grad=not tokens)
             fb.bptt(p.network, p.x, None, lambda h, y, start: (0.0, h))
     for dtype in ("float32", "float64"):
-        p = make_problem("rnn-tanh", (5000, 1, 3, 4, 2), dtype)  # more than a panel
+        p = make_problem("rnn-tanh", (5000, 1, 3, 4, 2), dtype)  # more than one flush
         fb.bptt(p.network, p.x, p.y)
     for loss, readout in (("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid")):
         p = make_problem("lstm", (3, 2, 3, 4, 2), "float32", loss, readout)

@@ -76,7 +76,7 @@ def run_node(node, values):
     if direction == "forward":
         h, last = fb.run(layers[0], x, starts[0], lengths=ends)
         lasts = [last]
-    else:  # against time alone is the second half of both ways
+    else:  # a reverse direction alone is the second half of both
         h, lasts = fb.run(
             fb.Bidirectional(layers[0], layers[-1]), x, (starts[0], starts[-1]), lengths=ends
         )

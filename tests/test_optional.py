@@ -1,4 +1,4 @@
-"""Packages that may be missing or broken: which of the two it is, and why, is said."""
+"""Optional packages that are missing or broken: messages say which, and why."""
 
 import sys
 
@@ -15,7 +15,7 @@ REASON = "libnowhere.so.1: cannot open shared object file"
 
 @pytest.fixture
 def broken(monkeypatch, tmp_path):
-    """A function that puts a package in the way that fails to import, for REASON."""
+    """A function that plants a package whose import fails with REASON."""
 
     def break_(package, error="OSError"):
         (tmp_path / package).mkdir()

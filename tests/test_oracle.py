@@ -9,7 +9,7 @@ LENGTHS = np.array([5, 0, 3])
 CELLS = ["tanh", "sigmoid", "relu", "identity", "lstm", "lstm-peephole", "gru", "gru-before"]
 LAYERS = [*CELLS, "stack", "bidirectional", "stack with both"]
 OWN = {"lstm-peephole": {"p": 3}, "gru": {"bn": 1}, "gru-before": {"bn": 1}}  # arrays (k*H,)
-HEADS = [
+LOSSES_AND_READOUTS = [
     *(("squared_error", h) for h in ("identity", "sigmoid", "tanh", "softmax")),
     ("cross_entropy", "softmax"),
     ("binary_cross_entropy", "sigmoid"),
@@ -91,7 +91,7 @@ def test_gradients_of_every_cell_are_the_finite_differences(kind):
     check_every_gradient(kind, "squared_error", "identity", lengths=LENGTHS)
 
 
-@pytest.mark.parametrize("loss, head", HEADS)
+@pytest.mark.parametrize("loss, head", LOSSES_AND_READOUTS)
 def test_gradients_of_every_loss_and_readout_are_the_finite_differences(loss, head):
     check_every_gradient("tanh", loss, head, reduction="mean")
 

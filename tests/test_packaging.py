@@ -1,4 +1,4 @@
-"""What is built and installed: the wheel, the source distribution, and an install nobody can write.
+"""What is built and installed: the wheel, the source distribution, and a read-only install.
 
 The suite itself runs on the editable install.
 """
@@ -74,7 +74,7 @@ def sealed(wheel, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def sealed_run(sealed, tmp_path_factory):
-    """What a small gradient gives there, from an empty folder, with a home that does not exist."""
+    """Compute a small gradient there, from an empty folder, with a home that does not exist."""
     homes = ("HOME", "USERPROFILE", "LOCALAPPDATA", "XDG_CACHE_HOME")
     empty = tmp_path_factory.mktemp("empty")
     result = small_run(empty, PYTHONPATH=str(sealed), **dict.fromkeys(homes, "/dev/null/home"))

@@ -1,4 +1,4 @@
-"""Memory policies and plans: what a budget may be, and what it comes to."""
+"""Memory policies and plans: which budgets are accepted, and the plans that follow."""
 
 import dataclasses
 import pickle

@@ -54,34 +54,34 @@ def test_a_process_forked_after_a_call_can_call_again(due, how):
     assert run_python(code).strip() == due
 
 
-# Ctrl-C comes from a thread of the process itself, in the third stretch of the call: then it is
-# known how many stretches began after it, with no clock. The call waits for it in the 50th.
+# Ctrl-C comes from a thread of the process itself, in the third span of the call: then it is
+# known how many spans began after it, with no clock. The call waits for it in the 50th.
 LONG = """
 import os, signal, threading
 from fastbptt.engine.chain import Chain
 from fastbptt.layers.composite import recurrent_layers
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-stretches, third, sent = [], threading.Event(), threading.Event()
+spans, third, sent = [], threading.Event(), threading.Event()
 
 def noting(name, times):
     work = getattr(Chain, name)
 
-    def stretch(chain, *given, **named):
+    def span(chain, *given, **named):
         start, stop = given[times : times + 2]
-        stretches.append(stop - start)
-        if len(stretches) == 3:
+        spans.append(stop - start)
+        if len(spans) == 3:
             third.set()
-        if len(stretches) >= 50:
+        if len(spans) >= 50:
             sent.wait()
         return work(chain, *given, **named)
 
-    setattr(Chain, name, stretch)
+    setattr(Chain, name, span)
 
 def press_ctrl_c(seen):
     third.wait()
     os.kill(os.getpid(), signal.SIGINT)
-    seen.append(len(stretches))
+    seen.append(len(spans))
     sent.set()
 
 def interrupted(network, B, call):
@@ -98,7 +98,7 @@ def interrupted(network, B, call):
         print("finished", end=" ")
     presses.join()
     adds = 3 * B * sum(part.U.size + part.W.size for part in recurrent_layers(network.layer))
-    print(len(stretches) - seen[0], max(stretches), max(stretches) * adds)
+    print(len(spans) - seen[0], max(spans), max(spans) * adds)
 
 def long(cell, T, B, H):
     make = fb.LSTM.init if cell == "lstm" else fb.RNN.init
@@ -129,7 +129,7 @@ def test_ctrl_c_stops_a_long_call_and_leaves_the_package_usable(due, what):
     ]
     how, later, steps, adds, after = run_python("\n".join(code)).split()
     assert how == "interrupted"
-    assert int(later) <= 1, "stretches that began after Ctrl-C"
+    assert int(later) <= 1, "spans that began after Ctrl-C"
     # What one core does in some 50 ms.
     assert int(steps) <= 2**16 and int(adds) <= 5e9
     assert after == due

@@ -1,7 +1,7 @@
-"""Bits: every exact schedule and every number of threads gives the same ones, and the right ones.
+"""Every exact schedule and every number of threads gives the same bits, and right results.
 
 Hypothesis draws the sizes and the options; the sizes at the end are large enough that the work is
-really split over threads and over stretches of time.
+really split over threads and over spans of time.
 """
 
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def bptt(q, options, memory="full"):
 
 
 def least_budget(q, options):
-    """The least bytes for this call, as the error for one byte names them."""
+    """The least budget of this call, as the error for one byte names it."""
     with pytest.raises(fb.MemoryLimitError) as caught:
         bptt(q, options, memory=1)
     assert str(caught.value.least_bytes) in str(caught.value).replace(",", "").replace("_", "")

@@ -1,4 +1,4 @@
-"""The CUDA kernels compile without a GPU, and take what the kept table says of a card."""
+"""The CUDA kernels compile without a GPU, and use the resources that the stored table says."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""gradient_reach: closed forms, the oracle, and what it makes of lengths, weights and tokens."""
+"""gradient_reach against closed forms and the oracle, with lengths, weights and tokens."""
 
 import numpy as np
 import oracle

@@ -1,4 +1,4 @@
-"""Where models are saved, and loaded from: paths and open files, and what a failed save leaves."""
+"""Saving and loading by paths and open files, and what a failed save leaves behind."""
 
 import io
 import math

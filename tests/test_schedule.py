@@ -1,4 +1,4 @@
-"""Schedules are right, stay within their bytes and run no more steps than they must."""
+"""Schedules are right, stay within their bytes and run as few steps as possible."""
 
 import itertools
 from functools import cache
@@ -49,8 +49,8 @@ def simulate(actions, T, S, C):
             assert leaf == (a, b)
             assert b == to_reverse, "every step is reversed once, last first"
             leaf, to_reverse = None, a
-        held = 0 if leaf is None else leaf[1] - leaf[0]
-        peak = max(peak, len(stack) * S + held * C)
+        cached = 0 if leaf is None else leaf[1] - leaf[0]
+        peak = max(peak, len(stack) * S + cached * C)
     assert to_reverse == 0
     assert not stack
     return sum(runs), max(runs, default=1) - 1, peak

@@ -92,7 +92,7 @@ def test_truncation_of_a_stack_is_the_sum_over_the_windows_of_the_contract(cell)
 
 
 @pytest.mark.parametrize("cell", BOTH_WAYS)
-def test_nothing_against_time_can_be_truncated(cell):
+def test_a_reverse_direction_cannot_be_truncated(cell):
     q = make_problem(cell)
     for call in (
         lambda: fb.bptt(q.network, q.x, q.y, memory=fb.Truncated(2, 3)),
@@ -112,14 +112,14 @@ def test_a_stack_of_one_is_that_layer():
         assert np.array_equal(a, b)
 
 
-def test_each_direction_is_the_layer_alone_on_the_sequence_turned_round():
+def test_each_direction_is_the_layer_alone_on_the_reversed_sequence():
     q = make_problem("gru|lstm", (20, 3, 4, 6, 2), "float32")
     h, state = fb.run(q.layer, q.x, q.state, lengths=q.lengths)
-    x = oracle.turned(q.x, q.lengths)
+    x = oracle.reversed_in_time(q.x, q.lengths)
     alone, last = fb.run(q.layer.forward, q.x, q.state[0], lengths=q.lengths)
     assert np.array_equal(h[:, :, :6], alone) and np.array_equal(state[0], last)
     alone, last = fb.run(q.layer.backward, x, q.state[1], lengths=q.lengths)
-    assert np.array_equal(h[:, :, 6:], oracle.turned(alone, q.lengths))
+    assert np.array_equal(h[:, :, 6:], oracle.reversed_in_time(alone, q.lengths))
     assert all(map(np.array_equal, state[1], last))
 
 

@@ -79,7 +79,7 @@ CALLS = {
     "an array for a state": (lambda: fb.forward(stack, x, s6), "state", "2", "Stack"),
     "too few states": (lambda: fb.forward(stack, x, (s6,)), "state", "2", "Stack"),
     "no pair": (lambda: fb.forward(stack, x, (s4, s6)), "state[0]", "Bidirectional"),
-    "a plane": (lambda: fb.run(stack, x, ((s4, (s4, s4)), s6)), "state[0][0]", "LSTM"),
+    "an array of a state": (lambda: fb.run(stack, x, ((s4, (s4, s4)), s6)), "state[0][0]", "LSTM"),
     "a shape": (
         lambda: fb.run(stack, x, (((s4, s4), (s4, s6)), s6)),
         "state[0][1][1]",

@@ -32,7 +32,7 @@ PAIRS = [(cell, memory) for cell in LAYERS for memory in POLICIES if is_allowed(
 
 @pytest.fixture(scope="module", autouse=True)
 def compiled():
-    """Everything compiled before anything is measured, and first-call state made."""
+    """Compile all kernels, and make first-call state, before anything is measured."""
     for cell in LAYERS:
         for dtype in DTYPES:
             for tokens in (False, True):
@@ -126,12 +126,12 @@ def test_budgets_of_the_frontier_do_what_it_says(cell):
 
 @pytest.mark.parametrize("cell", BOTH_WAYS)
 def test_what_a_pair_hands_on_and_its_gradient_are_in_every_plan(cell):
-    """The outputs of all that another layer, or the loss, reads as a whole."""
+    """A pair's outputs are stored whole, for the layer above it or the loss."""
     layer = make_problem(cell, (1, 2, 3, 16, 2), "float32").layer
     network = fb.Network(layer, fb.Readout.init(layer.outputs, 2, rng=0))
     parts = getattr(layer, "layers", [layer])
     pairs = [k for k, part in enumerate(parts) if isinstance(part, fb.Bidirectional)]
-    whole = {*pairs, *(k - 1 for k in pairs if k)}  # what a pair reads is held, too
+    whole = {*pairs, *(k - 1 for k in pairs if k)}  # what a pair reads is stored, too
     width = sum(parts[k].outputs for k in whole)
     for memory in ("full", least_bytes(network, 5000, 2), fb.Checkpointed(segment=100)):
         less, more = (fb.plan(network, T, 2, memory=memory) for T in (5000 - 1000, 5000))

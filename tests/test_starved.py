@@ -1,4 +1,4 @@
-"""Where the system gives little: threads, stacks, CPUs. The bits stay the same."""
+"""The system refuses threads, stacks or CPUs: the bits stay the same."""
 
 import os
 import sys

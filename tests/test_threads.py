@@ -31,7 +31,7 @@ def everything(p, memory="full", **given):
 
 @pytest.fixture(params=[0.0, float("inf")], ids=["gangs", "no gangs"])
 def barrier(request, monkeypatch):
-    """Barriers that cost nothing, so that gangs are taken wherever they can be, or everything."""
+    """The assumed cost of a barrier: 0, so that gangs are used where possible, or infinite."""
     monkeypatch.setattr(split, "barrier_seconds", lambda: request.param)
 
 
@@ -79,7 +79,7 @@ def test_a_gang_of_two_gives_the_bits_of_one(cell, dtype, monkeypatch, set_threa
     p = make_problem(cell, SIZES["wide"], dtype)
 
     def bits_and_sizes(mailbox):
-        """The results of both passes, and how many members the last gang of each had."""
+        """The results of both passes, and the number of members of the last gang of each."""
         mailbox[workers._SIZE] = 0
         h, state, cache = fb.forward(p.layer, p.x, p.state)
         forward, mailbox[workers._SIZE] = int(mailbox[workers._SIZE]), 0

@@ -1,4 +1,4 @@
-"""Truncated BPTT, against the windows of the contract and per-window autograd."""
+"""Truncated BPTT, against the windows of the specification and per-window autograd."""
 
 import numpy as np
 import pytest
@@ -181,7 +181,7 @@ def test_a_callable_loss_is_called_once_for_every_position():
         assert sorted(seen) == list(range(T)), (T, k1, k2)
 
 
-def test_a_longer_sequence_than_any_stretch_is_right_too():
+def test_a_longer_sequence_than_any_span_is_right_too():
     q = make_problem("lstm", (700, 1, 2, 3, 2))
     for k1, k2 in [(1, 3), (100, 250), (256, 256), (7, 650)]:
         r = truncated(q, k1, k2)

@@ -1,4 +1,4 @@
-"""What type checkers are told is what there is."""
+"""The public type hints agree with the run-time signatures."""
 
 import ast
 import subprocess

@@ -12,7 +12,7 @@ from fastbptt.backends import devices
 
 @pytest.fixture(scope="session", autouse=True)
 def card():
-    """The card, or the simulator in its place; a machine that has neither skips these tests."""
+    """The GPU or the simulator; these tests are skipped where there is neither."""
     missing = devices.missing_gpu()
     if missing is not None:
         pytest.skip(f"{missing}; NUMBA_ENABLE_CUDASIM=1 runs these tests without a GPU")
@@ -29,7 +29,7 @@ def device(monkeypatch):
 
 @pytest.fixture
 def gpu(card):
-    """The card, if it is a real one."""
+    """The GPU; skipped in the simulator."""
     if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
         pytest.skip("needs a GPU: what it claims is not to be seen in the simulator")
     return card

@@ -1,4 +1,4 @@
-"""The harness of bench.gpu, as far as it can run without a card: with a clock of its own."""
+"""The harness of bench.gpu without a GPU: the tests give it a simulated clock."""
 
 import pytest
 
@@ -7,7 +7,7 @@ gpu = pytest.importorskip("bench.gpu")
 
 @pytest.fixture
 def seconds(monkeypatch):
-    """A GPU on which a run takes as many seconds as it returns."""
+    """A simulated GPU: a run takes as many seconds as it returns."""
     monkeypatch.setattr(gpu, "_seconds", lambda run: run())
     monkeypatch.setattr(gpu, "_free", lambda: None)
 

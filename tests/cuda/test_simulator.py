@@ -1,4 +1,4 @@
-"""The simulator that these tests run kernels in: it ends whatever happens in the middle."""
+"""The simulator in which these tests run kernels ends whatever happens during a launch."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Every layout of a sweep gives the same numbers: block and grid, and wherever W is kept."""
+"""Every layout of a sweep gives the same numbers: block and grid, and wherever W is stored."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ NAMES = ["rnn-tanh", "lstm-peephole", "gru", "gru-before"]
 
 @pytest.fixture
 def laid_out(monkeypatch, card):
-    """Have sweeps laid out as a function of the shape wants it, and note what they were."""
+    """Choose sweeps' layouts by a function of the shape, and record them."""
 
     def prefer(wanted):
         seen = []

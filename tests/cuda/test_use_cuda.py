@@ -1,4 +1,4 @@
-"""Devices, memory, plans and words on the GPU, as far as the simulator can show them."""
+"""Devices, memory, plans and messages on the GPU, as far as the simulator can show them."""
 
 import re
 import threading
@@ -150,7 +150,7 @@ def test_gradient_reach_runs_there_too():
 
 
 class OnOtherGpu:
-    """An array of some package on a GPU, as far as its interface goes."""
+    """An array on another GPU: only its interface."""
 
     @property
     def __cuda_array_interface__(self):

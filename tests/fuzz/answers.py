@@ -1,4 +1,4 @@
-"""What the oracle answers to a case, in float64, and how close to it a result must be."""
+"""The oracle's answers to a case in float64, and how close a result must be."""
 
 import helpers
 import numpy as np
@@ -9,7 +9,7 @@ from .palette import for_oracle
 
 
 class Answers:
-    """The oracle's answers to one case, each worked out when it is asked for."""
+    """The oracle's answers to one case, each computed on demand."""
 
     def __init__(self, case, shift=0.0):
         self.case, clean = case, case.clean

@@ -1,4 +1,4 @@
-"""Draws a case: a network, its data and the arguments of the calls, all by chance."""
+"""Draw a random case: a network, its data and the arguments of the calls."""
 
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uin
 
 
 class Case(SimpleNamespace):
-    """A case; `x`, `y` and so on are as they are given, those in `clean` as the oracle has them."""
+    """A case: `x`, `y` and so on as the package gets them, in `clean` as the oracle gets them."""
 
     def __str__(self):
         sizes = ", ".join(f"{name}={getattr(self, name)}" for name in "TBIO")
@@ -37,7 +37,7 @@ class Case(SimpleNamespace):
 
 
 def draw(seed, number, folder):
-    """The case of that seed and number; `folder` takes the files of its memory maps."""
+    """The case of that seed and number; files of memory maps are made in `folder`."""
     block = np.random.default_rng([seed, 0, number // BLOCK])
     cells = block.choice(palette.CELLS, CELLS_A_BLOCK, replace=False).tolist()
     dtype = str(block.choice(["float32", "float64"]))
@@ -129,7 +129,7 @@ def draw_sizes(rng):
         T, B = int(rng.integers(1, 50)), int(rng.integers(1, 8))
     elif kind < 0.95:
         T, B = int(rng.integers(400, 1200)), int(rng.integers(1, 3))
-    else:  # more than a panel of 4096 rows, or sequences enough for every thread
+    else:  # more than a flush of 4096 rows, or sequences enough for every thread
         T, B = int(rng.integers(60, 90)), int(rng.integers(40, 70))
     return T, B, bool(B == 1 and rng.random() < 0.7)
 
@@ -197,7 +197,7 @@ def draw_lengths(rng, T, B):
 
 
 def draw_weights(rng, T, B, squeeze):
-    """Of every kind and dtype, those at the ends of their range included."""
+    """Weights of every kind and dtype, including the ends of their ranges."""
     shape = (T, B) if rng.random() < 0.6 else (T,)
     kind = str(rng.choice(["bool", "float32", "float64", *INTEGERS]))
     zeros = rng.random(shape) < 0.3
@@ -213,7 +213,7 @@ def draw_weights(rng, T, B, squeeze):
 
 
 def spoilt(array, counts, rng):
-    """A copy that holds NaN, or an id that does not exist, where nothing counts."""
+    """A copy with NaN, or an id out of range, at the positions that do not count."""
     array = array.copy()
     if array.dtype.kind == "f":
         array[~counts] = rng.choice([np.nan, np.inf, 1e30])

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def relaid(array, rng, folder):
-    """The array in a layout drawn by chance; `folder` takes the files of memory maps."""
+    """The array in a random layout; files of memory maps are made in `folder`."""
     way = rng.choice(WAYS)
     return array if array.ndim == 0 or array.size == 0 else way(array, rng, folder)
 
@@ -54,7 +54,7 @@ def mapped(array, rng, folder):
 
 
 def one_for_all(array, rng, folder):
-    """A read-only view of no step along time, if all times are alike."""
+    """A read-only view with stride 0 along time, if all times are equal."""
     if (array != array[:1]).any():
         return array
     return np.broadcast_to(array[:1], array.shape)

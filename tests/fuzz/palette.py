@@ -1,4 +1,4 @@
-"""What layers are made of: every cell of the package, and some of a caller's own."""
+"""Cells to draw from: all of the package, and some custom ones."""
 
 import math
 
@@ -21,8 +21,8 @@ def leaky_forward(a, s):
     return ((1 - LEAK) * s[0] + LEAK * n,), (n,)
 
 
-def leaky_reverse(ds, s, previous, kept):
-    (n,) = kept
+def leaky_reverse(ds, s, previous, residuals):
+    (n,) = residuals
     return (ds[0] * LEAK * (1 - n * n),), (ds[0] * (1 - LEAK),)
 
 
@@ -31,8 +31,8 @@ def timed_forward(a, s, p):
     return (s[0] + leak * (n - s[0]),), (leak, n)
 
 
-def timed_reverse(ds, s, previous, kept, p):
-    leak, n = kept
+def timed_reverse(ds, s, previous, residuals, p):
+    leak, n = residuals
     dleak = ds[0] * (n - previous[0])
     return (ds[0] * leak * (1 - n * n),), (ds[0] * (1 - leak),), (dleak * leak * (1 - leak),)
 
@@ -43,8 +43,8 @@ def swing_forward(a, s):
     return (0.9 * math.tanh(v + 0.5 * s[0]), v), (n, i)
 
 
-def swing_reverse(ds, s, previous, kept):
-    n, i = kept
+def swing_reverse(ds, s, previous, residuals):
+    n, i = residuals
     q = s[0] / 0.9
     du = ds[0] * 0.9 * (1 - q * q)
     dv = ds[1] + du

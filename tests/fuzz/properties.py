@@ -58,7 +58,7 @@ def ends_of(case):
 
 
 def small(case):
-    """What the norm of a state is measured beside at least: 0.01 a unit."""
+    """The least norm that an error of a state is compared with: 0.01 per unit."""
     return 0.01 * (case.B * case.layer.outputs) ** 0.5
 
 
@@ -170,7 +170,7 @@ def schedules(case, due, exact):
             expected = due.bptt(windows)
             near_bptt(case, InFull(case, r), expected, due.without_signs(windows))
             alone = r
-        elif callable(case.loss):  # its value is added in other stretches: the same to rounding
+        elif callable(case.loss):  # its value is added in other spans: the same to rounding
             near_bptt(case, InFull(case, r), due.bptt(), due.without_signs())
             alone = r
         else:
@@ -223,7 +223,7 @@ def files(case, exact):
 
 
 def is_near_a_kink(case):
-    """Whether relu's slope jumps so close by that the oracle's own gradient is not one number."""
+    """Whether relu's kink is so close that the oracle's gradient is ambiguous."""
     if not any(getattr(part, "activation", "") == "relu" for part in parts_of(case.layer)):
         return False
     due = [Answers(case, shift) for shift in (1e-6, -1e-6)]
