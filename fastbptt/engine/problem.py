@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, DType
 from ..backends.base import Backend
 from ..layers.composite import Direction, Layer, LayerShape, stages
 from ..layers.recurrent import Recurrent
@@ -32,7 +32,7 @@ class Shapes(NamedTuple):
     """What plans, scratch and compiled passes depend on; hashable.
 
     T, B : steps and sequences
-    dtype : "float32" or "float64"
+    dtype : of the weights and states
     layers : stage by stage and direction by direction, the (cell, hidden, inputs) of each layer
     tokens : whether x holds tokens
     ragged : whether sequences may end before T
@@ -40,7 +40,7 @@ class Shapes(NamedTuple):
 
     T: int
     B: int
-    dtype: str
+    dtype: DType
     layers: tuple[tuple[tuple[LayerShape, ...], ...], ...]
     tokens: bool
     ragged: bool
@@ -96,5 +96,5 @@ def problem_of(
     recurrent = [part for stage in own for direction in stage for part in direction.layers]
     tokens = x.dtype.kind in "iu"
     T, B = x.shape[:2]
-    shapes = Shapes(T, B, str(layer.dtype), structure, tokens, arrays.lengths.given)
+    shapes = Shapes(T, B, layer.dtype, structure, tokens, arrays.lengths.given)
     return Problem(layer, device, shapes, arrays, dropout, recurrent, own)

@@ -41,29 +41,9 @@ def build_forward(CELL):
         _, _, B, H = states.shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
         sweep(
-            mailbox,
-            z,
-            z_start,
-            states,
-            residuals,
-            h,
-            h_start,
-            lengths,
-            recurrent,
-            t,
-            n,
-            B,
-            H,
-            first,
-            rows,
-            cached,
-            0,
-            B,
-            left,
-            right,
-            rank,
-            size,
-        )
+            mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t, n, B, H,
+            first, rows, cached, 0, B, left, right, rank, size
+        )  # fmt: skip
 
     @named_job(RUNS)
     def runs_job(mailbox, cache, h, z, source, recurrent, span, tokens, cached, runs, low, high):
@@ -99,29 +79,10 @@ def build_forward(CELL):
         for piece in range(low, high):
             if piece < swept:
                 sweep(
-                    mailbox,
-                    z,
-                    z_start,
-                    states,
-                    residuals,
-                    h,
-                    h_start,
-                    lengths,
-                    recurrent,
-                    t,
-                    n,
-                    B,
-                    H,
-                    first,
-                    rows,
-                    cached,
-                    cut(lengths, t, n, B, swept, piece),
-                    cut(lengths, t, n, B, swept, piece + 1),
-                    0,
-                    H,
-                    0,
-                    1,
-                )
+                    mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t, n, B,
+                    H, first, rows, cached, cut(lengths, t, n, B, swept, piece),
+                    cut(lengths, t, n, B, swept, piece + 1), 0, H, 0, 1,
+                )  # fmt: skip
             else:
                 begin = (piece - swept) * piece_rows
                 project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
@@ -154,19 +115,9 @@ def build_forward(CELL):
         if sweeps_ >= threads:
             function, arguments = job(
                 RUNS,
-                (
-                    mailbox,
-                    cache,
-                    h,
-                    z,
-                    source,
-                    recurrent,
-                    (start, stop, chunk, first),
-                    tokens,
-                    cached,
-                    sweeps_,
-                ),
-            )
+                (mailbox, cache, h, z, source, recurrent, (start, stop, chunk, first), tokens,
+                 cached, sweeps_),
+            )  # fmt: skip
             work = (stop - start) * B * width * (H + I)
             fork(mailbox, threads_for(work, threads), sweeps_, function, arguments)
             return

@@ -47,25 +47,9 @@ def build_loss():
 
     @program("loss of a span")
     def loss(
-        mailbox,
-        threads,
-        readout,
-        loss,
-        factor,
-        V,
-        c,
-        h,
-        o,
-        y,
-        targets,
-        weights,
-        values,
-        rows,
-        total,
-        nothing,
-        lengths,
-        t,
-    ):
+        mailbox, threads, readout, loss, factor, V, c, h, o, y, targets, weights, values, rows,
+        total, nothing, lengths, t
+    ):  # fmt: skip
         """Add the loss of the outputs h to `total`.
 
         The arguments are those of the module's docstring, and `nothing`, an empty array in place of
@@ -100,30 +84,9 @@ def build_loss_and_derivative():
 
     @program("loss and derivative of a span")
     def loss(
-        mailbox,
-        threads,
-        readout,
-        loss,
-        factor,
-        V,
-        V_back,
-        c,
-        h,
-        o,
-        y,
-        targets,
-        weights,
-        values,
-        rows,
-        total,
-        dh,
-        lengths,
-        t,
-        flush_steps,
-        grad,
-        grad_total,
-        bias,
-    ):
+        mailbox, threads, readout, loss, factor, V, V_back, c, h, o, y, targets, weights, values,
+        rows, total, dh, lengths, t, flush_steps, grad, grad_total, bias
+    ):  # fmt: skip
         """Add the loss of the outputs h to `total`, and to the gradients of V and c.
 
         Arguments besides those of the module's docstring:

@@ -201,23 +201,9 @@ def _share():
                         for e in range(height):
                             put(near_d, m * height + e, get(d, source + e))
                     _block(
-                        out,
-                        j * inputs + k,
-                        inputs,
-                        height,
-                        near_d,
-                        0,
-                        1,
-                        height,
-                        near_a,
-                        0,
-                        panel,
-                        0,
-                        terms,
-                        0,
-                        0,
-                        wide,
-                    )
+                        out, j * inputs + k, inputs, height, near_d, 0, 1, height, near_a, 0, panel,
+                        0, terms, 0, 0, wide
+                    )  # fmt: skip
         if borrowed != 0:
             give_back(borrowed)
 

@@ -108,25 +108,9 @@ class Head(LayerHead):
         own, (o, values, rows) = self.weight, scratch
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
         loss_programs.build_loss()(
-            mailbox,
-            threads,
-            self.kind,
-            LOSSES[kind].number,
-            factor,
-            own.forth,
-            self.bias,
-            h,
-            o,
-            y,
-            targets,
-            weights,
-            values,
-            rows,
-            total,
-            o[:0],
-            lengths,
-            start,
-        )
+            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, self.bias, h, o, y,
+            targets, weights, values, rows, total, o[:0], lengths, start
+        )  # fmt: skip
 
     def loss_and_derivative(
         self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps

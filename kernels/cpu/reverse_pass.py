@@ -27,57 +27,15 @@ def build_reverse(CELL):
         _, rows, B, H = states.shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
         sweep(
-            mailbox,
-            states,
-            residuals,
-            dh,
-            dh_start,
-            carry,
-            delta,
-            d_start,
-            lengths,
-            recurrent,
-            v_start,
-            t,
-            n,
-            B,
-            H,
-            first,
-            rows,
-            current,
-            0,
-            B,
-            left,
-            right,
-            rank,
-            size,
-        )
+            mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths, recurrent,
+            v_start, t, n, B, H, first, rows, current, 0, B, left, right, rank, size
+        )  # fmt: skip
 
     @named_job(CHUNK)
     def chunk_job(
-        mailbox,
-        flush_steps,
-        cache,
-        back,
-        source,
-        recurrent,
-        gradients,
-        head,
-        indices,
-        places,
-        L,
-        S,
-        V,
-        P,
-        current,
-        span,
-        together,
-        counts,
-        block,
-        piece_rows,
-        low,
-        high,
-    ):
+        mailbox, flush_steps, cache, back, source, recurrent, gradients, head, indices, places, L,
+        S, V, P, current, span, together, counts, block, piece_rows, low, high
+    ):  # fmt: skip
         states, residuals, lengths = cache
         carry, dh, delta = back
         x, U_back, dx = source[0], source[2], source[3]
@@ -97,31 +55,9 @@ def build_reverse(CELL):
                         loss_piece(head, states, first, dh, dh_start, lengths, S, span,
                               m * B + begin, n * B if whole else m * B + end)  # fmt: skip
                 sweep(
-                    mailbox,
-                    states,
-                    residuals,
-                    dh,
-                    dh_start,
-                    carry,
-                    delta,
-                    d_start,
-                    lengths,
-                    recurrent,
-                    v_start,
-                    t,
-                    n,
-                    B,
-                    H,
-                    first,
-                    rows,
-                    current,
-                    begin,
-                    end,
-                    0,
-                    H,
-                    0,
-                    1,
-                )
+                    mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths,
+                    recurrent, v_start, t, n, B, H, first, rows, current, begin, end, 0, H, 0, 1
+                )  # fmt: skip
                 if together and dx.size > 0:
                     live = live_steps(lengths, t, n, begin, end)
                     multiply_part(
@@ -236,29 +172,10 @@ def build_reverse(CELL):
             total = swept + 1 + lost + V_pieces + 2 * W_pieces + X_pieces
             function, arguments = job(
                 CHUNK,
-                (
-                    mailbox,
-                    flush_steps,
-                    cache,
-                    back,
-                    source,
-                    recurrent,
-                    gradients,
-                    head,
-                    indices,
-                    places,
-                    L,
-                    S,
-                    V,
-                    P,
-                    current,
-                    span,
-                    together,
-                    (swept, lost, V_pieces, W_pieces),
-                    block,
-                    piece_rows,
-                ),
-            )
+                (mailbox, flush_steps, cache, back, source, recurrent, gradients, head, indices,
+                 places, L, S, V, P, current, span, together, (swept, lost, V_pieces, W_pieces), block,
+                 piece_rows),
+            )  # fmt: skip
             work = B * width * (n * H + P[1] * (2 * I + H)) + 3 * O * H * B * L[1]
             fork(mailbox, threads_for(work, threads), total, function, arguments)
             current ^= n & 1

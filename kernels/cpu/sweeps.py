@@ -60,29 +60,9 @@ def build_forward(CELL):
 
     @inner
     def forward(
-        mailbox,
-        z,
-        z_start,
-        states,
-        residuals,
-        h,
-        h_start,
-        lengths,
-        recurrent,
-        t0,
-        n,
-        B,
-        H,
-        first,
-        rows,
-        cached,
-        low,
-        high,
-        left,
-        right,
-        rank,
-        size,
-    ):
+        mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t0, n, B, H, first,
+        rows, cached, low, high, left, right, rank, size
+    ):  # fmt: skip
         """Steps t0..t0+n for units left..right.
 
         z : (n, B, blocks*H) from `z_start` on, U x + b on entry; becomes the pre-activations
@@ -162,31 +142,9 @@ def build_reverse(CELL):
 
     @inner
     def reverse(
-        mailbox,
-        states,
-        residuals,
-        dh,
-        dh_start,
-        carry,
-        delta,
-        d_start,
-        lengths,
-        recurrent,
-        v_start,
-        t0,
-        n,
-        B,
-        H,
-        first,
-        rows,
-        current,
-        low,
-        high,
-        left,
-        right,
-        rank,
-        size,
-    ):
+        mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths, recurrent,
+        v_start, t0, n, B, H, first, rows, current, low, high, left, right, rank, size
+    ):  # fmt: skip
         """Steps t0+n down to t0 for units left..right; fills `delta`.
 
         delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990).

@@ -36,15 +36,9 @@ from .cells import functions
 from .runtime import cuda, device, primitives
 
 take, give, numbers, part, plus, replaced, chosen, only = (
-    primitives.take,
-    primitives.give,
-    primitives.numbers,
-    primitives.part,
-    primitives.plus,
-    primitives.replaced,
-    primitives.chosen,
-    primitives.only,
-)
+    primitives.take, primitives.give, primitives.numbers, primitives.part, primitives.plus,
+    primitives.replaced, primitives.chosen, primitives.only
+)  # fmt: skip
 
 
 @lru_cache(maxsize=256)
