@@ -1,12 +1,12 @@
-"""Files that stay between processes: compiled code, and measurements. They never raise errors.
+"""Files that stay between processes: compiled code, and measurements; and files that are whole.
 
-A file is a checksum and its content. A file that cannot be read, is not whole, or may come from
+`read` and `write` never raise errors. A file of theirs is a checksum and its content. A file that cannot be read, is not whole, or may come from
 another user counts as missing. A file that cannot be written is not stored.
 """
 
 import hashlib
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -66,13 +66,20 @@ def write(name, content, places):
             os.makedirs(folder, _NEW_FOLDER, exist_ok=True)
             if not _trusted(os.stat(folder)):
                 continue
-            partial = folder / f".{uuid4().hex}.partial"
-            try:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-                with os.fdopen(os.open(partial, flags, _NEW_FILE), "wb") as file:
-                    file.write(_checksum(name, content) + content)
-                os.replace(partial, folder / name)
-                return
-            finally:
-                with suppress(OSError):
-                    os.unlink(partial)
+            with replacing(folder / name, _NEW_FILE) as file:
+                file.write(_checksum(name, content) + content)
+            return
+
+
+@contextmanager
+def replacing(path, mode=0o666):
+    """Open a new binary file, which takes the place of `path` once it is whole, or is removed."""
+    partial = path.with_name(f".fastbptt-{uuid4().hex}.partial")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        with os.fdopen(os.open(partial, flags, mode), "wb") as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):
+            os.unlink(partial)

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.loss_table import LOSSES
 from ..layers.archive import DAMAGE
 from ..layers.model import as_path
 from . import options
 
-LOSSES = {"softmax": "cross_entropy", "sigmoid": "binary_cross_entropy"}
+DEFAULTS = {loss.readout: name for name, loss in LOSSES.items() if loss.readout}
 """The default loss of each readout's activation; squared error for the others."""
 
 
@@ -30,9 +31,8 @@ def add_command(commands: Any) -> None:
     parser.add_argument("network", metavar="NETWORK.npz", help="written by network.save(path)")
     parser.add_argument("x", metavar="X.npy", help="(T, B, I), (T, I), or integer tokens")
     parser.add_argument("y", metavar="Y.npy", help="targets: (T, B, O), (T, O), or classes")
-    names = ("squared_error", "cross_entropy", "binary_cross_entropy")
     text = "default: the usual one for the readout's activation"
-    parser.add_argument("--loss", choices=names, help=text)
+    parser.add_argument("--loss", choices=list(LOSSES), help=text)
     parser.add_argument("--share", type=float, default=0.01, help="that may be lost; default: 0.01")
     parser.add_argument("--max-lag", type=whole, help="default: 1000, or half of x if less")
     parser.add_argument("--samples", type=whole, default=64, help="losses to draw; default: 64")
@@ -50,7 +50,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         if not isinstance(network, fb.Network) or network.readout is None:
             raise ValueError(f"{args.network!r} must hold a Network with a readout")
         x, y = (_array(path) for path in (args.x, args.y))
-        loss: Any = args.loss or LOSSES.get(network.readout.activation, "squared_error")
+        loss: Any = args.loss or DEFAULTS.get(network.readout.activation, "squared_error")
         if args.out is not None and not options.has_extras("reach --out", "matplotlib"):
             return 1
         reach = fb.gradient_reach(

@@ -1,7 +1,7 @@
 """The layers of one direction, bottom to top: their state, scratch, carry and gradients.
 
 The chain moves along time a span at a time, each span a kernel call a layer. Its live state is
-where it stands; a StepCache takes every step of a stretch of time for the reverse sweep; the carry
+where it stands; a StepCache takes consecutive steps for the reverse sweep; the carry
 is the derivative by the live state on the way back.
 """
 

@@ -60,10 +60,7 @@ class NamedLoss:
 
     def zero_copy(self, problem: Problem) -> bool:
         """Whether the kernels can read y where it lies, or as classes, for a whole call."""
-        y = self.y
-        if not isinstance(y, np.ndarray) or self.classes:
-            return True
-        return bool(y.flags.c_contiguous and y.flags.aligned)
+        return self.classes or problem.device.zero_copy(self.y)
 
     def sum(
         self, problem: Problem, blocks: BlockSizes, workspace: Any, multi_flush: bool
@@ -206,8 +203,8 @@ class CallableSum:
         """Add the loss of a span; return its derivative by h, and no head."""
         value, dh = self.loss.ask(h, start)
         self.total += value
-        panel, _ = read(float_reader(self.device, dh, len(h)), 0, len(h))
-        return panel, self.device.no_head(h.dtype)
+        dh, _ = read(float_reader(self.device, dh, len(h)), 0, len(h))
+        return dh, self.device.no_head(h.dtype)
 
     def flush(self) -> None:
         """Nothing: a callable has no gradients of its own."""

@@ -15,7 +15,16 @@ from ..arrays import Array
 from ..memory.plan import Plan
 from ..memory.schedules import Action
 from .losses import GivenDerivative, LossSum
-from .runner import Consumer, Derivative, Lane, Program, Progress, ProgressCallback, Sweepless, run
+from .runner import (
+    Consumer,
+    Derivative,
+    Lane,
+    Program,
+    Progress,
+    ProgressCallback,
+    OutputsLane,
+    run,
+)
 from .stages import Stages
 from .step_cache import StepCache
 from .time_views import TimeView, view
@@ -148,7 +157,7 @@ def forward(stages: Stages, out: Array | Consumer | None, caches: Sequence[StepC
         def work(start: int, stop: int) -> None:
             own.work(whole[start:stop], start)
 
-        program.add([Sweepless(work, stages.T, len(own.buffer))], after)
+        program.add([OutputsLane(work, stages.T, len(own.buffer))], after)
     else:
         _add_forward(stages, program, out, caches, len(stages.stages))
     run(program)
@@ -223,10 +232,10 @@ def _gradient_of_stored(
     run(program, Progress(report, steps, max(1, work)))
 
 
-def _loss_of(stages: Stages, outputs: Array, loss: LossSum, dh: Array) -> Sweepless:
+def _loss_of(stages: Stages, outputs: Array, loss: LossSum, dh: Array) -> OutputsLane:
     def work(start: int, stop: int) -> None:
         loss.fill(outputs[start:stop], start, dh[start:stop])
         if start == 0:
             loss.flush()
 
-    return Sweepless(work, stages.T, stages.blocks.chunk, backward=True)
+    return OutputsLane(work, stages.T, stages.blocks.chunk, backward=True)

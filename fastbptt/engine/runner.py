@@ -135,8 +135,8 @@ class Lane:
 
 
 @dataclass(eq=False)
-class Sweepless:
-    """Work on outputs that are stored for all T, a span at a time: dropout, a readout, a loss.
+class OutputsLane:
+    """Work on outputs that are stored for all T, span by span: dropout, a readout or a loss.
 
     work : `work(start, stop)`; steps : of a span; backward : the last span first
     """
@@ -151,10 +151,12 @@ class Sweepless:
 class Program:
     """Lanes, and for each of them the numbers of those that must be done before it starts."""
 
-    lanes: list[Lane | Sweepless] = field(default_factory=list)
+    lanes: list[Lane | OutputsLane] = field(default_factory=list)
     after: list[tuple[int, ...]] = field(default_factory=list)
 
-    def add(self, lanes: Sequence[Lane | Sweepless], after: Sequence[int] = ()) -> tuple[int, ...]:
+    def add(
+        self, lanes: Sequence[Lane | OutputsLane], after: Sequence[int] = ()
+    ) -> tuple[int, ...]:
         """Add lanes that do not wait for each other; returns their numbers."""
         first = len(self.lanes)
         self.lanes += lanes
@@ -170,7 +172,7 @@ def run(program: Program, progress: Progress = SILENT) -> None:
     done: set[int] = set()
     for number, (lane, after) in enumerate(zip(program.lanes, program.after, strict=True)):
         assert done.issuperset(after)  # lanes are added after those that they wait for
-        if isinstance(lane, Sweepless):
+        if isinstance(lane, OutputsLane):
             cut = backward_spans if lane.backward else spans
             for start, stop in cut(0, lane.stop, lane.steps):
                 lane.work(start, stop)

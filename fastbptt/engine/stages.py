@@ -18,7 +18,7 @@ from ..memory.blocking import BlockSizes
 from .chain import Chain
 from .problem import Problem
 from .readers import Reader, float_reader, token_reader
-from .runner import Consumer, Lane, Sweepless
+from .runner import Consumer, Lane, OutputsLane
 from .step_cache import StepCache
 from .time_views import TimeReversal, TimeView, view
 
@@ -134,7 +134,7 @@ class Stages:
         memory[...] = 0
         return memory
 
-    def drop(self, values: Array, level: int) -> list[Sweepless]:
+    def drop(self, values: Array, level: int) -> list[OutputsLane]:
         """Dropout of a stage's outputs, or of their gradient, in place."""
         dropout = self.problem.dropout
         if dropout is None:
@@ -145,7 +145,7 @@ class Stages:
             part = values[start:stop]
             dropout.apply(self.device, part, part, layer, start)
 
-        return [Sweepless(work, self.T, self.blocks.call_steps)]
+        return [OutputsLane(work, self.T, self.blocks.call_steps)]
 
     def caches(self, arena: Array) -> list[StepCache]:
         """Caches of all T, one a direction, carved out of a flat array."""

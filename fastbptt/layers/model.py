@@ -18,6 +18,7 @@ import numpy as np
 from .. import arguments
 from ..arguments import File
 from ..arrays import Array, Shape, home, on_gpu
+from ..kernels import disk
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -221,13 +222,8 @@ def _save(model: Model, path: Any) -> None:
         raise IsADirectoryError(f"path must name a file, not the folder {str(path)!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
-    partial = path.with_name(f".fastbptt-{os.getpid()}-{os.urandom(8).hex()}.partial")
-    try:
-        with open(partial, "xb") as file:
-            _write(file, text, arrays)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with disk.replacing(path) as file:
+        _write(file, text, arrays)
 
 
 def _write(file: Any, text: str, arrays: dict[str, Any]) -> None:

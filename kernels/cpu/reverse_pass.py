@@ -173,8 +173,8 @@ def build_reverse(CELL):
             function, arguments = job(
                 CHUNK,
                 (mailbox, flush_steps, cache, back, source, recurrent, gradients, head, indices,
-                 places, L, S, V, P, current, span, together, (swept, lost, V_pieces, W_pieces), block,
-                 piece_rows),
+                 places, L, S, V, P, current, span, together, (swept, lost, V_pieces, W_pieces),
+                 block, piece_rows),
             )  # fmt: skip
             work = B * width * (n * H + P[1] * (2 * I + H)) + 3 * O * H * B * L[1]
             fork(mailbox, threads_for(work, threads), total, function, arguments)
