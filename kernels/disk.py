@@ -1,7 +1,8 @@
 """Files that stay between processes: compiled code, and measurements; and files that are whole.
 
-`read` and `write` never raise errors. A file of theirs is a checksum and its content. A file that cannot be read, is not whole, or may come from
-another user counts as missing. A file that cannot be written is not stored.
+`read` and `write` never raise errors. A file of theirs is a checksum and its content. A file that
+cannot be read, is not whole, or may come from another user counts as missing. A file that cannot
+be written is not stored.
 """
 
 import hashlib

@@ -19,10 +19,10 @@ from .runner import (
     Consumer,
     Derivative,
     Lane,
+    OutputsLane,
     Program,
     Progress,
     ProgressCallback,
-    OutputsLane,
     run,
 )
 from .stages import Stages
