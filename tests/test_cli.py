@@ -169,7 +169,7 @@ def test_reach_says_in_a_line_what_is_wrong_with_a_file(change, word, saved):
 
 
 def test_reach_takes_the_loss_that_goes_with_the_readout(saved):
-    assert set(reach.LOSSES.values()) == {"cross_entropy", "binary_cross_entropy"}
+    assert set(reach.DEFAULTS.values()) == {"cross_entropy", "binary_cross_entropy"}
     done = run_command("reach", *saved, "--loss", "binary_cross_entropy")
     assert done.returncode == 2 and "sigmoid" in done.stderr
 
