@@ -6,8 +6,8 @@ Each is defined by the module whose word it is; here they stand together.
 from .arguments import File, Path, Seed
 from .arrays import Array, DType, DTypeLike, Shape
 from .calls.progress import Progress
+from .engine.lanes import ProgressCallback
 from .engine.losses import Loss, LossFunction, LossName, Reduction
-from .engine.runner import ProgressCallback
 from .layers.composite import AnyLayer, Layer, State
 from .layers.network import ReadoutActivation
 from .layers.recurrent import Activation

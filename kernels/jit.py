@@ -137,10 +137,10 @@ def entry(function, what="kernels of all cells"):
     return dispatcher
 
 
-def callback(function, signature):
-    """Compile a function for that signature, to be called by its address."""
+def callback(function, signature, what="kernels of all cells"):
+    """Compile a function for that signature, to be called by its address; `what` says which."""
     function = distinct(function)
     made = CFunc(function, (signature.args, signature.return_type), {}, OPTIONS)
-    _on_disk(made, function, "kernels of all cells")
+    _on_disk(made, function, what)
     on_ample_stack(made.compile)()
     return made

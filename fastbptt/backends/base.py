@@ -18,9 +18,16 @@ class Backend(Protocol):
     """A device on which calls run. As a context manager it is the current device.
 
     ahead : chunks that are in work at once, each with scratch of its own
+    compiled : whether compiled code carries out schedules; else Python launches each kernel
     """
 
     ahead: int
+    compiled: bool
+
+    @property
+    def threads(self) -> int:
+        """How many threads of the processor a call uses."""
+        ...
 
     @property
     def name(self) -> str:

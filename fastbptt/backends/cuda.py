@@ -25,6 +25,8 @@ class CUDA:
     """
 
     ahead = 1
+    compiled = False
+    threads = 1
 
     def __init__(self, ordinal: int = 0, stream: int | None = None):
         self.ordinal, self.stream = ordinal, stream

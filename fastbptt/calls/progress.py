@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from .. import arguments
-from ..engine.runner import ProgressCallback
+from ..engine.lanes import ProgressCallback
 from ..kernels import optional
 
 Progress: TypeAlias = "bool | ProgressCallback | None"

@@ -15,6 +15,7 @@ from ..memory.blocking import BlockSizes, flush_steps
 from . import time_views
 from .problem import Problem
 from .readers import (
+    TokenReader,
     WeightReader,
     counts,
     float_reader,
@@ -170,6 +171,30 @@ class NamedSum:
         head = self.head.with_loss(self.name, self.factor, self.scratch, *given, self.total)
         return self.dh, head
 
+    def bind(self, bound: Any) -> bool:
+        """Tell a bound lane where the head and what it reads lie."""
+        rows = self.scratch[0].shape[0]
+        if self.dh is None:
+            shape = rows, self.head.batch, self.head.weight.inputs
+            self.dh = self.workspace.empty(shape, self.head.readout.dtype)
+        self.head.bind(bound, self.name, self.factor, self.scratch, self.total)
+        bound.set(has_loss=1, dh_steps=rows)
+        bound.place("dh", self.dh, False)
+        reader = self.reader
+        if isinstance(reader, TokenReader):
+            bound.place_head("targets", reader.buffer, False)
+        else:
+            whole = reader.buffer is None
+            bound.place_head("y", reader.array if whole else reader.buffer, whole)
+        weighted = self.weights.array is not None
+        if weighted:
+            bound.place_head("weights", self.weights.buffer, False)
+        return weighted or reader.buffer is not None
+
+    def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
+        """Read targets and weights of a span into their buffers."""
+        self._given(start, bound.get("stop"))
+
     def flush(self) -> None:
         """Carry the readout's gradients into float64."""
         self.head.flush()
@@ -206,6 +231,14 @@ class CallableSum:
         dh, _ = read(float_reader(self.device, dh, len(h)), 0, len(h))
         return dh, self.device.no_head(h.dtype)
 
+    def bind(self, bound: Any) -> bool:
+        """Ask at each span."""
+        return True
+
+    def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
+        """Ask the caller about a span."""
+        bound.take(self.derivative(states(), start)[0])
+
     def flush(self) -> None:
         """Nothing: a callable has no gradients of its own."""
 
@@ -235,6 +268,16 @@ class GivenDerivative:
         """Return the derivative by the states of a span, and no head."""
         dh = time_views.read(self.dh, start, start + len(h))
         return dh, self.dh.device.no_head(self.dtype)
+
+    def bind(self, bound: Any) -> bool:
+        """Tell a bound lane where the derivative lies."""
+        moves = self.dh.buffer is None
+        bound.place("dh", self.dh.array if self.dh.buffer is None else self.dh.buffer, moves)
+        return not moves
+
+    def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
+        """Read a span into the buffer."""
+        time_views.read(self.dh, start, bound.get("stop"))
 
     def flush(self) -> None:
         """Nothing: the readout is not seen from here."""

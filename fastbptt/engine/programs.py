@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from ..arrays import Array
 from ..memory.plan import Plan
 from ..memory.schedules import Action
-from .losses import GivenDerivative, LossSum
-from .runner import (
+from .lanes import (
     Consumer,
     Derivative,
     Lane,
@@ -23,8 +22,9 @@ from .runner import (
     Program,
     Progress,
     ProgressCallback,
-    run,
 )
+from .losses import GivenDerivative, LossSum
+from .runner import run
 from .stages import Stages
 from .step_cache import StepCache
 from .time_views import TimeView, view

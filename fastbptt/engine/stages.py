@@ -16,9 +16,9 @@ from ..layers.composite import Direction
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import BlockSizes
 from .chain import Chain
+from .lanes import Consumer, Lane, OutputsLane
 from .problem import Problem
 from .readers import Reader, float_reader, token_reader
-from .runner import Consumer, Lane, OutputsLane
 from .step_cache import StepCache
 from .time_views import TimeReversal, TimeView, view
 

@@ -3,7 +3,7 @@
 from functools import cache
 
 from ..flat import data, get, put
-from ..jit import noinline
+from ..jit import inner, noinline
 from ..masks import draw
 from ..maths import cast_like
 from .workers import fork, job, named_job, program
@@ -24,6 +24,14 @@ def _dropout(out, a, key, threshold, scale, t, B, H, low, high):
             put(out_data, r * H + j, s * cast_like(scale, s) if alive else cast_like(0, s))
 
 
+@inner
+def drop(mailbox, threads, out, a, key, threshold, scale, t):
+    """out = a * mask / (1 - rate): see `build_dropout`."""
+    n, B, H = out.shape
+    function, arguments = job("dropout", (out, a, key, threshold, scale, t, B, H))
+    fork(mailbox, threads, -(-n * B // _ROWS), function, arguments)
+
+
 @cache
 def build_dropout():
     """Dropout of a span, a program."""
@@ -39,8 +47,6 @@ def build_dropout():
         scale : 1 / (1 - rate)
         t : time of row 0
         """
-        n, B, H = out.shape
-        function, arguments = job("dropout", (out, a, key, threshold, scale, t, B, H))
-        fork(mailbox, threads, -(-n * B // _ROWS), function, arguments)
+        drop(mailbox, threads, out, a, key, threshold, scale, t)
 
     return dropout

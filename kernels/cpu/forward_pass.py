@@ -17,17 +17,18 @@ large, a gang of all threads does the sweep first, each thread a share of the un
 The scratch of chunk k is the half k & 1 (its parity).
 """
 
-from ..cells.registry import CELLS, title
+from ..cells.registry import CELLS
 from ..flat import itemsize
+from ..jit import inner
 from . import sweeps
 from .linear import project_part, project_rows
 from .products import PANEL_BYTES
 from .split import cut, live_steps, next_cut, piece_rows_of, threads_for
-from .workers import fork, gang, job, named_job, program
+from .workers import fork, gang, job, named_job
 
 
 def build_forward(CELL):
-    """The forward pass of a layer of that cell, a program."""
+    """The forward pass of a layer of that cell."""
     GATES, BLOCKS = CELLS[CELL].gates, CELLS[CELL].blocks
     sweep = sweeps.build_forward(CELL)
 
@@ -88,7 +89,7 @@ def build_forward(CELL):
                 project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
                              GATES * H, begin, min(more_rows, begin + piece_rows))  # fmt: skip
 
-    @program(f"forward {CELL}", f"the {title(CELL)} kernels")
+    @inner
     def forward(
         mailbox, threads, sweeps_, members, chunk, start, stop, first, cached, cache, h, z, source,
         recurrent,

@@ -1,35 +1,18 @@
 """One recurrent layer on the CPU, and its readout, during one call."""
 
-from functools import cache
-
 import numpy as np
 
 from ..layer import LayerHead, LayerRecurrence
 from ..loss_table import LOSSES, READOUTS
-from . import forward_pass, linear, loss_programs, reverse_pass, split
+from . import linear, loss_programs
+from .passes import passes
 from .products import chains
+from .slots import HEAD, LAYER
 from .team import team_for
 from .weights import Matrix
 
 NO_IDS = np.empty((0, 0), np.int64)
-NO_WEIGHTS = np.empty((0, 0))
 NO_TOTAL = np.empty((0, 0))
-NO_BIAS = np.empty(0)
-
-
-@cache
-def _passes(cell):
-    return forward_pass.build_forward(cell), reverse_pass.build_reverse(cell)
-
-
-@cache
-def no_head(dtype):
-    """What `Recurrence.reverse` takes for `head` where there is no loss."""
-    sequence, vector = np.empty((0, 0, 0), dtype), np.empty(0, dtype)
-    return (
-        0, 0, 1.0, vector, vector, vector, sequence, sequence, NO_IDS, NO_WEIGHTS, NO_BIAS,
-        NO_BIAS, np.empty((0, 0), dtype), NO_TOTAL, NO_BIAS,
-    )  # fmt: skip
 
 
 class Sum:
@@ -125,14 +108,21 @@ class Head(LayerHead):
             flush_steps, sum_.grad, sum_.total, self.bias_total,
         )  # fmt: skip
 
-    def with_loss(self, kind, factor, scratch, y, targets, weights, total):
-        """What `Recurrence.reverse` takes for `head`: see `reverse_pass.build_reverse`."""
+    def bind(self, bound, kind, factor, scratch, total):
+        """Have a lane end in this readout and a loss."""
         own, sum_, (o, values, _) = self.weight, self.sum, scratch
         self.start()
-        return (
-            self.kind, LOSSES[kind].number, factor, own.forth, own.back, self.bias, o, y, targets,
-            weights, values, total, sum_.grad, sum_.total, self.bias_total,
+        row = bound.head
+        row[HEAD.readout], row[HEAD.loss] = self.kind, LOSSES[kind].number
+        row[HEAD.factor : HEAD.factor + 1].view(np.float64)[0] = factor
+        row[HEAD.outputs] = own.outputs
+        bound.point_head(
+            v=own.forth, v_back=own.back, c=self.bias, o=o, values=values, total=total,
+            dv=sum_.grad, dc=self.bias_total,
         )  # fmt: skip
+        if sum_.total.size:
+            bound.point_head(dv_total=sum_.total)
+        bound.work += 3 * self.batch * own.size
 
     def flush(self):
         """Add the sums since the last flush to the float64 totals."""
@@ -140,7 +130,7 @@ class Head(LayerHead):
 
 
 class Recurrence(LayerRecurrence):
-    """A layer's passes over time: `scratch` and `states` as in `forward_pass.build_forward`."""
+    """A layer's passes over time, which the walk of a lane calls: see `bound`."""
 
     def __init__(self, weights, batch, chunk, workspace, threads, multi_flush):
         super().__init__(
@@ -150,64 +140,57 @@ class Recurrence(LayerRecurrence):
         H = self.hidden
         rows = 2 * chunk + 1 if self.cell.second else 0
         self.multiplied = workspace.empty((rows, batch, H), self.dtype)
-        self._forward, self._reverse = _passes(self.layer.cell)
-        item, first = self.dtype.itemsize, weights.parts[0].outputs
-        self.chains = chains(H, first, item), chains(first, H, item), chains(H, H, item)
 
-    def _team_for(self, steps, products):
-        inputs, recurrent = self.weights.input.size, self.weights.recurrent.size
-        work = steps * self.batch * (recurrent * products + inputs)
-        mailbox, threads = team_for(work, self.threads)
-        members = split.gang_size(threads, self.cell, self.hidden, self.batch, self.dtype.itemsize)
-        parts = split.sweep_parts(threads, self.batch)
-        chunk = self.chunk
-        if parts < threads and members == 1:  # short chunks: less waiting at both ends of the span
-            cost = self.batch * (recurrent + 2000)
-            while chunk * 8 > steps and chunk * self.batch > 64 and chunk * cost > 1_000_000:
-                chunk //= 2
-        return mailbox, threads, parts, members, chunk
+    @property
+    def work(self):
+        """Multiply-adds of a step forward."""
+        return self.batch * (self.weights.input.size + self.weights.recurrent.size)
 
-    def _weights(self, packed, chained):
-        first, *second = (getattr(part, packed) for part in self.weights.parts)
-        return (first, chained, second[0] if second else first[:0], self.chains[2],
-                self.weights.params, self.multiplied)  # fmt: skip
-
-    def forward(self, x, ids, scratch, states, residuals, lengths, h, start, stop, first, cached):
-        """Steps start..stop: see `forward_pass.build_forward`; `scratch` is its z."""
-        own = self.weights.input
-        self._forward(
-            *self._team_for(stop - start, 1),
-            start,
-            stop,
-            first,
-            cached,
-            (states, residuals, lengths),
-            h,
-            scratch,
-            (x, ids, own.table if ids.size else own.forth, self.weights.bias),
-            self._weights("forth", self.chains[0]),
+    def bind(self, bound, index, tokens):
+        """Have a layer of a lane be this one: its sizes and its passes."""
+        own, H = self.weights, self.hidden
+        forward, reverse = passes(self.layer.cell, self.dtype)
+        row = bound.layers[index]
+        row[LAYER.forward], row[LAYER.reverse] = forward.address, reverse.address
+        row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
+        row[LAYER.inputs], row[LAYER.tokens] = own.input.inputs, tokens
+        row[LAYER.v_rows] = len(self.multiplied)
+        item, first = self.dtype.itemsize, own.parts[0].outputs
+        row[LAYER.w_chains], row[LAYER.w_back_chains] = (
+            chains(H, first, item),
+            chains(first, H, item),
         )
+        row[LAYER.second_chains] = chains(H, H, item)
+        bound.point_layer(index, params=own.params, v=self.multiplied)
+        bound.work += self.work
 
-    def reverse(
-        self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
-        whole, head, indices, flush_steps,
-    ):  # fmt: skip
-        """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
+    def bind_forward(self, bound, index, tokens):
+        """Have a layer of a lane run forward with these weights."""
+        own = self.weights
+        u = own.input.table if tokens else own.input.forth
+        bound.point_layer(index, u=u, bias=own.bias, w=own.parts[0].forth)
+        if len(own.parts) > 1:
+            bound.point_layer(index, second=own.parts[1].forth)
 
-        See `reverse_pass.build_reverse`. Returns the half of `carry` that is now current.
-        """
-        weight, own, recurrent = self.weights.input, self.input, self.recurrent
-        own.start(tokens=ids.size > 0)
+    def bind_reverse(self, bound, index, tokens, input_grad):
+        """Have a layer of a lane go back, and add to these gradients."""
+        own, grads, recurrent = self.weights, self.input, self.recurrent
+        grads.start(tokens)
         recurrent.start()
         if self.sums is None:
             self.sums = np.zeros(self.blocks * self.hidden)
-        self._reverse(
-            *self._team_for(stop - start, 3), flush_steps, start, stop, first, current, whole,
-            (states, residuals, lengths), (carry, dh, delta),
-            (x, ids, weight.back if dx.size else weight.none, dx, own.grad, own.total, self.sums),
-            self._weights("back", self.chains[1]), (recurrent.grad, recurrent.total), head, indices,
-        )  # fmt: skip
-        return current ^ ((stop - start) & 1)
+        bound.point_layer(
+            index, w_back=own.parts[0].back, du=grads.grad, dsum=self.sums, dw=recurrent.grad
+        )
+        if len(own.parts) > 1:
+            bound.point_layer(index, second_back=own.parts[1].back)
+        if input_grad:
+            bound.point_layer(index, u_back=own.input.back)
+        if grads.total.size:
+            bound.point_layer(index, du_total=grads.total)
+        if recurrent.total.size:
+            bound.point_layer(index, dw_total=recurrent.total)
+        bound.work += 2 * self.work
 
     def flush(self):
         """Add the sums since the last flush to the float64 totals."""

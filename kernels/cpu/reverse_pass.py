@@ -1,13 +1,14 @@
 """A layer's reverse pass over a span of time as one kernel call: see `forward_pass`."""
 
-from ..cells.registry import CELLS, title
+from ..cells.registry import CELLS
 from ..flat import data, itemsize
+from ..jit import inner
 from . import sweeps
 from .linear import multiply_part, multiply_rows
 from .products import PANEL_BYTES
 from .reverse_pieces import build_gradients, index_piece, loss_piece, readout_gradient
 from .split import block_of, cut, live_steps, piece_rows_of, previous_cut, threads_for
-from .workers import fork, gang, job, named_job, program
+from .workers import fork, gang, job, named_job
 
 
 def build_reverse(CELL):
@@ -98,7 +99,7 @@ def build_reverse(CELL):
             multiply_rows(dx, row * I, delta, p_start, step, U_back, width, I, begin,
                           min(n * B, begin + piece_rows), live * B)  # fmt: skip
 
-    @program(f"reverse {CELL}", f"the {title(CELL)} kernels")
+    @inner
     def reverse(
         mailbox, threads, sweeps_, members, chunk, flush_steps, start, stop, first, current, whole,
         cache, back, source, recurrent, gradients, head, indices,

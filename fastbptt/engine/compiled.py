@@ -1,0 +1,263 @@
+"""A lane carried out by compiled code: what Python still does for it, and when.
+
+The walk (`kernels.cpu.walk`) returns where a span needs Python: inputs that are not in memory as
+kernels read them, a caller's own loss, outputs and gradients for arrays that kernels cannot write.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..kernels.cpu import passes
+from ..kernels.cpu.bound import Bound
+from ..kernels.cpu.slots import (
+    ACTIONS,
+    ADD_STATE,
+    DONE,
+    FLUSH,
+    LAYER,
+    READ,
+    READ_BACK,
+    WRITE,
+    WRITE_BACK,
+)
+from . import time_views
+from .lanes import Consumer, Lane, Progress
+from .readers import TokenReader, read
+from .time_views import TimeView
+
+BLOCK = 256  # rows that are handed over at a time
+
+
+class CompiledWalk:
+    """One lane's way through its rows."""
+
+    def __init__(self, lane: Lane, progress: Progress):
+        self.lane, self.chain, self.progress = lane, lane.chain, progress
+        chain, device = lane.chain, lane.chain.device
+        self.bound = Bound(chain.recurrences, chain.batch, chain.dtype, device.threads)
+        self.final = [np.empty(state.shape, chain.dtype) for state in lane.initial]
+        self.back_spans = lane.back_steps or chain.call_steps
+        self.reads = isinstance(lane.reader, TokenReader) or lane.reader.buffer is not None
+        self.asks = False  # whether the loss asks for Python
+        self._bind()
+
+    def _bind(self) -> None:
+        bound, lane, chain = self.bound, self.lane, self.chain
+        arena = lane.arena
+        bound.set(
+            chunk=chain.chunk, steps=lane.steps, call_steps=chain.call_steps,
+            back_steps=self.back_spans, flush_steps=chain.flush_steps, window=lane.window or 0,
+            checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
+        )  # fmt: skip
+        bound.point(lengths=chain.lengths)
+        if arena is not None:
+            bound.point(arena=arena)
+        tokens = isinstance(lane.reader, TokenReader)
+        self._bind_reader()
+        cache, back = lane.cache, lane.loss is not None
+        last = len(chain.recurrences) - 1
+        runs = not (back and cache is not None)  # else all steps are cached already
+        for index, own in enumerate(chain.recurrences):
+            reads_tokens = tokens and index == 0
+            own.bind(bound, index, reads_tokens)
+            bound.point_layer(
+                index, z=chain.scratch[index], live=chain.live[index], spare=chain.spare[index],
+                initial=np.ascontiguousarray(lane.initial[index]), final=self.final[index],
+            )  # fmt: skip
+            if index < last:
+                bound.point_layer(index, outputs=chain.outputs[index])
+                self._bind_dropout(index)
+            if runs:
+                own.bind_forward(bound, index, reads_tokens)
+            if cache is not None:
+                states, residuals = cache.states[index], cache.residuals[index]
+                bound.point_layer(index, states=states, residuals=residuals)
+                bound.layers[index, LAYER.rows] = states.shape[1]
+        if cache is not None:
+            bound.set(carved=1, cache_start=cache.start, cache_stop=cache.stop)
+        bound.work *= lane.steps
+        self._bind_outputs()
+        if back:
+            self._bind_back(tokens)
+        bound.set(
+            asks_read=self.reads, asks_read_back=self.reads or self.asks,
+            continues=lane.carry is not None,
+        )  # fmt: skip
+
+    def _bind_dropout(self, index: int) -> None:
+        dropout, row = self.chain.dropout, self.bound.layers[index]
+        if dropout is None:
+            return
+        from ..kernels.masks import key_of
+
+        row[LAYER.drop] = passes.drop(self.chain.dtype).address
+        numbers = row.view(np.uint64)
+        numbers[LAYER.mask_key] = key_of(dropout.seed, self.chain.first + index)
+        numbers[LAYER.mask_threshold] = dropout.threshold
+        row.view(np.float64)[LAYER.mask_scale] = dropout.scale
+        row[LAYER.mask_start] = dropout.t0
+
+    def _bind_reader(self) -> None:
+        reader, bound = self.lane.reader, self.bound
+        if isinstance(reader, TokenReader) or reader.buffer is not None:
+            bound.place("x", reader.buffer, False)
+        else:
+            bound.place("x", reader.array, True)
+
+    def _place(self, name: str, view: TimeView) -> bool:
+        """Have spans be written to a view; returns whether Python has to take them over."""
+        moves = view.buffer is None
+        self.bound.place(name, view.array if view.buffer is None else view.buffer, moves)
+        return not moves
+
+    def _bind_outputs(self) -> None:
+        out, bound = self.lane.outputs, self.bound
+        if isinstance(out, Consumer):
+            bound.place("h", out.buffer, False)
+            bound.set(asks_write=1)
+        elif out is not None:
+            bound.set(asks_write=self._place("h", out))
+
+    def _bind_back(self, tokens: bool) -> None:
+        bound, lane, chain = self.bound, self.lane, self.chain
+        assert lane.loss is not None
+        chain.begin_reverse(lane.carry)
+        lane.grad_state = [np.zeros(state.shape, chain.dtype) for state in lane.initial]
+        self.zeros = np.zeros((0, 0, 0), chain.dtype)
+        if lane.window is not None:
+            self.zeros = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
+        rows, p_rows, counts = chain.indices
+        bound.point(zeros=self.zeros, rows=rows, p_rows=p_rows, counts=counts)
+        last = len(chain.recurrences) - 1
+        for index, own in enumerate(chain.recurrences):
+            own.bind_reverse(
+                bound, index, tokens and index == 0, index > 0 or lane.grad_x is not None
+            )
+            bound.point_layer(index, carry=chain.carry[index])
+            if index < last:
+                bound.point_layer(index, below=chain.below[index])
+        writes = lane.grad_x is not None and self._place("dx", lane.grad_x)
+        if lane.deltas:
+            bound.set(whole=1)
+            for index, (view, own) in enumerate(zip(lane.deltas, chain.recurrences, strict=True)):
+                if own.deltas_in_order and view.buffer is None:
+                    bound.place_deltas(index, view.array, True)
+                    continue
+                writes = True
+                target = view.buffer if own.deltas_in_order else chain.scratch[index]
+                assert target is not None
+                bound.place_deltas(index, target, False)
+        self.asks = lane.loss.bind(bound)
+        bound.set(asks_write_back=writes)
+
+    def walk(self) -> None:
+        """Carry out all rows."""
+        lane, chain, bound = self.lane, self.chain, self.bound
+        if lane.steps == 0:
+            self.final = [state.copy() for state in lane.initial]
+        rows = iter(lane.rows)
+        while True:
+            block = _block(rows)
+            if not len(block):
+                break
+            bound.begin_rows(len(block))
+            while self._go(block) != DONE:
+                pass
+        lane.final = self.final if bound.get("noted") or lane.steps == 0 else []
+        if lane.cache is not None:
+            lane.cache.start, lane.cache.stop = bound.get("cache_start"), bound.get("cache_stop")
+        chain.row, chain.current = bound.get("live"), bound.get("current")
+        if lane.loss is not None:
+            if bound.get("continues"):
+                lane.grad_state = [carried.copy() for carried in chain.carried()]
+            chain.flush()
+            lane.loss.flush()
+
+    def _go(self, block: Array) -> int:
+        bound = self.bound
+        status: int = bound.walk(block, max(self.chain.call_steps, 1))
+        self.progress.add(bound.get("used"))
+        if status == READ:
+            self._read()
+        elif status == WRITE:
+            self._write()
+        elif status == READ_BACK:
+            self._read_back()
+        elif status == WRITE_BACK:
+            self._write_back()
+        elif status == ADD_STATE:
+            self.chain.current = bound.get("current")
+            for total, carried in zip(self.lane.grad_state, self.chain.carried(), strict=True):
+                total += carried
+        elif status == FLUSH:
+            self.chain.flush()
+            assert self.lane.loss is not None
+            self.lane.loss.flush()
+        return status
+
+    def _span(self) -> tuple[int, int]:
+        return self.bound.get("start"), self.bound.get("stop")
+
+    def _read(self) -> None:
+        read(self.lane.reader, *self._span())
+
+    def _write(self) -> None:
+        (a, b), out = self._span(), self.lane.outputs
+        if isinstance(out, Consumer):
+            out.work(out.buffer[: b - a], a)
+        elif out is not None:
+            time_views.commit(out, a, b)
+
+    def _read_back(self) -> None:
+        a, b = self._span()
+        if self.reads:
+            self._read()
+        loss, bound = self.lane.loss, self.bound
+        if self.asks and bound.get("leg") == 0:
+            assert loss is not None
+            loss.fetch(bound, self._top(a, b), a)
+
+    def _top(self, start: int, stop: int) -> Any:
+        """The states of the top layer at start..stop, a function, since few losses read them."""
+
+        def states() -> Array:
+            lane, chain, bound = self.lane, self.chain, self.bound
+            H = chain.layers[-1].hidden
+            first = start - bound.get("cache_start") + 1
+            if lane.cache is not None:
+                return lane.cache.states[-1][0, first : first + stop - start]
+            assert lane.arena is not None
+            row = bound.layers[-1]
+            at = (int(row[LAYER.states_at]) - bound.get("arena_at")) // chain.dtype.itemsize
+            size = chain.batch * H
+            memory = lane.arena[at + first * size : at + (first + stop - start) * size]
+            return memory.reshape(stop - start, chain.batch, H)
+
+        return states
+
+    def _write_back(self) -> None:
+        lane, chain = self.lane, self.chain
+        a, b = self._span()
+        if lane.grad_x is not None:
+            time_views.commit(lane.grad_x, a, b)
+        for index, (out, own) in enumerate(zip(lane.deltas, chain.recurrences, strict=False)):
+            if not own.deltas_in_order:
+                flat = chain.scratch[index].reshape(-1)
+                width = own.blocks * own.hidden
+                blocks = flat[: (b - a) * chain.batch * width].reshape(b - a, chain.batch, width)
+                time_views.buffer(out, a, b)[...] = own.deltas(blocks)
+            time_views.commit(out, a, b)
+
+
+def _block(rows: Any) -> Array:
+    found = list(islice(rows, BLOCK))
+    block = np.zeros((len(found), 4), np.int64)
+    for row, (name, *times) in zip(block, found, strict=True):
+        row[0] = ACTIONS[name]
+        row[1 : 1 + len(times)] = times
+    return block

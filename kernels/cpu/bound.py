@@ -1,0 +1,101 @@
+"""A lane bound to its arrays: their addresses in `slots`, and the compiled walk over them."""
+
+import numpy as np
+
+from . import split
+from .slots import DONE, HEAD, HEAD_SIZE, LANE, LANE_SIZE, LAYER, LAYER_SIZE
+from .team import team_for
+from .walk import build_walk
+
+
+def address_of(array):
+    """The address of an array's first number."""
+    return array.__array_interface__["data"][0]
+
+
+class Bound:
+    """The slots of one lane, and the arrays that they point to.
+
+    It belongs to one call: it is never shared, and never pickled.
+    """
+
+    def __init__(self, recurrences, batch, dtype, threads):
+        self.recurrences, self.batch, self.threads = recurrences, batch, threads
+        self.lane = np.zeros(LANE_SIZE, np.int64)
+        self.layers = np.zeros((len(recurrences), LAYER_SIZE), np.int64)
+        self.head = np.zeros(HEAD_SIZE, np.int64)
+        self.keep = []
+        self.work = 0  # multiply-adds of the lane, to decide whether workers are worth waking
+        self.split = 0
+        self.set(batch=batch, item=dtype.itemsize, layers=len(recurrences))
+        self._walk = build_walk()
+
+    def set(self, **values):
+        """Set slots of the lane."""
+        for name, value in values.items():
+            self.lane[getattr(LANE, name)] = value
+
+    def get(self, name):
+        """A slot of the lane, an int."""
+        return int(self.lane[getattr(LANE, name)])
+
+    def _point(self, slots, names, arrays):
+        for name, array in arrays.items():
+            self.keep.append(array)
+            slots[getattr(names, f"{name}_at")] = address_of(array)
+
+    def point(self, **arrays):
+        """Have the lane point to arrays."""
+        self._point(self.lane, LANE, arrays)
+
+    def point_layer(self, index, **arrays):
+        """Have a layer point to arrays."""
+        self._point(self.layers[index], LAYER, arrays)
+
+    def point_head(self, **arrays):
+        """Have the head point to arrays."""
+        self._point(self.head, HEAD, arrays)
+
+    def place(self, name, array, moves):
+        """Have spans lie in an array (T, B, ...), or `moves` being false at a buffer's start."""
+        self._place(self.lane, LANE, name, array, moves)
+
+    def take(self, dh):
+        """Have the derivative of the next span lie in `dh`, until the one after it."""
+        self.dh = dh
+        self.lane[LANE.dh_at] = address_of(dh)
+
+    def place_head(self, name, array, moves):
+        """The same for what the head reads."""
+        self._place(self.head, HEAD, name, array, moves)
+
+    def place_deltas(self, index, array, moves):
+        """The same for a layer's deltas."""
+        self._place(self.layers[index], LAYER, "delta", array, moves)
+
+    def _place(self, slots, names, name, array, moves):
+        self.keep.append(array)
+        slots[getattr(names, f"{name}_at")] = address_of(array)
+        slots[getattr(names, f"{name}_step")] = array.strides[0] if moves else 0
+
+    def _divide(self, threads):
+        if threads == self.split:
+            return
+        self.split = threads
+        item = self.get("item")
+        self.set(threads=threads, parts=split.sweep_parts(threads, self.batch))
+        for row, own in zip(self.layers, self.recurrences, strict=True):
+            row[LAYER.members] = split.gang_size(threads, own.cell, own.hidden, self.batch, item)
+
+    def walk(self, rows, budget):
+        """Carry out rows from where the walk stands; returns why it stopped: see `walk`."""
+        mailbox, threads = team_for(self.work, self.threads)
+        self._divide(threads)
+        self.lane[LANE.budget] = budget
+        self._walk(mailbox, self.lane, self.layers, self.head, rows)
+        return int(self.lane[LANE.status])
+
+    def begin_rows(self, count):
+        """Stand before the first of `count` rows."""
+        self.lane[LANE.row], self.lane[LANE.rows], self.lane[LANE.phase] = 0, count, 0
+        self.lane[LANE.status] = DONE

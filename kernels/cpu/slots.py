@@ -1,0 +1,60 @@
+"""What stands where in the int64 arrays through which Python and compiled code speak of a lane.
+
+A name that ends in _at is an address, 0 where there is no such array. A place is a pair of an
+address and the bytes of a step: step t of the lane lies t times so many bytes further on; a step of
+0 bytes is a buffer that takes every span at its start. Bytes, unless a name says otherwise, are
+those of one number times the shape that `kernels.layer` gives.
+"""
+
+from collections import namedtuple
+
+
+def _slots(name, text):
+    names = text.split()
+    return namedtuple(name, names)(*range(len(names))), len(names)
+
+
+LANE, LANE_SIZE = _slots(
+    "Lane",
+    # Of the call.
+    """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
+    steps call_steps back_steps flush_steps window arena_at checkpoint initial_row
+    x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at given_at given_step
+    rows_at p_rows_at counts_at whole has_loss
+    """
+    # What Python does itself for each span: see `walk`.
+    """asks_read asks_write asks_read_back asks_write_back
+    """
+    # Where the walk stands.
+    """budget used status row rows phase at leg start stop
+    live current stored carved cache_start cache_stop continues since_flush noted""",
+)
+
+LAYER, LAYER_SIZE = _slots(
+    "Layer",
+    """forward reverse drop hidden inputs tokens states residuals members
+    z_at live_at spare_at states_at residuals_at rows outputs_at below_at carry_at
+    initial_at final_at
+    u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
+    w_chains w_back_chains second_chains
+    du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step
+    mask_key mask_threshold mask_scale mask_start""",
+)
+
+HEAD, HEAD_SIZE = _slots(
+    "Head",
+    """readout loss factor outputs v_at v_back_at c_at o_at y_at y_step targets_at targets_step
+    weights_at weights_step values_at total_at dv_at dv_total_at dc_at""",
+)
+
+# Rows of a schedule: a kind and three times. The names are those of `memory.schedules`.
+ACTIONS = {
+    name: number
+    for number, name in enumerate(
+        ("advance", "store", "restore", "discard", "cache", "reverse", "window", "keep")
+    )
+}
+ADVANCE, STORE, RESTORE, DISCARD, CACHE, REVERSE, WINDOW, KEEP = range(8)
+
+# Why a walk has returned.
+DONE, TIME, READ, WRITE, READ_BACK, WRITE_BACK, ADD_STATE, FLUSH = range(8)

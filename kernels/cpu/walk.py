@@ -1,0 +1,349 @@
+"""The walk of a lane along time: a schedule's rows, carried out by compiled code.
+
+It knows neither cells nor dtypes: layers are addresses (see `slots`), states are bytes. A block of
+rows goes in. The walk returns, in `status`, when
+
+    DONE        the rows are done
+    TIME        so many steps are done that Python should look for Ctrl-C and tell the progress
+    READ        what the lane reads is not in memory: Python is to fill the buffer for steps
+                start..stop
+    WRITE       outputs of start..stop lie in a buffer, for Python to take
+    READ_BACK   the same on the way back: inputs, and what the loss reads or is
+    WRITE_BACK  gradients by the inputs, or deltas, of start..stop lie in buffers
+    ADD_STATE   a window has reached step 0: the carry is part of the gradient of the initial state
+    FLUSH       weight gradients are to be carried into float64, between two windows
+
+and goes on where it stood when it is called again. Time is cut at absolute multiples of
+`call_steps`, so nothing depends on where it has returned.
+"""
+
+from functools import cache
+
+from ..jit import inner
+from .addresses import address, call, copy_bytes, zero_bytes
+from .slots import (
+    ADD_STATE,
+    ADVANCE,
+    CACHE,
+    DISCARD,
+    DONE,
+    FLUSH,
+    KEEP,
+    LANE,
+    LAYER,
+    READ,
+    READ_BACK,
+    RESTORE,
+    REVERSE,
+    STORE,
+    TIME,
+    WINDOW,
+    WRITE,
+    WRITE_BACK,
+)
+from .split import next_cut, previous_cut
+from .workers import program
+
+_BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
+
+
+@inner
+def _state_bytes(lane, layers, index):
+    return lane[LANE.batch] * layers[index, LAYER.hidden] * lane[LANE.item]
+
+
+@inner
+def _copy_states(count, size, target, target_step, source, source_step):
+    for k in range(count):
+        copy_bytes(target + k * target_step, source + k * source_step, size)
+
+
+@inner
+def _checkpoint(lane, layers, at, save):
+    """Copy the live state to a checkpoint, or back."""
+    for index in range(lane[LANE.layers]):
+        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
+        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
+        if save:
+            _copy_states(count, size, at, size, live, 2 * size)
+        else:
+            _copy_states(count, size, live, 2 * size, at, size)
+        at += count * size
+
+
+@inner
+def _set_initial(lane, layers):
+    for index in range(lane[LANE.layers]):
+        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
+        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
+        _copy_states(count, size, live, 2 * size, layers[index, LAYER.initial_at], size)
+
+
+@inner
+def _note_final(lane, layers, stop):
+    if stop != lane[LANE.steps] or lane[LANE.noted]:
+        return
+    lane[LANE.noted] = 1
+    for index in range(lane[LANE.layers]):
+        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
+        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
+        _copy_states(count, size, layers[index, LAYER.final_at], size, live, 2 * size)
+
+
+@inner
+def _open_cache(lane, layers, start, stop):
+    """Carve a step cache out of the arena, if there is none, and begin it at the live state."""
+    if lane[LANE.carved] == 0:
+        steps = lane[LANE.window] if lane[LANE.window] else stop - start
+        at = lane[LANE.arena_at] + lane[LANE.stored] * lane[LANE.checkpoint]
+        for index in range(lane[LANE.layers]):
+            size = _state_bytes(lane, layers, index)
+            layers[index, LAYER.states_at] = at
+            layers[index, LAYER.rows] = steps + 1
+            at += layers[index, LAYER.states] * (steps + 1) * size
+            layers[index, LAYER.residuals_at] = at
+            at += steps * layers[index, LAYER.residuals] * size
+        lane[LANE.carved] = 1
+        lane[LANE.cache_start] = lane[LANE.cache_stop] = start
+    if lane[LANE.cache_stop] == lane[LANE.cache_start]:
+        lane[LANE.cache_start] = lane[LANE.cache_stop] = start
+        _between(lane, layers, start, True)
+
+
+@inner
+def _between(lane, layers, at, begins):
+    """Copy the live state to the step cache's state before step `at`, or back."""
+    for index in range(lane[LANE.layers]):
+        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
+        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
+        row = layers[index, LAYER.states_at] + (at - lane[LANE.cache_start]) * size
+        plane = layers[index, LAYER.rows] * size
+        if begins:
+            _copy_states(count, size, row, plane, live, 2 * size)
+        else:
+            _copy_states(count, size, live, 2 * size, row, plane)
+
+
+@inner
+def _forget_before(lane, layers, start):
+    """Move the cached steps from `start` on to the front."""
+    shift, steps = start - lane[LANE.cache_start], lane[LANE.cache_stop] - start
+    if shift <= 0:
+        return
+    for index in range(lane[LANE.layers]):
+        size = _state_bytes(lane, layers, index)
+        for k in range(layers[index, LAYER.states]):
+            at = layers[index, LAYER.states_at] + k * layers[index, LAYER.rows] * size
+            copy_bytes(at, at + shift * size, (steps + 1) * size)
+        size *= layers[index, LAYER.residuals]
+        at = layers[index, LAYER.residuals_at]
+        copy_bytes(at, at + shift * size, steps * size)
+    lane[LANE.cache_start] = start
+
+
+@inner
+def _drop(lane, layers, index, out, values, start, n):
+    """Dropout of the outputs of layer `index`, from `values` to `out`; returns where they are."""
+    if layers[index, LAYER.drop] == 0:
+        return values
+    own = address(layers) + index * layers.shape[1] * 8
+    call(layers[index, LAYER.drop], (0, address(lane), own, out, values, start, n))
+    return out
+
+
+@inner
+def _run_layers(lane, layers, start, stop, cached):
+    """Run all layers over a span, from the live state or the end of the step cache."""
+    n, last = stop - start, lane[LANE.layers] - 1
+    first = start - lane[LANE.cache_start] if cached else lane[LANE.live]
+    x = lane[LANE.x_at] + start * lane[LANE.x_step]
+    for index in range(last + 1):
+        out = lane[LANE.h_at] + start * lane[LANE.h_step] if index == last else 0
+        if index < last and not cached:
+            out = layers[index, LAYER.outputs_at]
+        own = address(layers) + index * layers.shape[1] * 8
+        call(layers[index, LAYER.forward],
+             (0, address(lane), own, x, out, start, stop, first, cached))  # fmt: skip
+        if index < last:
+            if cached:
+                size = _state_bytes(lane, layers, index)
+                out = layers[index, LAYER.states_at] + (first + 1) * size
+            x = _drop(lane, layers, index, layers[index, LAYER.outputs_at], out, start, n)
+    if cached:
+        lane[LANE.cache_stop] = stop
+    else:
+        lane[LANE.live] ^= n & 1
+
+
+@inner
+def _back_layers(lane, layers, head, start, stop, counts):
+    """Go back through all layers over a span of the step cache."""
+    n, first, last = stop - start, start - lane[LANE.cache_start], lane[LANE.layers] - 1
+    if counts:
+        dh = lane[LANE.dh_at] + start * lane[LANE.dh_step]
+        dh_steps = lane[LANE.dh_steps] if lane[LANE.has_loss] else n
+        counts = lane[LANE.has_loss]
+    else:
+        dh, dh_steps = lane[LANE.zeros_at], lane[LANE.chunk]
+    for index in range(last, -1, -1):
+        if index == 0:
+            x = lane[LANE.x_at] + start * lane[LANE.x_step]
+            below = lane[LANE.dx_at] + start * lane[LANE.dx_step]
+        else:
+            size = _state_bytes(lane, layers, index - 1)
+            x = layers[index - 1, LAYER.states_at] + (first + 1) * size
+            outputs = layers[index - 1, LAYER.outputs_at]
+            x = _drop(lane, layers, index - 1, outputs, x, start, n)
+            below = layers[index - 1, LAYER.below_at]
+        delta, whole = layers[index, LAYER.delta_at], lane[LANE.whole]
+        delta = delta + start * layers[index, LAYER.delta_step] if whole else delta
+        if whole == 0:
+            delta = layers[index, LAYER.z_at]
+        own = address(layers) + index * layers.shape[1] * 8
+        call(layers[index, LAYER.reverse],
+             (0, address(lane), own, address(head), x, below, dh, dh_steps, counts, start, stop,
+              first, delta, whole))  # fmt: skip
+        if index > 0:
+            _drop(lane, layers, index - 1, below, below, start, n)
+        dh, dh_steps, counts = below, n, 0
+    lane[LANE.current] ^= n & 1
+    lane[LANE.since_flush] += n
+
+
+@inner
+def _returns(lane, status):
+    lane[LANE.status] = status
+    return False
+
+
+@inner
+def _forward_row(lane, layers, start, stop, cached):
+    """A row that runs steps start..stop; returns whether it is done."""
+    if lane[LANE.phase] == _BEGIN:
+        if cached:
+            _open_cache(lane, layers, start, stop)
+        lane[LANE.at], lane[LANE.phase] = start, _NEXT
+    while True:
+        if lane[LANE.phase] == _NEXT:
+            if lane[LANE.at] >= stop:
+                break
+            if lane[LANE.used] >= lane[LANE.budget]:
+                return _returns(lane, TIME)
+            lane[LANE.start] = lane[LANE.at]
+            lane[LANE.stop] = next_cut(lane[LANE.at], stop, lane[LANE.call_steps])
+            lane[LANE.phase] = _READY
+            if lane[LANE.asks_read]:
+                return _returns(lane, READ)
+        if lane[LANE.phase] == _READY:
+            _run_layers(lane, layers, lane[LANE.start], lane[LANE.stop], cached)
+            lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
+            lane[LANE.phase] = _WRITTEN
+            if lane[LANE.asks_write]:
+                return _returns(lane, WRITE)
+        lane[LANE.at], lane[LANE.phase] = lane[LANE.stop], _NEXT
+    if cached:
+        _between(lane, layers, stop, False)
+    _note_final(lane, layers, stop)
+    return True
+
+
+@inner
+def _begin_window(lane, layers):
+    lane[LANE.current] = 0
+    for index in range(lane[LANE.layers]):
+        size = _state_bytes(lane, layers, index)
+        for k in range(layers[index, LAYER.states]):
+            zero_bytes(layers[index, LAYER.carry_at] + 2 * k * size, size)
+
+
+@inner
+def _back_row(lane, layers, head, low, first_loss, stop, windowed):
+    """A row that goes back from stop to low; losses before `first_loss` do not count."""
+    if lane[LANE.phase] == _BEGIN:
+        if windowed:
+            _begin_window(lane, layers)
+        lane[LANE.leg] = 0
+        lane[LANE.at], lane[LANE.phase] = stop, _NEXT
+    while lane[LANE.phase] != _ENDED:
+        until = first_loss if lane[LANE.leg] == 0 else low
+        if lane[LANE.phase] == _NEXT:
+            if lane[LANE.at] <= until:
+                if lane[LANE.leg] == 1:
+                    break
+                lane[LANE.leg] = 1
+                continue
+            if lane[LANE.used] >= lane[LANE.budget]:
+                return _returns(lane, TIME)
+            lane[LANE.stop] = lane[LANE.at]
+            lane[LANE.start] = previous_cut(lane[LANE.at], until, lane[LANE.back_steps])
+            lane[LANE.phase] = _READY
+            if lane[LANE.asks_read_back]:
+                return _returns(lane, READ_BACK)
+        if lane[LANE.phase] == _READY:
+            counts = 1 - lane[LANE.leg]
+            _back_layers(lane, layers, head, lane[LANE.start], lane[LANE.stop], counts)
+            lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
+            lane[LANE.phase] = _WRITTEN
+            if lane[LANE.asks_write_back]:
+                return _returns(lane, WRITE_BACK)
+        lane[LANE.at], lane[LANE.phase] = lane[LANE.start], _NEXT
+    if not windowed:
+        lane[LANE.carved] = 0
+        lane[LANE.continues] = 1
+        return True
+    if lane[LANE.phase] != _ENDED:
+        lane[LANE.phase] = _ENDED
+        if low == 0:
+            return _returns(lane, ADD_STATE)
+    if lane[LANE.since_flush] >= lane[LANE.flush_steps]:
+        lane[LANE.since_flush] = 0
+        return _returns(lane, FLUSH)
+    return True
+
+
+@cache
+def build_walk():
+    """The walk, a program."""
+
+    @program("walk along time")
+    def walk(mailbox, lane, layers, head, rows):
+        """Carry out rows, from number `row` of the lane on: see the module.
+
+        mailbox : of the team, see `workers`
+        lane, layers (L, ...), head : see `slots`
+        rows : (n, 4) int64, each a kind and three times
+        """
+        lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
+        lane[LANE.used] = 0
+        while lane[LANE.row] < lane[LANE.rows]:
+            row = lane[LANE.row]
+            kind, a, b, c = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
+            done = True
+            if kind in (ADVANCE, CACHE):
+                done = _forward_row(lane, layers, a, b, 1 if kind == CACHE else 0)
+            elif kind == REVERSE:
+                done = _back_row(lane, layers, head, a, a, b, False)
+            elif kind == WINDOW:
+                done = _back_row(lane, layers, head, a, b, c, True)
+            elif kind == KEEP:
+                _forget_before(lane, layers, a)
+            elif kind == STORE:
+                stored = lane[LANE.stored]
+                at = lane[LANE.arena_at] + stored * lane[LANE.checkpoint]
+                _checkpoint(lane, layers, at, True)
+                lane[LANE.stored] = stored + 1
+            elif kind == RESTORE:
+                if a == 0:
+                    _set_initial(lane, layers)
+                else:
+                    at = lane[LANE.arena_at] + (lane[LANE.stored] - 1) * lane[LANE.checkpoint]
+                    _checkpoint(lane, layers, at, False)
+            elif kind == DISCARD:
+                lane[LANE.stored] -= 1
+            if not done:
+                return
+            lane[LANE.row] += 1
+            lane[LANE.phase] = _BEGIN
+        lane[LANE.status] = DONE
+
+    return walk

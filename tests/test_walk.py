@@ -1,0 +1,95 @@
+"""Compiled code carries out schedules: wherever it returns to Python, the bits are the same."""
+
+import numpy as np
+import pytest
+
+import fastbptt as fb
+from fastbptt.engine import compiled
+from fastbptt.kernels.cpu.bound import Bound
+from fastbptt.kernels.cpu.slots import ACTIONS
+from fastbptt.memory import schedules
+
+rng = np.random.default_rng(5)
+T, B, I, H, O = 150, 3, 4, 6, 2
+
+LAYERS = {
+    "rnn": fb.RNN.init(I, H, rng=0),
+    "lstm": fb.LSTM.init(I, H, rng=0),
+    "gru": fb.GRU.init(I, H, rng=0),
+    "stack": fb.Stack([fb.LSTM.init(I, H, rng=0), fb.GRU.init(H, 5, rng=1)], dropout=0.3),
+    "both ways": fb.Bidirectional(fb.GRU.init(I, H, rng=0), fb.GRU.init(I, H, rng=1)),
+}
+X = rng.normal(size=(T, B, I)).astype(np.float32)
+Y = rng.normal(size=(T, B, O)).astype(np.float32)
+CLASSES = rng.integers(0, O, (T, B))
+WEIGHTS = rng.random((T, B))
+LENGTHS = np.array([T, 40, 0])
+
+
+def numbers(value):
+    """All arrays of a result, flat."""
+    if value is None:
+        return []
+    if isinstance(value, (tuple, list)):
+        return [number for part in value for number in numbers(part)]
+    if hasattr(value, "arrays"):
+        return [np.asarray(part) for part in value.arrays()]
+    return [np.asarray(value)]
+
+
+def results(layer):
+    """Everything that a lane may be asked for, on one layer."""
+    readout = fb.Readout.init(layer.outputs, O, rng=3)
+    softmax = fb.Readout.init(layer.outputs, O, rng=3, activation="softmax")
+    seed = {"seed": 1} if isinstance(layer, fb.Stack) else {}
+    found = []
+    for lengths in (None, LENGTHS):
+        h, state, cache = fb.forward(layer, X, lengths=lengths, **seed)
+        g = fb.backward(cache, h, deltas=True)
+        found.append((h, state, g.layer, g.x, g.state, g.deltas))
+        net = fb.Network(layer, readout)
+        budget = fb.frontier(net, T, B)[-1].peak_bytes
+        policies = [fb.Full(), fb.Checkpointed(budget), fb.Truncated(8, 20)]
+        for memory in policies[: 2 if isinstance(layer, fb.Bidirectional) else 3]:
+            for loss, y, weights, own in (
+                ("squared_error", Y, None, net),
+                ("cross_entropy", CLASSES, WEIGHTS, fb.Network(layer, softmax)),
+                (lambda h, y, start: (float(h.sum()), np.ones_like(h)), None, None, net),
+            ):
+                r = fb.bptt(
+                    own, X, y, loss, weights=weights, lengths=lengths, memory=memory,
+                    input_grad=True, **seed,
+                )  # fmt: skip
+                found.append((r.loss, r.grad, r.state, r.grad_state, r.grad_x))
+        found.append(fb.predict(net, X, lengths=lengths))
+    return numbers(found)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_bits_do_not_depend_on_where_the_walk_returns(name, monkeypatch):
+    """The clock is made to cut after every chunk, and the schedule comes in blocks of one row."""
+    expected = results(LAYERS[name])
+    walk, returns = Bound.walk, []
+
+    def one_chunk(self, rows, budget):
+        chunk = self.get("chunk")
+        self.set(call_steps=chunk, back_steps=chunk)
+        returns.append(walk(self, rows, 1))
+        return returns[-1]
+
+    monkeypatch.setattr(Bound, "walk", one_chunk)
+    monkeypatch.setattr(compiled, "BLOCK", 1)
+    for array, due in zip(results(LAYERS[name]), expected, strict=True):
+        np.testing.assert_array_equal(array, due)
+    assert len(returns) > 100
+
+
+def test_rows_have_the_numbers_of_their_kinds():
+    from fastbptt.kernels.cpu import slots
+
+    for name, number in ACTIONS.items():
+        assert getattr(slots, name.upper()) == number
+    made = {
+        action[0] for action in (*schedules.optimal(50, 5, 1, 1), *schedules.truncated(9, 2, 5))
+    }
+    assert made == set(ACTIONS)
