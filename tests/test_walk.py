@@ -43,8 +43,9 @@ def results(layer):
     softmax = fb.Readout.init(layer.outputs, O, rng=3, activation="softmax")
     seed = {"seed": 1} if isinstance(layer, fb.Stack) else {}
     found = []
+    state = fb.run(layer, X[::-1])[1]
     for lengths in (None, LENGTHS):
-        h, state, cache = fb.forward(layer, X, lengths=lengths, **seed)
+        h, state, cache = fb.forward(layer, X, state, lengths=lengths, **seed)
         g = fb.backward(cache, h, deltas=True)
         found.append((h, state, g.layer, g.x, g.state, g.deltas))
         net = fb.Network(layer, readout)

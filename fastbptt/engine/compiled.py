@@ -160,6 +160,8 @@ class CompiledWalk:
         lane, chain, bound = self.lane, self.chain, self.bound
         if lane.steps == 0:
             self.final = [state.copy() for state in lane.initial]
+        chain.row = 0
+        chain.set_state(lane.initial)
         rows = iter(lane.rows)
         while True:
             block = _block(rows)
@@ -181,6 +183,7 @@ class CompiledWalk:
     def _go(self, block: Array) -> int:
         bound = self.bound
         status: int = bound.walk(block, max(self.chain.call_steps, 1))
+        self.chain.device.wait()
         self.progress.add(bound.get("used"))
         if status == READ:
             self._read()
