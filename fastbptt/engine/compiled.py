@@ -6,6 +6,7 @@ kernels read them, a caller's own loss, outputs and gradients for arrays that ke
 
 from __future__ import annotations
 
+from array import array
 from itertools import islice
 from typing import Any
 
@@ -139,6 +140,7 @@ class CompiledWalk:
                 bound, index, tokens and index == 0, index > 0 or lane.grad_x is not None
             )
             bound.point_layer(index, carry=chain.carry[index])
+            self._bind_copies(index, own)
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
         writes = lane.grad_x is not None and self._place("dx", lane.grad_x)
@@ -154,6 +156,15 @@ class CompiledWalk:
                 bound.place_deltas(index, target, False)
         self.asks = lane.loss.bind(bound)
         bound.set(asks_write_back=writes)
+
+    def _bind_copies(self, index: int, own: Any) -> None:
+        """Room for what the gradients of a span's last chunk still read."""
+        chain, shape = self.chain, (self.chain.chunk + 1, self.chain.batch)
+        copies = {"states_copy": chain.workspace.empty((*shape, own.hidden), chain.dtype)}
+        if index:  # its input is the states of the layer below
+            inputs = chain.recurrences[index - 1].hidden
+            copies["x_copy"] = chain.workspace.empty((*shape, inputs), chain.dtype)
+        self.bound.point_layer(index, **copies)
 
     def walk(self) -> None:
         """Carry out all rows."""
@@ -258,9 +269,7 @@ class CompiledWalk:
 
 
 def _block(rows: Any) -> Array:
-    found = list(islice(rows, BLOCK))
-    block = np.zeros((len(found), 4), np.int64)
-    for row, (name, *times) in zip(block, found, strict=True):
-        row[0] = ACTIONS[name]
-        row[1 : 1 + len(times)] = times
-    return block
+    block = array("q")
+    for name, *times in islice(rows, BLOCK):
+        block.extend((ACTIONS[name], *times, 0, 0)[:4])
+    return np.frombuffer(block, np.int64).reshape(-1, 4)

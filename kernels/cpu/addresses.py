@@ -57,6 +57,26 @@ doubles = _pointer(types.float64, "The float64 numbers at an address.")
 
 
 @intrinsic
+def words_of(typingctx, pointer):
+    """The int64 numbers where a pointer of any dtype points to."""
+
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], _WORD.as_pointer())
+
+    return types.CPointer(types.int64)(pointer), codegen
+
+
+@intrinsic
+def pointed(typingctx, pointer):
+    """The address where a pointer points to."""
+
+    def codegen(context, builder, signature, args):
+        return builder.ptrtoint(args[0], _WORD)
+
+    return types.intp(pointer), codegen
+
+
+@intrinsic
 def address(typingctx, array):
     """The address of an array's first number."""
 

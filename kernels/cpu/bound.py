@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import split
-from .slots import DONE, HEAD, HEAD_SIZE, LANE, LANE_SIZE, LAYER, LAYER_SIZE
+from .slots import DONE, HEAD, HEAD_SIZE, LANE, LANE_SIZE, LAYER, LAYER_SIZE, LEFT_SIZE
 from .team import team_for
 from .walk import build_walk
 
@@ -24,10 +24,12 @@ class Bound:
         self.lane = np.zeros(LANE_SIZE, np.int64)
         self.layers = np.zeros((len(recurrences), LAYER_SIZE), np.int64)
         self.head = np.zeros(HEAD_SIZE, np.int64)
+        self.left = np.zeros(LEFT_SIZE, np.int64)
         self.keep = []
         self.work = 0  # multiply-adds of the lane, to decide whether workers are worth waking
         self.split = 0
         self.set(batch=batch, item=dtype.itemsize, layers=len(recurrences))
+        self.point(left=self.left)
         self._walk = build_walk()
 
     def set(self, **values):

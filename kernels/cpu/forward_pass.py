@@ -91,8 +91,8 @@ def build_forward(CELL):
 
     @inner
     def forward(
-        mailbox, threads, sweeps_, members, chunk, start, stop, first, cached, cache, h, z, source,
-        recurrent,
+        mailbox, threads, sweeps_, members, chunk, half, start, stop, first, cached, cache, h, z,
+        source, recurrent,
     ):  # fmt: skip
         """Steps start..stop of a layer.
 
@@ -100,6 +100,7 @@ def build_forward(CELL):
         sweeps_ : runs of sequences into which a sweep is cut
         members : threads of a gang, or 1 for none
         chunk : steps of a chunk
+        half : the half of `z` that may be used, and this thread does all; or -1 for both
         start, stop : the span
         first : row of `states` before step `start`
         cached : whether all states and residuals are stored, see `sweeps.build_forward`
@@ -113,6 +114,19 @@ def build_forward(CELL):
         states, x, ids = cache[0], source[0], source[1]
         _, rows, B, H = states.shape
         width, I, tokens = GATES * H, x.shape[2], ids.size > 0
+        if half >= 0:
+            z_start = half * (z.size // 2)
+            t = start
+            while t < stop:
+                following = next_cut(t, stop, chunk)
+                row, n = (t - start) * B, following - t
+                live = live_steps(cache[2], t, n, 0, B)
+                project_part(z, z_start, BLOCKS * H, x, row * I, ids, row, tokens, source[2],
+                             source[3], I, width, live, B, 0, B)  # fmt: skip
+                sweep(mailbox, z, z_start, states, cache[1], h, row * H, cache[2], recurrent, t, n,
+                      B, H, first + t - start, rows, cached, 0, B, 0, H, 0, 1)  # fmt: skip
+                t = following
+            return
         if sweeps_ >= threads:
             function, arguments = job(
                 RUNS,

@@ -10,18 +10,27 @@ import numba
 from numba import types
 
 from ..cells.registry import CELLS, title
-from ..flat import get
+from ..flat import get, put
 from ..jit import callback, inner
-from . import dropout, forward_pass, reverse_pass
+from . import dropout, forward_pass, reverse_flow, reverse_pass
 from .addresses import as_double, as_unsigned, doubles, view, words
 from .shared import ready
-from .slots import HEAD, LANE, LAYER
+from .slots import HEAD, LANE, LAYER, LEFT
+from .workers import finish
+
+_SMALL = 600_000  # multiply-adds of a span that one thread does alone
 
 
 @inner
 def _mailbox(lane):
     at = get(lane, LANE.mailbox_at)
     return view(words(at), at, (get(lane, LANE.mailbox_size),))
+
+
+@inner
+def _threads_of(lane, work):
+    """Threads for a span of so many multiply-adds: a short one is done before another joins."""
+    return get(lane, LANE.threads) if work > _SMALL else 1
 
 
 @inner
@@ -37,8 +46,8 @@ def _chunk_of(lane, layer, steps, recurrent):
 
 def _build_forward(CELL):
     cell = CELLS[CELL]
-    GATES, STATES, RESIDUALS, BLOCKS, SECOND = (
-        cell.gates, cell.states, cell.residuals, cell.blocks, int(cell.second)
+    GATES, STATES, RESIDUALS, BLOCKS, DELTAS, SECOND = (
+        cell.gates, cell.states, cell.residuals, cell.blocks, cell.delta_blocks, int(cell.second)
     )  # fmt: skip
     run = forward_pass.build_forward(CELL)
 
@@ -56,7 +65,15 @@ def _build_forward(CELL):
             residuals = view(like, get(layer, LAYER.spare_at), (1, B, RESIDUALS * H))
         chunk = get(lane, LANE.chunk)
         width = (GATES - SECOND) * H
+        threads = _threads_of(lane, n * B * GATES * H * (H + I))
         given = n if h_at else 0
+        mailbox, own = _mailbox(lane), words(get(lane, LANE.left_at))
+        half = -1
+        if get(own, LEFT.open):  # its deltas are in a half of the scratch
+            if n > 2 * chunk:
+                finish(mailbox, own)
+            else:
+                half = 1 - get(own, LEFT.half)
         source = (
             view(like, x_at, (n * dense, B, I * dense)),
             view(lane, x_at, (n * tokens, B)),
@@ -64,12 +81,12 @@ def _build_forward(CELL):
             view(like, get(layer, LAYER.bias_at), (BLOCKS * H,)),
         )
         run(
-            _mailbox(lane), get(lane, LANE.threads), get(lane, LANE.parts),
-            get(layer, LAYER.members), _chunk_of(lane, layer, n, GATES * H * H), start, stop, first,
-            cached != 0,
+            mailbox, threads, min(threads, get(lane, LANE.parts)),
+            min(threads, get(layer, LAYER.members)), _chunk_of(lane, layer, n, GATES * H * H), half,
+            start, stop, first, cached != 0,
             (states, residuals, view(lane, get(lane, LANE.lengths_at), (B,))),
             view(like, h_at, (given, B, H)),
-            view(like, get(layer, LAYER.z_at), (chunk, B, 2 * BLOCKS * H)),
+            view(like, get(layer, LAYER.z_at), (chunk, B, 2 * DELTAS * H)),
             source,
             _recurrent(like, layer, get(layer, LAYER.w_at), get(layer, LAYER.w_chains),
                        get(layer, LAYER.second_at), width, H, B),
@@ -117,48 +134,90 @@ def _head(like, head, counts, n, B, H, span, start):
     )  # fmt: skip
 
 
+@inner
+def _source(like, layer, x_at, dx_at, n, B, width, deltas):
+    """The source of `reverse_pass.build_reverse`."""
+    number = doubles(0)
+    I, tokens, total_at = (
+        get(layer, LAYER.inputs), get(layer, LAYER.tokens), get(layer, LAYER.du_total_at)
+    )  # fmt: skip
+    dense = 1 - tokens
+    outputs = width if total_at else 0
+    return (
+        view(like, x_at, (n * dense, B, I * dense)),
+        view(layer, x_at, (n * tokens, B)),
+        view(like, get(layer, LAYER.u_back_at), (1,)),
+        view(like, dx_at, (n if dx_at else 0, B, I)),
+        view(like, get(layer, LAYER.du_at), (width * dense, I)),
+        view(number, total_at, (I if tokens else outputs, width if tokens else I)),
+        view(number, get(layer, LAYER.dsum_at), (deltas,)),
+    )
+
+
+@inner
+def _gradients(like, layer, width, H):
+    total_at = get(layer, LAYER.dw_total_at)
+    return (
+        view(like, get(layer, LAYER.dw_at), (width, H)),
+        view(doubles(0), total_at, (width if total_at else 0, H)),
+    )
+
+
+@inner
+def _indices(lane, rows):
+    return (
+        view(lane, get(lane, LANE.rows_at), (rows,)),
+        view(lane, get(lane, LANE.p_rows_at), (rows,)),
+        view(lane, get(lane, LANE.counts_at), (4,)),
+    )
+
+
+def _build_left(CELL):
+    """The gradients that a chunk has left: see `reverse_flow.build_left`."""
+    cell = CELLS[CELL]
+    GATES, DELTAS, SECOND = cell.gates, cell.delta_blocks, int(cell.second)
+
+    @inner
+    def arrays(like, lane, layer, own, n):
+        B, H = get(lane, LANE.batch), get(layer, LAYER.hidden)
+        chunk, head = get(lane, LANE.chunk), words(get(own, LEFT.head_at))
+        source = _source(
+            like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H
+        )
+        recurrent = _recurrent(
+            like, layer, get(layer, LAYER.w_back_at), 1, 0, (GATES - SECOND) * H, H, B
+        )
+        return (
+            source,
+            _gradients(like, layer, GATES * H, H),
+            _head(like, head, get(own, LEFT.counts), n, B, H, chunk, 0),
+            _indices(lane, 2 * chunk * B),
+            recurrent,
+        )
+
+    return reverse_flow.build_left(CELL, arrays)
+
+
 def _build_reverse(CELL):
     cell = CELLS[CELL]
     GATES, STATES, RESIDUALS, DELTAS, SECOND = (
         cell.gates, cell.states, cell.residuals, cell.delta_blocks, int(cell.second)
     )  # fmt: skip
-    run = reverse_pass.build_reverse(CELL)
+    run, flow = reverse_pass.build_reverse(CELL), reverse_flow.build_flow(CELL)
 
     def reverse(
         like, lane_at, layer_at, head_at, x_at, dx_at, dh_at, dh_steps, counts, start, stop, first,
         delta_at, whole,
     ):  # fmt: skip
         lane, layer, head = words(lane_at), words(layer_at), words(head_at)
+        own = words(get(lane, LANE.left_at))
         n, B, H = stop - start, get(lane, LANE.batch), get(layer, LAYER.hidden)
-        I, tokens, rows = (
-            get(layer, LAYER.inputs), get(layer, LAYER.tokens), get(layer, LAYER.rows)
-        )  # fmt: skip
-        dense, chunk = 1 - tokens, get(lane, LANE.chunk)
-        number = doubles(0)
-        total_at, dw_total_at = get(layer, LAYER.du_total_at), get(layer, LAYER.dw_total_at)
-        wide = GATES * H
-        if tokens:
-            total = view(number, total_at, (I, wide))
-        else:
-            total = view(number, total_at, (wide if total_at else 0, I))
-        source = (
-            view(like, x_at, (n * dense, B, I * dense)),
-            view(lane, x_at, (n * tokens, B)),
-            view(like, get(layer, LAYER.u_back_at), (1,)),
-            view(like, dx_at, (n if dx_at else 0, B, I)),
-            view(like, get(layer, LAYER.du_at), (wide * dense, I)),
-            total,
-            view(number, get(layer, LAYER.dsum_at), (DELTAS * H,)),
-        )
-        gradients = (
-            view(like, get(layer, LAYER.dw_at), (wide, H)),
-            view(number, dw_total_at, (wide if dw_total_at else 0, H)),
-        )
-        indices = (
-            view(lane, get(lane, LANE.rows_at), (2 * chunk * B,)),
-            view(lane, get(lane, LANE.p_rows_at), (2 * chunk * B,)),
-            view(lane, get(lane, LANE.counts_at), (4,)),
-        )
+        rows, chunk, wide = get(layer, LAYER.rows), get(lane, LANE.chunk), GATES * H
+        threads = _threads_of(lane, 3 * n * B * wide * (H + get(layer, LAYER.inputs)))
+        parts = min(threads, get(lane, LANE.parts))
+        members = min(threads, get(layer, LAYER.members))
+        mailbox = _mailbox(lane)
+        source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H)
         # Scratch for two chunks, or an array of the span.
         delta = view(like, delta_at, (n if whole else 2 * chunk, B, DELTAS * H))
         cached = (
@@ -171,14 +230,29 @@ def _build_reverse(CELL):
             view(like, dh_at, (dh_steps, B, H)),
             delta,
         )
+        recurrent = _recurrent(
+            like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
+            get(layer, LAYER.second_back_at), (GATES - SECOND) * H, H, B,
+        )  # fmt: skip
+        lossy = _head(like, head, counts, n, B, H, chunk, start)
+        indices = _indices(lane, 2 * chunk * B)
+        size = _chunk_of(lane, layer, n, wide * H)
+        if parts < threads and members == 1 and 4 * lossy[6].shape[2] <= wide:
+            put(own, LEFT.lane_at, lane_at)
+            put(own, LEFT.next_layer_at, layer_at)
+            put(own, LEFT.next_head_at, head_at)
+            put(own, LEFT.next_counts, counts)
+            inline = layer_at != get(lane, LANE.layers_at)
+            flow(
+                mailbox, threads, own, lane, layer, size, start, stop, first, whole != 0,
+                (x_at, dx_at, delta_at), inline, cached, back, source, recurrent, lossy, indices,
+            )  # fmt: skip
+            return
+        finish(mailbox, own)
         run(
-            _mailbox(lane), get(lane, LANE.threads), get(lane, LANE.parts),
-            get(layer, LAYER.members), _chunk_of(lane, layer, n, wide * H),
-            get(lane, LANE.flush_steps), start, stop, first, get(lane, LANE.current), whole != 0,
-            cached, back, source,
-            _recurrent(like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
-                       get(layer, LAYER.second_back_at), (GATES - SECOND) * H, H, B),
-            gradients, _head(like, head, counts, n, B, H, chunk, start), indices,
+            mailbox, threads, parts, members, size, get(lane, LANE.flush_steps), start, stop, first,
+            get(lane, LANE.current), whole != 0, cached, back, source, recurrent,
+            _gradients(like, layer, wide, H), lossy, indices,
         )  # fmt: skip
 
     return reverse
@@ -205,12 +279,13 @@ def _compiled(build, dtype, arguments, what="kernels of all cells"):
 
 @cache
 def passes(cell, dtype):
-    """The compiled functions (forward, reverse) of a layer of that cell."""
+    """The compiled functions (forward, reverse, left) of a layer of that cell."""
     ready(dtype)
     what = f"the {title(cell)} kernels"
     return (
         _compiled(_build_forward(cell), dtype, 8, what),
         _compiled(_build_reverse(cell), dtype, 13, what),
+        _compiled(_build_left(cell), dtype, 2, what),
     )
 
 

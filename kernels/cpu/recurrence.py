@@ -149,9 +149,9 @@ class Recurrence(LayerRecurrence):
     def bind(self, bound, index, tokens):
         """Have a layer of a lane be this one: its sizes and its passes."""
         own, H = self.weights, self.hidden
-        forward, reverse = passes(self.layer.cell, self.dtype)
         row = bound.layers[index]
-        row[LAYER.forward], row[LAYER.reverse] = forward.address, reverse.address
+        compiled = passes(self.layer.cell, self.dtype)
+        row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
         row[LAYER.inputs], row[LAYER.tokens] = own.input.inputs, tokens
         row[LAYER.v_rows] = len(self.multiplied)

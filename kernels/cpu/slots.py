@@ -20,24 +20,24 @@ LANE, LANE_SIZE = _slots(
     """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
     steps call_steps back_steps flush_steps window arena_at checkpoint initial_row
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at given_at given_step
-    rows_at p_rows_at counts_at whole has_loss
+    rows_at p_rows_at counts_at whole has_loss left_at layers_at
     """
     # What Python does itself for each span: see `walk`.
     """asks_read asks_write asks_read_back asks_write_back
     """
     # Where the walk stands.
-    """budget used status row rows phase at leg start stop
+    """budget used status row rows phase at leg start stop half
     live current stored carved cache_start cache_stop continues since_flush noted""",
 )
 
 LAYER, LAYER_SIZE = _slots(
     "Layer",
-    """forward reverse drop hidden inputs tokens states residuals members
+    """forward reverse left drop hidden inputs tokens states residuals members
     z_at live_at spare_at states_at residuals_at rows outputs_at below_at carry_at
     initial_at final_at
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
-    du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step
+    du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
     mask_key mask_threshold mask_scale mask_start""",
 )
 
@@ -45,6 +45,13 @@ HEAD, HEAD_SIZE = _slots(
     "Head",
     """readout loss factor outputs v_at v_back_at c_at o_at y_at y_step targets_at targets_step
     weights_at weights_step values_at total_at dv_at dv_total_at dc_at""",
+)
+
+LEFT, LEFT_SIZE = _slots(
+    "Left",  # the gradients of a chunk that are still to be done: see `reverse_flow`
+    """open started lane_at layer_at head_at counts next_layer_at next_head_at next_counts
+    x_at dx_at states_at delta_at start steps half
+    live_rows piece_rows block v_pieces w_pieces""",
 )
 
 # Rows of a schedule: a kind and three times. The names are those of `memory.schedules`.

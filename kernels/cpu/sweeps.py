@@ -76,6 +76,7 @@ def build_forward(CELL):
         step = BLOCKS * H
         width = FIRST * H
         z_data, states_data, W_data, v_data = data(z), data(states), data(W), data(v)
+        gated = v.size - B * H if SECOND > 0 else 0  # the gradients may still read other rows
         for t in range(n):
             before = first + t if cached else (first + t) & 1
             after = before + 1 if cached else 1 - before
@@ -97,10 +98,11 @@ def build_forward(CELL):
                             a = load(z, source + j, H, BLOCKS)
                             s = load(states, old + j, plane, STATES)
                             p = load(params, j, H, PARAMS)
-                            store(v, r * H + j, 0, (cells.gate(CELL, a, s, p),), 0)
+                            gated_s = (cells.gate(CELL, a, s, p),)
+                            store(v, gated + r * H + j, 0, gated_s, 0)
                         compiler_fence()
-                    product(z_data, z_row + width, step, v_data, b * H, H, end - b, data(W_second),
-                            H, parts_second, left, right)  # fmt: skip
+                    product(z_data, z_row + width, step, v_data, gated + b * H, H, end - b,
+                            data(W_second), H, parts_second, left, right)  # fmt: skip
                 for r in range(b, end):
                     source = z_start + (t * B + r) * step
                     old = (before * B + r) * H

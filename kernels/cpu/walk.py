@@ -20,7 +20,7 @@ and goes on where it stood when it is called again. Time is cut at absolute mult
 from functools import cache
 
 from ..jit import inner
-from .addresses import address, call, copy_bytes, zero_bytes
+from .addresses import address, call, copy_bytes, words, zero_bytes
 from .slots import (
     ADD_STATE,
     ADVANCE,
@@ -42,7 +42,7 @@ from .slots import (
     WRITE_BACK,
 )
 from .split import next_cut, previous_cut
-from .workers import program
+from .workers import finish, program
 
 _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
 
@@ -301,6 +301,40 @@ def _back_row(lane, layers, head, low, first_loss, stop, windowed):
     return True
 
 
+@inner
+def _rows(lane, layers, head, rows):
+    """Carry out rows until they are done or Python is needed."""
+    while lane[LANE.row] < lane[LANE.rows]:
+        row = lane[LANE.row]
+        kind, a, b, c = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
+        done = True
+        if kind in (ADVANCE, CACHE):
+            done = _forward_row(lane, layers, a, b, 1 if kind == CACHE else 0)
+        elif kind == REVERSE:
+            done = _back_row(lane, layers, head, a, a, b, False)
+        elif kind == WINDOW:
+            done = _back_row(lane, layers, head, a, b, c, True)
+        elif kind == KEEP:
+            _forget_before(lane, layers, a)
+        elif kind == STORE:
+            stored = lane[LANE.stored]
+            at = lane[LANE.arena_at] + stored * lane[LANE.checkpoint]
+            _checkpoint(lane, layers, at, True)
+            lane[LANE.stored] = stored + 1
+        elif kind == RESTORE:
+            if a == 0:
+                _set_initial(lane, layers)
+            else:
+                at = lane[LANE.arena_at] + (lane[LANE.stored] - 1) * lane[LANE.checkpoint]
+                _checkpoint(lane, layers, at, False)
+        elif kind == DISCARD:
+            lane[LANE.stored] -= 1
+        if not done:
+            return
+        lane[LANE.row] += 1
+        lane[LANE.phase] = _BEGIN
+
+
 @cache
 def build_walk():
     """The walk, a program."""
@@ -314,36 +348,10 @@ def build_walk():
         rows : (n, 4) int64, each a kind and three times
         """
         lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
+        lane[LANE.layers_at] = address(layers)
         lane[LANE.used] = 0
-        while lane[LANE.row] < lane[LANE.rows]:
-            row = lane[LANE.row]
-            kind, a, b, c = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
-            done = True
-            if kind in (ADVANCE, CACHE):
-                done = _forward_row(lane, layers, a, b, 1 if kind == CACHE else 0)
-            elif kind == REVERSE:
-                done = _back_row(lane, layers, head, a, a, b, False)
-            elif kind == WINDOW:
-                done = _back_row(lane, layers, head, a, b, c, True)
-            elif kind == KEEP:
-                _forget_before(lane, layers, a)
-            elif kind == STORE:
-                stored = lane[LANE.stored]
-                at = lane[LANE.arena_at] + stored * lane[LANE.checkpoint]
-                _checkpoint(lane, layers, at, True)
-                lane[LANE.stored] = stored + 1
-            elif kind == RESTORE:
-                if a == 0:
-                    _set_initial(lane, layers)
-                else:
-                    at = lane[LANE.arena_at] + (lane[LANE.stored] - 1) * lane[LANE.checkpoint]
-                    _checkpoint(lane, layers, at, False)
-            elif kind == DISCARD:
-                lane[LANE.stored] -= 1
-            if not done:
-                return
-            lane[LANE.row] += 1
-            lane[LANE.phase] = _BEGIN
         lane[LANE.status] = DONE
+        _rows(lane, layers, head, rows)
+        finish(mailbox, words(lane[LANE.left_at]))  # nobody else may need the team meanwhile
 
     return walk

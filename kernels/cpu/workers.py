@@ -23,7 +23,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from ..flat import get, put
 from ..jit import entry, inner
+from .addresses import pointed
 from .atomics import (
     add,
     compare_exchange,
@@ -36,6 +38,7 @@ from .atomics import (
     store,
     store_release,
 )
+from .slots import LEFT
 from .subnormals import flush_to_zero, restore
 
 LINE = 16  # numbers in a line: two cache lines, since processors fetch them in pairs
@@ -159,12 +162,12 @@ def _claim(mailbox):
 
 
 @inner
-def _open(mailbox, threads, total, kind, function, data):
-    """Open a job whose piece 0, or rank 0, is the caller's."""
+def _open(mailbox, threads, total, kind, function, data, first):
+    """Open a job whose pieces, or ranks, below `first` are the caller's."""
     mailbox[_FUNCTION], mailbox[_DATA], mailbox[_TOTAL] = function, data, total
     mailbox[_KIND], mailbox[_THREADS] = kind, threads
     mailbox[_SERIAL] += 1
-    store(mailbox, _NEXT, 1)
+    store(mailbox, _NEXT, first)
     store(mailbox, _JOB, mailbox[_SERIAL])
 
 
@@ -187,12 +190,38 @@ def fork(mailbox, threads, total, function, data):
     if threads <= 1 or total <= 1 or not _claim(mailbox):
         _call(function, data, 0, total)
         return
-    _open(mailbox, threads, total, _FORK, function, data)
+    _open(mailbox, threads, total, _FORK, function, data, 1)
     started = cycles()
     _call(function, data, 0, 1)
     _take_pieces(mailbox)
     store(mailbox, _JOB, 0)
     _finish(mailbox, started)
+
+
+@inner
+def leave(mailbox, left, threads, total, function):
+    """Leave a job to other threads, until `finish`; meanwhile its caller does all of its own jobs.
+
+    left : slots LEFT, the data of the job
+    """
+    data = pointed(left)
+    if threads <= 1 or total <= 0 or not _claim(mailbox):
+        _call(function, data, 0, total)
+        return
+    put(left, LEFT.open, 1)
+    put(left, LEFT.started, cycles())
+    _open(mailbox, threads, total, _FORK, function, data, 0)
+
+
+@inner
+def finish(mailbox, left):
+    """Do what is left of a job, and wait for those who are in it."""
+    if get(left, LEFT.open) == 0:
+        return
+    _take_pieces(mailbox)
+    store(mailbox, _JOB, 0)
+    _finish(mailbox, get(left, LEFT.started))
+    put(left, LEFT.open, 0)
 
 
 @inner
@@ -205,7 +234,7 @@ def gang(mailbox, threads, function, data):
     for rank in range(members):
         mailbox[rank * LINE + _STEP] = 0
     mailbox[_SIZE] = 0
-    _open(mailbox, members, members, _GANG, function, data)
+    _open(mailbox, members, members, _GANG, function, data, 1)
     started = cycles()
     spins = 0
     while load(mailbox, _NEXT) < members and spins < _SPINS and cycles() - started < _GATHERING:
