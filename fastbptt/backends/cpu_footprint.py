@@ -52,6 +52,10 @@ def footprint(
     weights += sum(m * n * item for m, n in parts) + 16 * panels
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
     numbers = 2 * (panels + units + outputs) + 2 * (CHUNKS_BETWEEN_LAYERS - 1) * (units - top)
+    # Once: copies of the states, and of what a layer above the first reads, for gradients to come.
+    copied = sum(hidden for _, hidden, _ in layers)
+    copied += copied - top
+    numbers += copied
     # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
     copies = 2 * layers[0][2] + outputs + top
     rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values
@@ -63,7 +67,12 @@ def footprint(
     return Footprint(
         total=total,
         batch=batch,
-        base=weights + short + 8 * state + 4 * units * batch * item + 64 * batch + _OBJECTS,
+        base=weights
+        + short
+        + 8 * state
+        + (4 * units + copied) * batch * item
+        + 64 * batch
+        + _OBJECTS,
         per_step=per_step,
         state=state,
         step=state + residuals,

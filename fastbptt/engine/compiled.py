@@ -193,7 +193,7 @@ class CompiledWalk:
 
     def _go(self, block: Array) -> int:
         bound = self.bound
-        status: int = bound.walk(block, max(self.chain.call_steps, 1))
+        status: int = bound.walk(block, self.chain.unheard)
         self.chain.device.wait()
         self.progress.add(bound.get("used"))
         if status == READ:

@@ -37,19 +37,21 @@ class BlockSizes(NamedTuple):
     chunk : steps that there is scratch for
     indexed : steps whose tokens, classes and loss weights are checked and indexed together
     call_steps : steps of a kernel call
+    unheard : steps after which compiled schedules come back to Python, to hear Ctrl-C
     """
 
     chunk: int
     indexed: int
     call_steps: int
+    unheard: int
 
     def _copying(self) -> BlockSizes:
         half = max(1, self.chunk // 2)
-        return BlockSizes(half, half, half)
+        return BlockSizes(half, half, half, self.unheard)
 
     def _between_layers(self) -> BlockSizes:
         steps = max(self.chunk, min(CHUNKS_BETWEEN_LAYERS * self.chunk, self.call_steps))
-        return BlockSizes(self.chunk, steps, steps)
+        return BlockSizes(self.chunk, steps, steps, self.unheard)
 
 
 @dataclass(frozen=True)
@@ -120,13 +122,13 @@ class Footprint:
         chunk = max(1, min(chunk, self.fitting, self.flush, self.longest, self.total))
         chunk = chunk if chunk == self.total else _power_of_two_below(chunk)
         if self.one_chunk_calls:
-            return BlockSizes(chunk, chunk, chunk)
+            return BlockSizes(chunk, chunk, chunk, chunk)
         if scratch is not None:
             indexed = min(indexed, (scratch - chunk * self.per_step) // self._index_bytes)
         call = _power_of_two_below(self.longest)
         indexed = min(_power_of_two_below(max(_INDEXED * chunk, indexed)), call)
         steps = (max(chunk, min(steps, self.total)) for steps in (indexed, call))
-        return BlockSizes(chunk, *steps)
+        return BlockSizes(chunk, *steps, call)
 
     @property
     def _index_bytes(self) -> int:

@@ -63,7 +63,8 @@ def build_left(CELL, arrays):
             x, dx = source[0], source[3]
             begin = (index - own[LEFT.w_pieces]) * own[LEFT.piece_rows]
             multiply_rows(dx, 0, delta, 0, DELTAS * H, source[2], width, x.shape[2], begin,
-                          min(n * B, begin + own[LEFT.piece_rows]), own[LEFT.live_rows])  # fmt: skip
+                          min(n * B, begin + own[LEFT.piece_rows]),
+                          own[LEFT.live_rows])  # fmt: skip
 
     return left
 
