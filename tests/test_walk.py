@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from fastbptt.kernels.cpu.bound import Bound
+from fastbptt.kernels.cpu.slots import ACTIONS
 
 import fastbptt as fb
 from fastbptt.engine import compiled
-from fastbptt.kernels.cpu.bound import Bound
-from fastbptt.kernels.cpu.slots import ACTIONS
 from fastbptt.memory import schedules
+from fastbptt.memory.optimal import best, least_feasible
 
 rng = np.random.default_rng(5)
 T, B, I, H, O = 150, 3, 4, 6, 2
@@ -94,3 +95,25 @@ def test_rows_have_the_numbers_of_their_kinds():
         action[0] for action in (*schedules.optimal(50, 5, 1, 1), *schedules.truncated(9, 2, 5))
     }
     assert made == set(ACTIONS)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_compiled_code_makes_the_rows_of_a_tree(seed):
+    """The same actions as Python makes, from the tree's tables."""
+    draw = np.random.default_rng(seed)
+    steps, S = int(draw.choice([1, 2, 9, 60, 400, 3000])), int(draw.integers(1, 9))
+    C = S * int(draw.integers(1, 4))
+    least = least_feasible(steps, S, C)
+    m = int(draw.integers(least, max(least + 1, min(steps * C, 150 * C))))
+    due, made = list(schedules.optimal(steps, m, S, C)), []
+    names = {number: name for name, number in ACTIONS.items()}
+    for block in compiled._blocks(schedules.optimal(steps, m, S, C)):
+        for kind, a, b, _ in block.tolist():
+            name = names[kind]
+            made.append((name, a, b) if name in ("advance", "cache", "reverse") else (name, a))
+    assert made == due
+
+
+def test_most_trees_have_tables():
+    made = [best(3000, m, 2, 6).tables() for m in (100, 200, 400, 1000, 5000)]
+    assert all(tables is not None for tables in made)

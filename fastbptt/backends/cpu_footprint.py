@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from math import isqrt
 
 from ..kernels.cells.registry import CELLS
 from ..kernels.cpu.products import packed_size
@@ -64,6 +65,8 @@ def footprint(
     fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
     work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gate_rows)
     lanes = VECTOR_BYTES // item
+    # The tree and the stack of a schedule: that of one recompute has the most checkpoints.
+    schedule = 24 * (2 + isqrt(2 * total * (state + residuals) // max(1, state)))
     return Footprint(
         total=total,
         batch=batch,
@@ -72,6 +75,7 @@ def footprint(
         + 8 * state
         + (4 * units + copied) * batch * item
         + 64 * batch
+        + schedule
         + _OBJECTS,
         per_step=per_step,
         state=state,

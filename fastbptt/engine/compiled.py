@@ -7,6 +7,7 @@ kernels read them, a caller's own loss, outputs and gradients for arrays that ke
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from ..arrays import Array
 from ..kernels.cpu import passes
 from ..kernels.cpu.bound import Bound
+from ..kernels.cpu.rows import MOST, build_rows
 from ..kernels.cpu.slots import (
     ACTIONS,
     ADD_STATE,
@@ -26,6 +28,8 @@ from ..kernels.cpu.slots import (
     WRITE,
     WRITE_BACK,
 )
+from ..memory.optimal import Tables
+from ..memory.schedules import Action, TreeSchedule
 from . import time_views
 from .lanes import Consumer, Lane, Progress
 from .readers import TokenReader, read
@@ -173,11 +177,7 @@ class CompiledWalk:
             self.final = [state.copy() for state in lane.initial]
         chain.row = 0
         chain.set_state(lane.initial)
-        rows = iter(lane.rows)
-        while True:
-            block = _block(rows)
-            if not len(block):
-                break
+        for block in _blocks(lane.rows):
             bound.begin_rows(len(block))
             while self._go(block) != DONE:
                 pass
@@ -268,8 +268,26 @@ class CompiledWalk:
             time_views.commit(out, a, b)
 
 
-def _block(rows: Any) -> Array:
-    block = array("q")
-    for name, *times in islice(rows, BLOCK):
-        block.extend((ACTIONS[name], *times, 0, 0)[:4])
-    return np.frombuffer(block, np.int64).reshape(-1, 4)
+def _blocks(rows: Iterable[Action]) -> Iterator[Array]:
+    """The rows as numbers (n, 4), some at a time."""
+    tables = rows.tree.tables() if isinstance(rows, TreeSchedule) else None
+    if isinstance(rows, TreeSchedule) and tables is not None:
+        yield from _tree_blocks(rows.steps, rows.tree.recomputes, tables)
+        return
+    actions = iter(rows)
+    while True:
+        block = array("q")
+        for name, *times in islice(actions, BLOCK):
+            block.extend((ACTIONS[name], *times, 0, 0)[:4])
+        if not block:
+            return
+        yield np.frombuffer(block, np.int64).reshape(-1, 4)
+
+
+def _tree_blocks(steps: int, recomputes: int, tables: Tables) -> Iterator[Array]:
+    make, (P, low, high) = build_rows(), tables
+    place = np.array([0, 0, steps, recomputes, 0])
+    ends, turns = np.empty(len(P), np.int64), np.empty(len(P), np.int64)
+    block = np.zeros((max(BLOCK, MOST), 4), np.int64)
+    while count := make(place, ends, turns, P, low, high, block):
+        yield block[:count]

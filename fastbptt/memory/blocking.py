@@ -127,8 +127,8 @@ class Footprint:
             indexed = min(indexed, (scratch - chunk * self.per_step) // self._index_bytes)
         call = _power_of_two_below(self.longest)
         indexed = min(_power_of_two_below(max(_INDEXED * chunk, indexed)), call)
-        steps = (max(chunk, min(steps, self.total)) for steps in (indexed, call))
-        return BlockSizes(chunk, *steps, call)
+        indexed, steps = (max(chunk, min(steps, self.total)) for steps in (indexed, call))
+        return BlockSizes(chunk, indexed, steps, call)
 
     @property
     def _index_bytes(self) -> int:

@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterator
 from itertools import islice, pairwise
 from math import comb, gcd
 
+import numpy as np
+
+from ..arrays import Array
+
 _FEW = 256  # so many terms are added one by one
 
 
@@ -88,6 +92,15 @@ class Filled:
 
     def __len__(self) -> int:
         return self.length
+
+    def numbers(self) -> Array:
+        """The sequence as an int64 array."""
+        j, t = np.divmod(np.arange(self.length), self.p)
+        first = np.array(self.first, np.int64)
+        if self.length <= len(first):
+            return first[: self.length]
+        grown = j * first[self.p] - self.p * self.q * (j * (j - 1) // 2)
+        return grown + first[t] - t * self.q * j
 
     def __getitem__(self, i: int) -> int:
         j, t = divmod(i, self.p)

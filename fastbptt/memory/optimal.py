@@ -32,14 +32,30 @@ from functools import lru_cache, partial
 from itertools import accumulate
 from math import comb, gcd
 from operator import mul
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+import numpy as np
+
+from ..arrays import Array
 from .capacity import Filled, capacities, least, reaches
 from .capacity import capacity as capacity
 
 _MOST_STEPS = 10**15
 _TABLE_WORK = 100_000  # pairs (n, j) times depths in the recursion itself: 10 to 20 ms
+_MOST_TABLES = 16  # recomputes of a tree that compiled code follows: others have few leaves
 _ROWS = 64  # rows of sums that are stored; a tree with more recomputes has a small depth
+
+
+class Tables(NamedTuple):
+    """A tree for compiled code: `left(n, d, k)` follows from them as in Spine and Threshold.
+
+    P : P[d] = c[0] + ... + c[d-1], int64
+    low, high : the sums at (k, d) of the low and of the high tree; unused for one recompute
+    """
+
+    P: Array
+    low: Array
+    high: Array
 
 
 def least_feasible(T: int, S: int, C: int) -> int:
@@ -99,6 +115,9 @@ class Leaf:
     def left(self, n: int, d: int, k: int) -> int:
         return 0
 
+    def tables(self) -> None:
+        """None: there is one leaf."""
+
 
 def _spine_end(P: Sequence[int] | Filled, n: int, d: int) -> int:
     """The depth at which a spine of n steps from depth d ends; P[i] = c[0] + ... + c[i-1]."""
@@ -126,6 +145,9 @@ class Spine:
 
     def left(self, n: int, d: int, k: int) -> int:
         return 0 if n <= self.P[d + 1] - self.P[d] else _spine_left(self.P, n, d)
+
+    def tables(self) -> Tables:
+        return Tables(self.P.numbers(), np.zeros((2, 1), np.int64), np.zeros((2, 1), np.int64))
 
 
 class Sums:
@@ -188,6 +210,19 @@ class Threshold:
             return _spine_left(self.P, n, d)
         at = self.low.at
         return max(at(k - 1, d), n - self.high.at(k, d + 1))
+
+    def tables(self) -> Tables | None:
+        D, R = len(self.c), self.recomputes
+        if R > _MOST_TABLES or self.high.at(R, 0) > _MOST_STEPS:
+            return None
+
+        def rows(sums: Sums) -> Array:
+            table = np.zeros((R + 1, D + 1), np.int64)
+            for k in range(1, R + 1):
+                table[k, :D] = [sums.at(k, d) for d in range(D)]
+            return table
+
+        return Tables(np.array(self.P, np.int64), rows(self.low), rows(self.high))
 
     def _between(self, d: int, k: int) -> int:
         """Steps that the high tree from depth d with k recomputes holds more than the low one."""
@@ -283,6 +318,9 @@ class Table:
 
     def left(self, n: int, d: int, k: int) -> int:
         return self.splits[d][n]
+
+    def tables(self) -> None:
+        """None: such trees are small."""
 
 
 Tree: TypeAlias = Leaf | Spine | Threshold | Table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Protocol
 
 from .. import arguments
@@ -158,9 +159,10 @@ class Plan:
         -------
         iterator of tuples such as ("advance", 0, 100)
         """
+        actions = self.memory.schedule(self)
         if self.stores_outputs and self.recomputes:
-            yield from (("advance", 0, self.steps), ("restore", 0))
-        yield from self.memory.schedule(self)
+            return chain((("advance", 0, self.steps), ("restore", 0)), actions)
+        return actions
 
     def of_one_direction(self, state_bytes: int, step_bytes: int) -> Plan:
         """Where outputs are stored, the plan of one direction, with the direction's S and C."""

@@ -28,7 +28,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from .optimal import best
+from .optimal import Tree, best
 
 Action: TypeAlias = "tuple[Any, ...]"
 """One action of a schedule: a tuple of its name and its times."""
@@ -48,8 +48,7 @@ def segmented(T: int, L: int) -> Schedule:
 
 def optimal(T: int, m: int, S: int, C: int) -> Schedule:
     """The fewest forward steps in m bytes; a checkpoint takes S bytes, a cached step C."""
-    tree = best(T, m, S, C)
-    return _walk(T, tree.left, tree.recomputes)
+    return TreeSchedule(T, best(T, m, S, C))
 
 
 def truncated(T: int, k1: int, k2: int) -> Schedule:
@@ -83,26 +82,44 @@ def truncated_backward_steps(T: int, k1: int, k2: int) -> int:
     return T + k1 * growing * (growing + 1) // 2 + (later - growing) * overlap
 
 
+class TreeSchedule(Iterator["Action"]):
+    """The actions of a tree of splits, right part before left.
+
+    steps : T
+    tree : the tree of `optimal.best`; compiled code makes the same actions from its `tables`
+    """
+
+    def __init__(self, steps: int, tree: Tree):
+        self.steps, self.tree = steps, tree
+        self._actions = _walk(steps, tree.left, tree.recomputes)
+
+    def __next__(self) -> Action:
+        return next(self._actions)
+
+
 def _walk(T: int, left: Callable[[int, int, int], int], recomputes: int = 0) -> Schedule:
     """The actions of a tree of splits, right part before left; `left` as in `optimal.best`."""
-    at = 0
-    # Four numbers a node in a flat array: tuples could take more memory than small checkpoints.
-    pending = array("q", (0, T, 0, recomputes) if T else ())
-    while pending:
-        a, n, d, k = pending[-4:]
-        del pending[-4:]
-        if n == 0:  # a right part is done
-            yield "discard", a
-            continue
+    # Two numbers a checkpoint, in flat arrays, since tuples might take more memory than its state:
+    # its position, and the recomputes left to the steps before it.
+    ends, turns = array("q"), array("q")
+    at, a, n, k = 0, 0, T, recomputes
+    while n:
         if at != a:
             yield "restore", a
-        j = left(n, d, k)
-        if j == 0:
-            yield "cache", a, a + n
-            yield "reverse", a, a + n
-            at = a + n
-        else:
+        j = left(n, len(ends), k)
+        if j:
             at = a + j
             yield "advance", a, at
             yield "store", at
-            pending.extend((a, j, d, k - 1, at, 0, d, k, at, n - j, d + 1, k))
+            ends.append(at)
+            turns.append(k - 1)
+            a, n = at, n - j
+            continue
+        yield "cache", a, a + n
+        yield "reverse", a, a + n
+        at, n = a + n, 0
+        if ends:
+            end, k = ends.pop(), turns.pop()
+            yield "discard", end
+            a = ends[-1] if ends else 0
+            n = end - a
