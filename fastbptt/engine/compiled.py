@@ -69,16 +69,14 @@ class CompiledWalk:
         runs = not (back and cache is not None)  # else all steps are cached already
         for index, own in enumerate(chain.recurrences):
             reads_tokens = tokens and index == 0
-            own.bind(bound, index, reads_tokens)
-            bound.point_layer(
-                index, z=chain.scratch[index], live=chain.live[index], spare=chain.spare[index],
-                initial=np.ascontiguousarray(lane.initial[index]), final=self.final[index],
+            arrays = (
+                chain.scratch[index], chain.live[index], chain.spare[index],
+                np.ascontiguousarray(lane.initial[index]), self.final[index],
             )  # fmt: skip
+            own.bind(bound, index, reads_tokens, runs, arrays)
             if index < last:
                 bound.point_layer(index, outputs=chain.outputs[index])
                 self._bind_dropout(index)
-            if runs:
-                own.bind_forward(bound, index, reads_tokens)
             if cache is not None:
                 states, residuals = cache.states[index], cache.residuals[index]
                 bound.point_layer(index, states=states, residuals=residuals)
@@ -140,11 +138,9 @@ class CompiledWalk:
         bound.point(zeros=self.zeros, rows=rows, p_rows=p_rows, counts=counts)
         last = len(chain.recurrences) - 1
         for index, own in enumerate(chain.recurrences):
-            own.bind_reverse(
-                bound, index, tokens and index == 0, index > 0 or lane.grad_x is not None
-            )
-            bound.point_layer(index, carry=chain.carry[index])
-            self._bind_copies(index, own)
+            input_grad = index > 0 or lane.grad_x is not None
+            arrays = (chain.carry[index], *self._copies(index, own))
+            own.bind_back(bound, index, tokens and index == 0, input_grad, arrays)
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
         writes = lane.grad_x is not None and self._place("dx", lane.grad_x)
@@ -161,14 +157,15 @@ class CompiledWalk:
         self.asks = lane.loss.bind(bound)
         bound.set(asks_write_back=writes)
 
-    def _bind_copies(self, index: int, own: Any) -> None:
-        """Room for what the gradients of a span's last chunk still read."""
+    def _copies(self, index: int, own: Any) -> tuple[Array, Array | None]:
+        """Room for what the gradients of a span's last chunk still read: its states and x."""
         chain, shape = self.chain, (self.chain.chunk + 1, self.chain.batch)
-        copies = {"states_copy": chain.workspace.empty((*shape, own.hidden), chain.dtype)}
-        if index:  # its input is the states of the layer below
-            inputs = chain.recurrences[index - 1].hidden
-            copies["x_copy"] = chain.workspace.empty((*shape, inputs), chain.dtype)
-        self.bound.point_layer(index, **copies)
+        states = chain.workspace.empty((*shape, own.hidden), chain.dtype)
+        if index == 0:
+            return states, None
+        # The states of the layer below, in the step cache too.
+        below = chain.recurrences[index - 1].hidden
+        return states, chain.workspace.empty((*shape, below), chain.dtype)
 
     def walk(self) -> None:
         """Carry out all rows."""

@@ -54,9 +54,9 @@ class Bound:
         """Have a layer point to arrays."""
         self._point(self.layers[index], LAYER, arrays)
 
-    def point_head(self, **arrays):
-        """Have the head point to arrays."""
-        self._point(self.head, HEAD, arrays)
+    def hold(self, *arrays):
+        """Keep arrays alive that slots point to."""
+        self.keep += arrays
 
     def place(self, name, array, moves):
         """Have spans lie in an array (T, B, ...), or `moves` being false at a buffer's start."""

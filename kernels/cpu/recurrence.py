@@ -5,6 +5,7 @@ import numpy as np
 from ..layer import LayerHead, LayerRecurrence
 from ..loss_table import LOSSES, READOUTS
 from . import linear, loss_programs
+from .binders import build_binders
 from .passes import passes
 from .products import chains
 from .slots import HEAD, LAYER
@@ -116,12 +117,11 @@ class Head(LayerHead):
         row[HEAD.readout], row[HEAD.loss] = self.kind, LOSSES[kind].number
         row[HEAD.factor : HEAD.factor + 1].view(np.float64)[0] = factor
         row[HEAD.outputs] = own.outputs
-        bound.point_head(
-            v=own.forth, v_back=own.back, c=self.bias, o=o, values=values, total=total,
-            dv=sum_.grad, dc=self.bias_total,
+        bound.hold(o, values, total)
+        build_binders()[2](
+            row, own.forth, own.back, self.bias, o, values, total, sum_.grad, sum_.total,
+            self.bias_total,
         )  # fmt: skip
-        if sum_.total.size:
-            bound.point_head(dv_total=sum_.total)
         bound.work += 3 * self.batch * own.size
 
     def flush(self):
@@ -146,50 +146,54 @@ class Recurrence(LayerRecurrence):
         """Multiply-adds of a step forward."""
         return self.batch * (self.weights.input.size + self.weights.recurrent.size)
 
-    def bind(self, bound, index, tokens):
-        """Have a layer of a lane be this one: its sizes and its passes."""
-        own, H = self.weights, self.hidden
-        row = bound.layers[index]
+    def bind(self, bound, index, tokens, runs, arrays):
+        """Have a layer of a lane be this one.
+
+        tokens : whether it reads tokens
+        runs : whether it runs forward, or all steps are cached already
+        arrays : (z, live, spare, initial, final), see `slots`
+        """
+        own, H, row = self.weights, self.hidden, bound.layers[index]
+        none, second = own.input.none, own.input.none
+        u = w = none
+        if runs:
+            u, w = own.input.table if tokens else own.input.forth, own.parts[0].forth
+            second = own.parts[1].forth if len(own.parts) > 1 else none
+        bound.hold(*arrays, u, w, second)
+        build_binders()[0](row, own.params, self.multiplied, *arrays, u, own.bias, w, second)
         compiled = passes(self.layer.cell, self.dtype)
         row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
         row[LAYER.inputs], row[LAYER.tokens] = own.input.inputs, tokens
         row[LAYER.v_rows] = len(self.multiplied)
         item, first = self.dtype.itemsize, own.parts[0].outputs
-        row[LAYER.w_chains], row[LAYER.w_back_chains] = (
-            chains(H, first, item),
-            chains(first, H, item),
-        )
+        row[LAYER.w_chains] = chains(H, first, item)
+        row[LAYER.w_back_chains] = chains(first, H, item)
         row[LAYER.second_chains] = chains(H, H, item)
-        bound.point_layer(index, params=own.params, v=self.multiplied)
         bound.work += self.work
 
-    def bind_forward(self, bound, index, tokens):
-        """Have a layer of a lane run forward with these weights."""
-        own = self.weights
-        u = own.input.table if tokens else own.input.forth
-        bound.point_layer(index, u=u, bias=own.bias, w=own.parts[0].forth)
-        if len(own.parts) > 1:
-            bound.point_layer(index, second=own.parts[1].forth)
+    def bind_back(self, bound, index, tokens, input_grad, arrays):
+        """Have a layer of a lane go back, and add to these gradients.
 
-    def bind_reverse(self, bound, index, tokens, input_grad):
-        """Have a layer of a lane go back, and add to these gradients."""
+        tokens : whether it reads tokens
+        input_grad : whether the derivative by its input is asked for
+        arrays : (carry, copy of states, copy of x or None), see `slots`
+        """
         own, grads, recurrent = self.weights, self.input, self.recurrent
         grads.start(tokens)
         recurrent.start()
         if self.sums is None:
             self.sums = np.zeros(self.blocks * self.hidden)
-        bound.point_layer(
-            index, w_back=own.parts[0].back, du=grads.grad, dsum=self.sums, dw=recurrent.grad
-        )
-        if len(own.parts) > 1:
-            bound.point_layer(index, second_back=own.parts[1].back)
-        if input_grad:
-            bound.point_layer(index, u_back=own.input.back)
-        if grads.total.size:
-            bound.point_layer(index, du_total=grads.total)
-        if recurrent.total.size:
-            bound.point_layer(index, dw_total=recurrent.total)
+        carry, states_copy, x_copy = arrays
+        w_back = own.parts[0].back
+        second_back = own.parts[1].back if len(own.parts) > 1 else own.input.none
+        u_back = own.input.back if input_grad else own.input.none
+        bound.hold(carry, states_copy, x_copy, w_back, second_back, u_back)
+        build_binders()[1](
+            bound.layers[index], carry, w_back, second_back, u_back, grads.grad, grads.total,
+            self.sums, recurrent.grad, recurrent.total, states_copy,
+            states_copy[:0] if x_copy is None else x_copy,
+        )  # fmt: skip
         bound.work += 2 * self.work
 
     def flush(self):
