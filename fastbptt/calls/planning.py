@@ -7,8 +7,8 @@ from ..arrays import Array, DTypeLike
 from ..backends.base import Backend
 from ..engine.footprint import footprint
 from ..engine.losses import Loss, Reduction
-from ..layers.composite import Layer, State, recurrent_layers
 from ..kernels.loss_table import LOSSES
+from ..layers.composite import Layer, State, recurrent_layers
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint

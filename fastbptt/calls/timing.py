@@ -81,7 +81,10 @@ class _Runs:
     def _data(self, steps: int) -> tuple[Any, Any]:
         """x and y of so many steps."""
         if self.x is None or len(self.x) < steps:
-            rows, layer = (max(steps, _NUMBER) if steps > 64 else steps, self.batch), self.network.layer
+            rows, layer = (
+                (max(steps, _NUMBER) if steps > 64 else steps, self.batch),
+                self.network.layer,
+            )
             ids = self.xp.zeros(rows, np.uint8)
             self.x = ids if self.tokens else self._made(*rows, layer.inputs)
             self.y = ids if self.classes else self._made(*rows, self.outputs)

@@ -269,7 +269,6 @@ class Threshold:
         saved = sum(comb(R - 2 + i, i) * room for i, room in enumerate(c))
         self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
 
-
     def _count(self, T: int, low_leaves: Sums, high_leaves: Sums) -> int:
         """The number of leaves, by the way of `_settle` to the one spine between low and high."""
         low, high, D = self.low.at, self.high.at, len(self.c) - 1
