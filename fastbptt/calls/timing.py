@@ -46,11 +46,11 @@ def speeds(
     """
     runs = _Runs(network, plans[0], blocks, device, tokens)
     if runs.total and runs.batch:
-        for number in {0, len(plans) - 1}:  # whatever is compiled or loaded is so by now
-            steps = min(runs.total, 4)
-            runs.timed(number, steps, Sample(max(1, steps // 2), 3) if number else Sample(steps, 1))
+        runs.timed(0, min(runs.total, 4), Sample(4, 0))  # whatever is compiled is so by now
+        if len(plans) > 1:
+            runs.timed(len(plans) - 1, 4, Sample(1, 3))
     each = max(1, plans[0].step_bytes + runs.step_bytes)
-    return measure(plans, max(2, _MOST_BYTES // each), runs.timed)
+    return measure(plans, max(1, _MOST_BYTES // each), runs.timed)
 
 
 class _Runs:
@@ -103,7 +103,11 @@ class _Runs:
         own = inputs.check(network.layer, x, device=device.name, seed=0, drops=True)
         checked = loss_inputs.check(network, own, y, self.loss, None, "sum")
         steps, given = own.T, self.blocks[number]
-        blocks = BlockSizes(*(min(steps, size) for size in given))
+        blocks = given._replace(
+            chunk=min(steps, given.chunk),
+            indexed=min(steps, given.indexed),
+            call_steps=min(steps, given.call_steps),
+        )
         plan = sample.plan(own.footprint(network.readout).costs(steps, 0))
         with device, device.guard(plan.peak_bytes):
             stages = Stages(own.problem, blocks, self.multi_flush)

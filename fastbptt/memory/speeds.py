@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import comb
 from time import perf_counter
 
-from . import schedules
+from . import optimal, schedules
+from .optimal import Tree
 from .plan import Costs, Frontier, Plan
 from .schedules import Action
 
@@ -21,20 +24,44 @@ SECONDS = 1.0
 _FIRST = 2  # steps of the first run of all
 _GROWTH = 16  # the most by which the next one is longer
 _RUNS = 5  # of one sample, at most: the shortest time counts, since other work only adds to it
-_PASSES = 1, 3  # times that a sample runs a step without caching it: two, to tell the rates apart
+_RECOMPUTES = 1, 3  # of samples: two numbers, to tell the rates apart
+_LEAVES = 4  # of a sample, at least: as few as need three recomputes
+_UNIT = 1 << 40  # bytes of a cached step, where a checkpoint takes one: then leaves are equal
+
+
+@lru_cache(maxsize=8)
+def _tree(T: int, leaf: int, recomputes: int) -> Tree:
+    """A tree whose leaves have that many steps each, but for a shorter one."""
+    if leaf >= T or not recomputes:
+        return optimal.Leaf(T, 1)
+    if recomputes == 1:
+        return optimal.Spine(T, leaf * _UNIT + _UNIT - 1, 1, _UNIT)
+    return optimal.Threshold(T, [leaf] * (_depth(-(-T // leaf)) + 1), recomputes, 1, _UNIT)
+
+
+def _depth(leaves: int) -> int:
+    """The least depth with room for so many leaves, by three recomputes."""
+    depth = 1
+    while comb(depth + 3, 3) < leaves:
+        depth += 1
+    return depth
+
+
+def _least(leaves: int) -> int:
+    """The least number of leaves, not below `leaves`, that needs three recomputes, not two."""
+    return max(leaves, _LEAVES, comb(_depth(leaves) + 2, 2) + 1)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A policy: leaves of one length, each step before the last leaf run `passes` times more.
+    """A policy with leaves of one length, and no, one or three recomputes.
 
-    It is not for users: with more than one pass it runs steps for nothing but their time. As in a
-    schedule of several recomputes, there is one short span of steps to run for each leaf, and the
-    further passes are long spans.
+    It is not for users, since leaves of different lengths make better use of the memory; but how
+    fast these are is what a plan's leaves take on average.
     """
 
     leaf: int
-    passes: int
+    recomputes: int
 
     @property
     def budget(self) -> None:
@@ -43,31 +70,26 @@ class Sample:
     def window(self, steps: int) -> None:
         """None: there are no windows."""
 
-    def _again(self, steps: int) -> int:
-        return max(0, steps - 1) // self.leaf * self.leaf
-
     def plan(self, costs: Costs) -> Plan:
-        """Checkpoints before all leaves but the first, and one leaf."""
-        T, again, outputs = costs.steps, self._again(costs.steps), int(costs.stores_outputs)
-        if not again:
+        """A checkpoint for each turn to the right, and a leaf."""
+        T, outputs, leaf = costs.steps, int(costs.stores_outputs), self.leaf
+        tree = _tree(T, leaf, self.recomputes)
+        if not tree.recomputes:
             return costs.plan(self, costs.full_bytes, T)
-        size = again // self.leaf * costs.state_bytes + self.leaf * costs.step_bytes
-        passes = outputs + self.passes
+        leaves = -(-T // leaf)
+        turns = leaves - 1 if self.recomputes == 1 else min(leaves - 1, _depth(leaves))
         return costs.plan(
-            self, size, (1 + outputs) * T + self.passes * again, recomputes=passes
+            self, turns * costs.state_bytes + leaf * costs.step_bytes,
+            outputs * T + tree.forward_steps, recomputes=outputs + tree.recomputes,
         )  # fmt: skip
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
-        """The further passes, then the leaves."""
-        if again := self._again(plan.steps):
-            for _ in range(self.passes - 1):
-                yield "advance", 0, again
-                yield "restore", 0
-        yield from schedules.segmented(plan.steps, self.leaf)
+        """The tree's."""
+        return schedules.TreeSchedule(plan.steps, _tree(plan.steps, self.leaf, self.recomputes))
 
     def leaves(self, plan: Plan) -> int:
-        """The number of leaves."""
-        return -(-plan.steps // self.leaf)
+        """The leaves of the tree."""
+        return _tree(plan.steps, self.leaf, self.recomputes).leaves
 
     def of_one_direction(self, plan: Plan) -> Sample:
         """The same policy."""
@@ -144,13 +166,13 @@ def measure(
 ) -> Speeds:
     """Measure the rates of plans, the first of full caching, the others of shorter leaves each.
 
-    No run has more than `most` steps. No run begins if it should end after SECONDS; but two of each
-    plan's samples are needed, so a network of which a few steps take that long takes longer.
+    No run has more than `most` steps, or as many as a sample of the shortest leaves needs. Runs
+    end within SECONDS, unless that is too short even for a few steps of each sample.
     """
     T = plans[0].steps
     if not T or not plans[0].batch:
         return Speeds(())
-    most, count = min(T, most), 1 + len(_PASSES) * (len(plans) - 1)
+    most, count = min(T, most), 1 + len(_RECOMPUTES) * (len(plans) - 1)
     end, done = clock() + SECONDS, 0
 
     def share() -> float:
@@ -171,19 +193,19 @@ def measure(
     steps, longer = 0, min(most, _FIRST)
     while longer > steps:  # until the runs of one length fill their share of the time
         steps = longer
-        each = timed(0, steps, Sample(steps, 1))[0] / steps
+        each = timed(0, steps, Sample(steps, 0))[0] / steps
         fitting = int(share() / (_RUNS * each)) if each else most
         longer = min(most, _GROWTH * steps, fitting)
-    each = least(0, steps, Sample(steps, 1))[0] / steps
+    each = least(0, steps, Sample(steps, 0))[0] / steps
     points = [Speed(steps, each, each)]
     for number, plan in enumerate(plans[1:], 1):
         leaf = max(1, round(T / plan.memory.leaves(plan)))
-        # Sums of all passes: the longest sample caches each step and runs it three times more.
-        fitting = int(share() / (2 * sum(_PASSES) / len(_PASSES) * each)) if each else most
-        steps = max(2, min(most, fitting))
-        leaf = min(leaf, steps // 2)
-        steps = max(2, round(steps / leaf)) * leaf
-        points.append(_solve(leaf, [least(number, steps, Sample(leaf, n)) for n in _PASSES]))
+        # The longest sample caches each step and runs it three times more; and it runs twice.
+        fitting = int(share() / (2 * sum(_RECOMPUTES) / len(_RECOMPUTES) * each)) if each else most
+        steps = min(most, fitting)
+        leaf = max(1, min(leaf, steps // _LEAVES))
+        steps = _least(round(steps / leaf)) * leaf
+        points.append(_solve(leaf, [least(number, steps, Sample(leaf, n)) for n in _RECOMPUTES]))
         each = points[-1].leaf
     # Full caching runs no step without caching it: the rate is that of the next longest leaf.
     if len(points) > 1:
