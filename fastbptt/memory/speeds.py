@@ -23,7 +23,9 @@ SECONDS = 1.0
 """What all runs together may take."""
 _FIRST = 2  # steps of the first run of all
 _GROWTH = 16  # the most by which the next one is longer
-_RUNS = 5  # of one sample, at most: the shortest time counts, since other work only adds to it
+_ROUNDS = 3  # for which the runs are made short enough: the least time of each sample counts
+_MOST_ROUNDS = 8  # where runs are short since T is
+_LONGER = 2.0  # times that a step of a sample with recomputes takes, about
 _RECOMPUTES = 1, 3  # of samples: two numbers, to tell the rates apart
 _LEAVES = 4  # of a sample, at least: as few as need three recomputes
 _UNIT = 1 << 40  # bytes of a cached step, where a checkpoint takes one: then leaves are equal
@@ -173,54 +175,65 @@ def measure(
     if not T or not plans[0].batch:
         return Speeds(())
     most, count = min(T, most), 1 + len(_RECOMPUTES) * (len(plans) - 1)
-    end, done = clock() + SECONDS, 0
+    end = clock() + SECONDS
+    runs: list[_Runs] = []
 
-    def share() -> float:
-        return max(0.0, end - clock()) / (count - done)
+    def target() -> float:
+        """Seconds of the next sample's run, if as many rounds as planned are to fit."""
+        left = max(0.0, end - clock()) / (count - len(runs))
+        return min(left, SECONDS / (_ROUNDS * count))
 
-    def least(number: int, steps: int, sample: Sample) -> tuple[float, Plan]:
-        nonlocal done
-        until, found, plan = clock() + share(), float("inf"), None
-        for _ in range(_RUNS):
-            seconds, plan = timed(number, steps, sample)
-            found = min(found, seconds)
-            if clock() + seconds > until:
-                break
-        done += 1
-        assert plan is not None
-        return found, plan
+    def first(number: int, steps: int, sample: Sample) -> _Runs:
+        runs.append(_Runs(number, steps, sample, *timed(number, steps, sample)))
+        return runs[-1]
 
     steps, longer = 0, min(most, _FIRST)
-    while longer > steps:  # until the runs of one length fill their share of the time
+    while longer > steps:  # until a run is as long as it should be
         steps = longer
         each = timed(0, steps, Sample(steps, 0))[0] / steps
-        fitting = int(share() / (_RUNS * each)) if each else most
-        longer = min(most, _GROWTH * steps, fitting)
-    each = least(0, steps, Sample(steps, 0))[0] / steps
-    points = [Speed(steps, each, each)]
+        longer = min(most, _GROWTH * steps, int(target() / each) if each else most)
+    each = first(0, steps, Sample(steps, 0)).seconds / steps
+    leaves = []
     for number, plan in enumerate(plans[1:], 1):
         leaf = max(1, round(T / plan.memory.leaves(plan)))
-        # The longest sample caches each step and runs it three times more; and it runs twice.
-        fitting = int(share() / (2 * sum(_RECOMPUTES) / len(_RECOMPUTES) * each)) if each else most
-        steps = min(most, fitting)
+        steps = min(most, int(target() / (_LONGER * each)) if each else most)
         leaf = max(1, min(leaf, steps // _LEAVES))
         steps = _least(round(steps / leaf)) * leaf
-        points.append(_solve(leaf, [least(number, steps, Sample(leaf, n)) for n in _RECOMPUTES]))
-        each = points[-1].leaf
+        pair = [first(number, steps, Sample(leaf, n)) for n in _RECOMPUTES]
+        each = _solve(leaf, pair).leaf
+        leaves.append((leaf, pair))
+    # Every sample in turn, not one after the other: so that a moment of other work, of the machine
+    # or of another process, falls on few runs of each.
+    for _ in range(_MOST_ROUNDS - 1):
+        for run in runs:
+            if clock() + run.seconds <= end:
+                run.seconds = min(run.seconds, timed(run.number, run.steps, run.sample)[0])
+    points = [_solve(leaf, pair) for leaf, pair in leaves]
     # Full caching runs no step without caching it: the rate is that of the next longest leaf.
-    if len(points) > 1:
-        points[0] = replace(points[0], advance=points[1].advance)
-    return Speeds(tuple(_descending(points)))
+    each = runs[0].seconds / runs[0].steps
+    full = Speed(runs[0].steps, each, points[0].advance if points else each)
+    return Speeds(tuple(_descending([full, *points])))
 
 
-def _solve(leaf: int, found: Sequence[tuple[float, Plan]]) -> Speed:
+@dataclass
+class _Runs:
+    """The runs of a sample of a plan, given by its number: the least seconds, and what was run."""
+
+    number: int
+    steps: int
+    sample: Sample
+    seconds: float
+    plan: Plan
+
+
+def _solve(leaf: int, pair: Sequence[_Runs]) -> Speed:
     """The rates from two samples: seconds = T * leaf + (forward_steps - T) * advance."""
-    (one, few), (other, many) = found
-    T = few.steps
-    again, more = few.forward_steps - T, many.forward_steps - T
+    one, other = pair
+    T = one.plan.steps
+    again, more = one.plan.forward_steps - T, other.plan.forward_steps - T
     # Beside other work the times may contradict each other: no rate is below zero.
-    advance = min(max(0.0, (other - one) / (more - again)), one / again)
-    return Speed(leaf, (one - again * advance) / T, advance)
+    advance = min(max(0.0, (other.seconds - one.seconds) / (more - again)), one.seconds / again)
+    return Speed(leaf, (one.seconds - again * advance) / T, advance)
 
 
 def _descending(points: Sequence[Speed]) -> Iterator[Speed]:
