@@ -6,6 +6,7 @@ No test measures time: the runs are given a clock, or a table of what each step 
 import dataclasses
 import pickle
 
+import numpy as np
 import pytest
 from helpers import fb
 
@@ -191,6 +192,20 @@ def test_leaves_are_what_is_reversed_at_once(memory):
 def test_a_schedule_of_many_steps_has_its_leaves_counted_at_once():
     for plan in frontier(10**12)[1:]:
         assert 10**12 / plan.memory.leaves(plan) > 10
+
+
+@pytest.mark.parametrize("recomputes", [1, 3])
+@pytest.mark.parametrize("name", ["lstm of float64", "stack", "bidirectional"])
+def test_a_sample_is_carried_out_as_any_schedule(name, recomputes, monkeypatch):
+    network, rng = network_of(name), np.random.default_rng(0)
+    x, y = (rng.standard_normal((100, 2, n)).astype(network.dtype) for n in (3, 2))
+    full = fb.bptt(network, x, y, seed=1)
+    monkeypatch.setattr(policies, "as_policy", lambda memory: memory)
+    sampled = fb.bptt(network, x, y, seed=1, memory=Sample(5, recomputes))
+    assert sampled.plan.recomputes == recomputes + (name == "bidirectional")
+    assert sampled.loss == full.loss
+    for one, other in zip(sampled.grad.arrays(), full.grad.arrays(), strict=True):
+        assert np.array_equal(one, other)
 
 
 def made(*rows):
