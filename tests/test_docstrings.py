@@ -31,6 +31,7 @@ PROPERTIES = (
     Plan.peak_bytes,
     Plan.time_factor,
     Plan.actions,
+    Frontier.knee,
     Reach.time_constant,
     Reach.verdict,
 )

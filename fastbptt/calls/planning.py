@@ -7,13 +7,15 @@ from ..arrays import Array, DTypeLike
 from ..backends.base import Backend
 from ..engine.footprint import footprint
 from ..engine.losses import Loss, Reduction
+from ..kernels.loss_table import LOSSES
 from ..layers.composite import Layer, State, recurrent_layers
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
 from ..memory.plan import Frontier, Plan
 from ..memory.policies import Memory
-from . import device_choice, inputs, loss_inputs
+from ..memory.speeds import Speeds
+from . import device_choice, inputs, loss_inputs, timing
 from .progress import Progress
 
 
@@ -91,7 +93,9 @@ def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
     return footprint(network.layer, network.readout, T, B, device).budget(0)
 
 
-def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None) -> Frontier:
+def frontier(
+    network: Network, T: int, B: int = 1, *, device: str | None = None, seconds: bool = False
+) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
 
     Parameters
@@ -100,23 +104,42 @@ def frontier(network: Network, T: int, B: int = 1, *, device: str | None = None)
     T : time steps
     B : sequences
     device : as in `plan`
+    seconds : whether to predict the time of each plan. Short parts of the plans are then run on
+        random data, by the network's own kernels, for at most a second in all, once these kernels
+        are compiled. x is taken to hold floats, and the loss to be the one that goes with the
+        readout: cross entropy with softmax, binary cross entropy with sigmoid, else the squared
+        error. The machine should have nothing else to do meanwhile
 
     Returns
     -------
-    Frontier, a tuple of Plans; str() is a table of memory against time
+    Frontier, a tuple of Plans; str() is a table of memory against time. With `seconds`, each has
+    its .seconds, and .knee is the Plan to stop at
 
     Raises
     ------
     ValueError, TypeError : an argument of the wrong value or type
     RuntimeError : this machine does not have the device
+    MemoryError : with `seconds`, the device has too little free memory
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    seconds = arguments.flag("seconds", seconds)
     backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
     own = footprint(network.layer, network.readout, T, B, backend)
-    return policies.frontier(
+    rows = policies.frontier(
         T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
         own.budget, own.stores_outputs,
     )  # fmt: skip
+    return speeds(network, rows, backend).all(rows) if seconds else rows
+
+
+def speeds(network: Network, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
+    """Measure how fast the plans of a frontier are; x is floats, or `tokens`."""
+    name, blocks = timing.loss_of(network), []
+    indexed = tokens or (name is not None and LOSSES[name].classes)
+    for row in rows:
+        _, own, scratch = choose(network, row.steps, row.batch, row.memory, device)
+        blocks.append(own.blocks(scratch, indexed=indexed))
+    return timing.speeds(network, rows, blocks, device, tokens)
 
 
 def explain(

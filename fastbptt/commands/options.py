@@ -127,3 +127,12 @@ def between(network: Network, steps: int, batch: int, rows: Any, count: int = 80
     curve = np.geomspace(float(least), float(most), count)[1:-1].tolist()
     budgets = {min(max(least, int(budget)), arguments.MOST) for budget in curve}
     return [fb.plan(network, steps, batch, memory=budget) for budget in sorted(budgets)]
+
+
+def speeds(network: Network, rows: Any, tokens: bool = False) -> Any:
+    """Return the measured Speeds of the plans of a frontier; x is floats, or `tokens`."""
+    from ..calls import device_choice, planning
+
+    steps, batch = rows[0].steps, rows[0].batch
+    device = device_choice.of_plan(None, network.layer, steps, batch)
+    return planning.speeds(network, rows, device, tokens)

@@ -1,4 +1,4 @@
-"""`fastbptt plan`: memory against time for a network of given sizes; nothing is run."""
+"""`fastbptt plan`: memory against time for a network of given sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def add_command(commands: Any) -> None:
         "plan",
         help="what memory costs in time, for given sizes",
         description="What one gradient would need: with --memory the plan for that budget, "
-        "otherwise the frontier of memory against recomputation. Nothing is run.",
+        "otherwise the frontier of memory against recomputation. For times in seconds, short "
+        "parts are run for at most a second; otherwise nothing is run.",
     )
     steps = {"type": parser.number(int, 1), "default": 10**6, "help": "default: 1000000"}
     parser.add_argument("-T", "--steps", **steps)
@@ -29,6 +30,11 @@ def add_command(commands: Any) -> None:
         type=options.new_file,
         metavar="PICTURE.png",
         help="draw the frontier and, with --memory, in which order the steps are run",
+    )
+    parser.add_argument(
+        "--seconds",
+        action=argparse.BooleanOptionalAction,
+        help="whether to predict times on this machine; default: where a picture is drawn",
     )
     parser.set_defaults(run=lambda args: run(parser, args))
 
@@ -53,6 +59,10 @@ def run(parser: Any, args: argparse.Namespace) -> int:
             f"argument --out: a schedule of more than {_MOST_DRAWN:,} actions is not drawn; "
             "give more memory, or no --memory to draw the frontier alone"
         )
+    speeds = None
+    if args.seconds or (args.seconds is None and args.out is not None):
+        speeds = _speeds(parser, args, network, rows)
+        rows, plan = speeds.all(rows), plan and speeds.predicted(plan)
     print(rows if plan is None else plan)
     if args.out is None:
         return 0
@@ -60,9 +70,20 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
     sizes = f"B={args.batch:,}, I={args.inputs:,}, H={args.hidden:,}, O={args.outputs:,}"
     title = f"Exact gradient: {args.cell.upper()}, T={args.steps:,}, {sizes}, {args.dtype}"
-    draw(args.out, rows, options.between(network, args.steps, args.batch, rows), plan, title)
+    between = options.between(network, args.steps, args.batch, rows)
+    draw(args.out, rows, between if speeds is None else speeds.all(between), plan, title)
     print(f"Picture: {args.out}")
     return 0
+
+
+def _speeds(parser: Any, args: argparse.Namespace, undrawn: Any, rows: Any) -> Any:
+    """Measure the network, whose weights take memory only now."""
+    import fastbptt as fb
+
+    weights = sum(array.nbytes for array in undrawn.arrays())
+    short = fb.plan(undrawn, min(args.steps, 16), args.batch).peak_bytes
+    options.check_memory(parser, "short runs, for --seconds,", 2 * weights + short)
+    return options.speeds(options.network(args, 0), rows)
 
 
 def _has_more_actions(plan: Any, count: int) -> bool:

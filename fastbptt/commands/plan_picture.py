@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..memory.plan import duration
 from . import style
 
 KINDS = {
@@ -34,7 +35,10 @@ def draw(path: Path, rows: Any, between: list[Any], plan: Any, title: str) -> No
     axes[0].set_title("What memory costs in time", fontsize=11)
     if plan is not None:
         peak = style.short_bytes(plan.peak_bytes)
-        style.this_run(axes[0], plan, f"this plan: {peak},\ntime factor {plan.time_factor:.2f}")
+        time = f"time factor {plan.time_factor:.2f}"
+        if plan.seconds is not None:
+            time = f"about {duration(plan.seconds)}"
+        style.this_run(axes[0], plan, f"this plan: {peak},\n{time}")
         lines = list(strokes(plan.schedule()))
         _schedule(axes[1], lines, plan)
         if many:

@@ -48,16 +48,22 @@ def _ticks(ratio: float) -> tuple[float, ...]:
 
 
 def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
-    """Draw time factor against peak bytes; the plans in `rows` are labelled."""
+    """Draw time against peak bytes; the plans in `rows` are labelled, and the knee is marked.
+
+    The time is that in seconds where plans have it, else the time factor.
+    """
     plans = sorted([*rows, *between], key=lambda plan: plan.peak_bytes)
     memory = [float(plan.peak_bytes) for plan in plans]
-    axes.plot(memory, [plan.time_factor for plan in plans], color=GREEN, linewidth=1.2)
+    axes.plot(memory, [_time(plan) for plan in plans], color=GREEN, linewidth=1.2)
     for plan in rows:
-        point = float(plan.peak_bytes), plan.time_factor
+        point = float(plan.peak_bytes), _time(plan)
         axes.plot(*point, color=GREEN, marker="o")
+        if plan is rows.knee:
+            axes.plot(*point, color=GREEN, marker="o", markersize=14, fillstyle="none")
         full = plan.recomputes == 0
         axes.annotate(
-            f"{_RECOMPUTES[plan.recomputes]}\n{short_bytes(plan.peak_bytes)}",
+            f"{_RECOMPUTES[plan.recomputes]}\n{short_bytes(plan.peak_bytes)}"
+            + ("\na good place to stop" if plan is rows.knee else ""),
             point,
             (8, -8) if full else (8, 8),
             textcoords="offset points",
@@ -70,25 +76,35 @@ def frontier(axes: Any, rows: Any, between: list[Any]) -> None:
     logarithmic(axes.xaxis, memory[-1] / memory[0], short_bytes)
     axes.margins(x=0.12, y=0.22)
     axes.set_xlabel("peak memory")
-    axes.set_ylabel("time factor (1 = nothing recomputed)")
+    if rows.knee is None:
+        axes.set_ylabel("time factor (1 = nothing recomputed)")
+    else:
+        axes.set_ylabel("predicted time (s)")
+        axes.set_ylim(bottom=0)
+        plain_numbers(axes.yaxis)
+
+
+def _time(plan: Any) -> float:
+    """The seconds of a plan where it has them, else its time factor."""
+    return float(plan.time_factor if plan.seconds is None else plan.seconds)
 
 
 def this_run(axes: Any, plan: Any, text: str) -> None:
     """Mark one plan in the frontier; the legend describes it."""
-    point = float(plan.peak_bytes), plan.time_factor
+    point = float(plan.peak_bytes), _time(plan)
     axes.plot(*point, color=ORANGE, marker="D", markersize=8, linestyle="none", label=text)
     axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
 
 
 def runs(axes: Any, points: list[tuple[float, float, str]], label: str) -> None:
-    """Mark runs in the frontier, each (bytes, time factor, text)."""
-    for size, factor, text in points:
+    """Mark runs in the frontier, each (bytes, seconds, text)."""
+    for size, seconds, text in points:
         axes.annotate(
-            text, (size, factor), (-4, -8), textcoords="offset points", ha="center", va="top",
+            text, (size, seconds), (-4, -8), textcoords="offset points", ha="center", va="top",
             fontsize=9, color=ORANGE,
         )  # fmt: skip
-    sizes, factors = [size for size, *_ in points], [factor for _, factor, _ in points]
-    axes.plot(sizes, factors, color=ORANGE, marker="D", markersize=7, linestyle="none", label=label)
+    sizes, times = [size for size, *_ in points], [seconds for _, seconds, _ in points]
+    axes.plot(sizes, times, color=ORANGE, marker="D", markersize=7, linestyle="none", label=label)
     axes.legend(loc="upper right", frameon=False, labelcolor=ORANGE)
 
 

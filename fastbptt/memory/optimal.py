@@ -90,9 +90,9 @@ def forward_steps(T: int, m: int, S: int, C: int) -> int:
 def best(T: int, m: int, S: int, C: int) -> Tree:
     """The tree of fewest forward steps for T steps in m bytes.
 
-    It has `forward_steps`, `recomputes` (the most times that a step is run again), `peak` (the
-    bytes that are really used) and `left(n, d, k)`: of a node of n steps, d outstanding checkpoints
-    and at most k recomputes left, the number of steps of its left part; 0 for a leaf.
+    It has `forward_steps`, `leaves`, `recomputes` (the most times that a step is run again), `peak`
+    (the bytes that are really used) and `left(n, d, k)`: of a node of n steps, d outstanding
+    checkpoints and at most k recomputes left, the number of steps of its left part; 0 for a leaf.
     """
     _check_steps(T)
     R = least_recomputes(T, m, S, C)
@@ -108,6 +108,8 @@ def best(T: int, m: int, S: int, C: int) -> Tree:
 
 class Leaf:
     """A tree of one leaf: every step is cached."""
+
+    leaves = 1
 
     def __init__(self, T: int, C: int):
         self.forward_steps, self.recomputes, self.peak = T, 0, T * C
@@ -138,7 +140,7 @@ class Spine:
     def __init__(self, T: int, m: int, S: int, C: int):
         self.P = P = Filled(T, m, S, C)
         k = len(P) - 2
-        self.forward_steps = 2 * T - (P[k + 1] - P[k])
+        self.forward_steps, self.leaves = 2 * T - (P[k + 1] - P[k]), k + 1
         # The bytes of m that i checkpoints and a full leaf leave unused repeat after p leaves.
         later = ((P[i + 1] - P[i]) * C + i * S for i in range(1, min(k, P.p) + 1))
         self.peak = max(self.left(T, 0, 1) * C, max(later, default=0))
@@ -201,6 +203,7 @@ class Threshold:
         self.low, self.high = Sums(near[0]), Sums(far[0])
         low_runs, high_runs = Sums(near[1]), Sums(far[1])
         self._settle(T, nearest, S, C, low_runs, high_runs)
+        self.leaves = self._count(T, Sums(_lengths(nearest)), Sums(_lengths(farthest)))
 
     def left(self, n: int, d: int, k: int) -> int:
         """The right part is filled as in the high tree before the left part exceeds the low one."""
@@ -266,6 +269,26 @@ class Threshold:
         saved = sum(comb(R - 2 + i, i) * room for i, room in enumerate(c))
         self.forward_steps = (R + 1) * T - saved - c[D] * comb(R + D - 1, D + 1) + runs
 
+    def _count(self, T: int, low_leaves: Sums, high_leaves: Sums) -> int:
+        """The number of leaves, by the way of `_settle` to the one spine between low and high."""
+        low, high, D = self.low.at, self.high.at, len(self.c) - 1
+        d, k = 0, self.recomputes
+        unfilled, leaves = high(k, 0) - T, high_leaves.at(k, 0)
+        while True:
+            k = min(k, 1 + bisect_right(range(1, k), unfilled, key=partial(self._between, d)))
+            if k == 1 or d == D:
+                break
+            unfilled -= high(k - 1, d) - low(k - 1, d)
+            leaves -= high_leaves.at(k - 1, d) - low_leaves.at(k - 1, d)
+            d += 1
+        end = _spine_end(self.P, high(k, d) - unfilled, d)
+        return leaves - high_leaves.at(k, d) + end - d + 1
+
+
+def _lengths(ends: Sequence[int]) -> list[int]:
+    """The leaves of a spine from each depth, by the depth at which it ends."""
+    return [end - d + 1 for d, end in enumerate(ends)]
+
 
 def _best_ends(
     P: Sequence[int], c: Sequence[int], steps: int, runs: int
@@ -308,13 +331,14 @@ class Table:
             right, right_most = F, most
         self.splits.reverse()
         self.forward_steps, self.recomputes = right[T], right_most[T]
-        self.peak, nodes = 0, [(T, 0)]
+        self.peak, self.leaves, nodes = 0, 0, [(T, 0)]
         while nodes:
             n, d = nodes.pop()
             if j := self.splits[d][n]:
                 nodes += [(j, d), (n - j, d + 1)]
             else:
                 self.peak = max(self.peak, d * S + n * C)
+                self.leaves += 1
 
     def left(self, n: int, d: int, k: int) -> int:
         return self.splits[d][n]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from math import log
 from typing import Protocol
 
 from .. import arguments
@@ -100,6 +101,10 @@ class Policy(Protocol):
         """The actions of a plan of this policy."""
         ...
 
+    def leaves(self, plan: Plan) -> int:
+        """How many times cached steps are reversed: the "reverse" or "window" of its actions."""
+        ...
+
     def of_one_direction(self, plan: Plan) -> Policy:
         """The policy of each single direction, under a plan whose outputs are stored."""
         ...
@@ -122,6 +127,8 @@ class Plan:
     exact : whether the gradient is exact; False where it is truncated
     stores_outputs : whether outputs are stored for all T, as for a Bidirectional. One recompute is
         then for these outputs, if there are any, and `actions` are those of one direction
+    seconds : the time that `frontier` predicts, where it was asked for, else None. It does not
+        count where plans are compared
     """
 
     steps: int
@@ -136,6 +143,7 @@ class Plan:
     recomputes: int = 0
     exact: bool = True
     stores_outputs: bool = False
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def peak_bytes(self) -> int:
@@ -184,35 +192,87 @@ class Plan:
             ("recomputes", str(self.recomputes)),
             ("time factor", f"{self.time_factor:.3f}"),
         ]
+        if self.seconds is not None:
+            rows.append(("predicted time", duration(self.seconds)))
         return "\n".join(f"{name:<20}{value}" for name, value in rows)
 
 
 class Frontier(tuple[Plan, ...]):
     """A tuple of Plans, from the most memory to the least; str() is a table.
 
-    Each plan takes less memory than the one before it, and more forward steps.
+    Each plan takes less memory than the one before it, and more forward steps. Their times are
+    predicted if `frontier` was given `seconds=True`.
     """
 
     __slots__ = ()
 
+    @property
+    def knee(self) -> Plan | None:
+        """The plan to stop at: beyond it, memory saves little and costs time. None without times.
+
+        Of the curve of seconds against the logarithm of the peak, both scaled to 0..1, it is the
+        point farthest below the straight line between the ends (Satopää et al., "Finding a
+        'kneedle' in a haystack", 2011). Where no point lies below, it is the fastest plan.
+        """
+        times = [plan.seconds for plan in self if plan.seconds is not None]
+        if not times or len(times) < len(self):
+            return None
+        sizes = [log(max(1, plan.peak_bytes)) for plan in self]
+        low, width = min(sizes), max(sizes) - min(sizes) or 1.0
+        least, height = min(times), max(times) - min(times) or 1.0
+        above = [
+            (size - low) / width + (time - least) / height
+            for size, time in zip(sizes, times, strict=True)
+        ]
+        best = min(range(len(self)), key=lambda i: above[i])
+        if above[best] < 1 - 1e-9:
+            return self[best]
+        return self[times.index(least)]
+
     def __str__(self) -> str:
-        """A line for each plan."""
-        head = ("recomputes", "peak memory", "states and cache", "forward steps", "time factor")
+        """A line for each plan; with times also the knee, and its bytes."""
+        head = ["recomputes", "peak memory", "states and cache", "forward steps", "time factor"]
         rows = [
-            (
+            [
                 str(plan.recomputes) if plan.recomputes else "0 (full)",
                 human(plan.peak_bytes),
                 human(plan.cache_bytes),
                 f"{plan.forward_steps:,}",
                 f"{plan.time_factor:.3f}",
-            )
+            ]
             for plan in self
         ]
+        knee = self.knee
+        if knee is not None:
+            head += ["predicted time", ""]
+            for row, plan in zip(rows, self, strict=True):
+                row += [duration(plan.seconds or 0.0), "knee" if plan is knee else ""]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-        return "\n".join(
-            "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True))
+        lines = [
+            "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip()
             for row in (head, *rows)
-        )
+        ]
+        if knee is not None:
+            lines.append(
+                f"A good place to stop: {_RECOMPUTES[min(knee.recomputes, 4)]}, in "
+                f"{human(knee.peak_bytes)} at least and about {duration(knee.seconds or 0.0)}."
+            )
+        return "\n".join(lines)
+
+
+_RECOMPUTES = (
+    "every step cached", "one recompute", "two recomputes", "three recomputes", "more recomputes",
+)  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """A time as text, such as "1.2 s"; long ones in minutes, hours and days."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    if seconds >= 1:
+        return f"{seconds:.3g} s"
+    return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} us"
 
 
 def human(size: int) -> str:

@@ -47,6 +47,10 @@ class Full:
         """Cache all steps, then reverse them."""
         return schedules.full(plan.steps)
 
+    def leaves(self, plan: Plan) -> int:
+        """One: all steps are reversed at once."""
+        return 1
+
     def of_one_direction(self, plan: Plan) -> Full:
         """The same policy."""
         return self
@@ -147,6 +151,16 @@ class Checkpointed:
         spare = self.budget - plan.fixed_bytes
         return schedules.optimal(plan.steps, spare, plan.state_bytes, plan.step_bytes)
 
+    def leaves(self, plan: Plan) -> int:
+        """The leaves of the tree of splits."""
+        if plan.recomputes == 0:
+            return 1
+        if self.segment is not None:
+            return -(-plan.steps // self.segment)
+        assert self.budget is not None
+        spare = self.budget - plan.fixed_bytes
+        return optimal.best(plan.steps, spare, plan.state_bytes, plan.step_bytes).leaves
+
     def of_one_direction(self, plan: Plan) -> Full | Checkpointed:
         """Full if all directions fit at once, else the peak of the plan as a budget.
 
@@ -219,6 +233,10 @@ class Truncated:
     def schedule(self, plan: Plan) -> Iterator[Action]:
         """Window by window."""
         return schedules.truncated(plan.steps, self.k1, self.k2)
+
+    def leaves(self, plan: Plan) -> int:
+        """The number of windows."""
+        return 1 if self.k2 >= plan.steps else -(-plan.steps // self.k1)
 
     def of_one_direction(self, plan: Plan) -> Policy:
         """The same policy; not used, since `plan` refuses layers that store their outputs."""

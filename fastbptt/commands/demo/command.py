@@ -86,14 +86,14 @@ def run(parser: Any, args: argparse.Namespace) -> int:
 
 def report_exact(exact: Exact) -> None:
     """Print the memory and time of the exact gradient."""
-    head = ("peak measured", "planned", "forward steps", "time factor", "time", "us a character")
+    head = ("peak measured", "planned", "forward steps", "time", "predicted", "us a character")
     rows = [
         (
             f"{run.measured_bytes / 1e6:.2f} MB",
             f"{run.plan.peak_bytes / 1e6:.2f} MB",
             f"{run.plan.forward_steps:,}",
-            f"{run.plan.time_factor:.2f}",
             f"{run.seconds:.1f} s",
+            f"{run.plan.seconds or 0:.1f} s",
             f"{run.seconds / exact.steps * 1e6:.2f}",
         )
         for run in exact.runs

@@ -41,7 +41,7 @@ class Exact:
     steps : characters
     bits : loss per character
     same : whether all gradients are equal to the bit
-    frontier, between : plans for the picture
+    frontier, between : plans for the picture, with predicted times
     """
 
     steps: int
@@ -56,7 +56,7 @@ def exact_gradient(ids: Array, budget: str, hidden: int = HIDDEN, seed: int = 0)
     """Compute the exact gradient of an LSTM through the whole text, and measure its memory.
 
     It is computed again within the smallest budgets of one and of two recomputes, where these are
-    below `budget`.
+    below `budget`. Their times are predicted first, by short runs.
     """
     import fastbptt as fb
 
@@ -70,6 +70,8 @@ def exact_gradient(ids: Array, budget: str, hidden: int = HIDDEN, seed: int = 0)
     print(f"\nExact gradient of an LSTM with {hidden} units (float32)")
     print(f"through {steps:,} characters, within {budget} and the least budgets:", flush=True)
     warm_up(network)
+    speeds = options.speeds(network, frontier, tokens=True)
+    frontier, plans = speeds.all(frontier), [*map(speeds.predicted, plans)]
     runs: list[ExactRun] = []
     results = []
     work = [plan.forward_steps + plan.backward_steps for plan in plans]
@@ -93,7 +95,8 @@ def exact_gradient(ids: Array, budget: str, hidden: int = HIDDEN, seed: int = 0)
         for one, other in zip(arrays, results[0], strict=True)
     )
     bits = float(results[0][0]) / steps / np.log(2)
-    return Exact(steps, runs, bits, same, frontier, options.between(network, steps, 1, frontier))
+    between = list(speeds.all(options.between(network, steps, 1, frontier)))
+    return Exact(steps, runs, bits, same, frontier, between)
 
 
 def warm_up(network: Network) -> None:
