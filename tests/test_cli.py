@@ -84,7 +84,7 @@ def test_plan_prints_the_frontier_or_one_plan():
 
 
 @pytest.mark.parametrize(
-    "memory, panels", [(None, 1), ("full", 2), ("97kB", 3), ("1GB", 2)], ids=str
+    "memory, panels", [(None, 1), ("full", 2), ("99kB", 3), ("1GB", 2)], ids=str
 )
 def test_plan_draws_the_frontier_the_schedule_and_of_a_long_one_a_close_up(
     memory, panels, tmp_path

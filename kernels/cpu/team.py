@@ -150,7 +150,7 @@ def barrier_seconds():
 
     Machines with distant cores differ most in it. Infinity where the second thread never joins.
     """
-    from .workers import build_barriers
+    from .barriers import build_barriers
 
     run, found, count = build_barriers(), np.zeros(1, np.int64), 500
     best = float("inf")

@@ -20,7 +20,7 @@ and goes on where it stood when it is called again. Time is cut at absolute mult
 from functools import cache
 
 from ..jit import inner
-from .addresses import address, call, copy_bytes, words, zero_bytes
+from .addresses import address, call, words, zero_bytes
 from .slots import (
     ADD_STATE,
     ADVANCE,
@@ -42,103 +42,18 @@ from .slots import (
     WRITE_BACK,
 )
 from .split import next_cut, previous_cut
+from .walk_states import (
+    between,
+    checkpoint,
+    forget_before,
+    note_final,
+    open_cache,
+    set_initial,
+    state_bytes,
+)
 from .workers import finish, program
 
 _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
-
-
-@inner
-def _state_bytes(lane, layers, index):
-    return lane[LANE.batch] * layers[index, LAYER.hidden] * lane[LANE.item]
-
-
-@inner
-def _copy_states(count, size, target, target_step, source, source_step):
-    for k in range(count):
-        copy_bytes(target + k * target_step, source + k * source_step, size)
-
-
-@inner
-def _checkpoint(lane, layers, at, save):
-    """Copy the live state to a checkpoint, or back."""
-    for index in range(lane[LANE.layers]):
-        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
-        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
-        if save:
-            _copy_states(count, size, at, size, live, 2 * size)
-        else:
-            _copy_states(count, size, live, 2 * size, at, size)
-        at += count * size
-
-
-@inner
-def _set_initial(lane, layers):
-    for index in range(lane[LANE.layers]):
-        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
-        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
-        _copy_states(count, size, live, 2 * size, layers[index, LAYER.initial_at], size)
-
-
-@inner
-def _note_final(lane, layers, stop):
-    if stop != lane[LANE.steps] or lane[LANE.noted]:
-        return
-    lane[LANE.noted] = 1
-    for index in range(lane[LANE.layers]):
-        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
-        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
-        _copy_states(count, size, layers[index, LAYER.final_at], size, live, 2 * size)
-
-
-@inner
-def _open_cache(lane, layers, start, stop):
-    """Carve a step cache out of the arena, if there is none, and begin it at the live state."""
-    if lane[LANE.carved] == 0:
-        steps = lane[LANE.window] if lane[LANE.window] else stop - start
-        at = lane[LANE.arena_at] + lane[LANE.stored] * lane[LANE.checkpoint]
-        for index in range(lane[LANE.layers]):
-            size = _state_bytes(lane, layers, index)
-            layers[index, LAYER.states_at] = at
-            layers[index, LAYER.rows] = steps + 1
-            at += layers[index, LAYER.states] * (steps + 1) * size
-            layers[index, LAYER.residuals_at] = at
-            at += steps * layers[index, LAYER.residuals] * size
-        lane[LANE.carved] = 1
-        lane[LANE.cache_start] = lane[LANE.cache_stop] = start
-    if lane[LANE.cache_stop] == lane[LANE.cache_start]:
-        lane[LANE.cache_start] = lane[LANE.cache_stop] = start
-        _between(lane, layers, start, True)
-
-
-@inner
-def _between(lane, layers, at, begins):
-    """Copy the live state to the step cache's state before step `at`, or back."""
-    for index in range(lane[LANE.layers]):
-        size, count = _state_bytes(lane, layers, index), layers[index, LAYER.states]
-        live = layers[index, LAYER.live_at] + lane[LANE.live] * size
-        row = layers[index, LAYER.states_at] + (at - lane[LANE.cache_start]) * size
-        plane = layers[index, LAYER.rows] * size
-        if begins:
-            _copy_states(count, size, row, plane, live, 2 * size)
-        else:
-            _copy_states(count, size, live, 2 * size, row, plane)
-
-
-@inner
-def _forget_before(lane, layers, start):
-    """Move the cached steps from `start` on to the front."""
-    shift, steps = start - lane[LANE.cache_start], lane[LANE.cache_stop] - start
-    if shift <= 0:
-        return
-    for index in range(lane[LANE.layers]):
-        size = _state_bytes(lane, layers, index)
-        for k in range(layers[index, LAYER.states]):
-            at = layers[index, LAYER.states_at] + k * layers[index, LAYER.rows] * size
-            copy_bytes(at, at + shift * size, (steps + 1) * size)
-        size *= layers[index, LAYER.residuals]
-        at = layers[index, LAYER.residuals_at]
-        copy_bytes(at, at + shift * size, steps * size)
-    lane[LANE.cache_start] = start
 
 
 @inner
@@ -166,7 +81,7 @@ def _run_layers(lane, layers, start, stop, cached):
              (0, address(lane), own, x, out, start, stop, first, cached))  # fmt: skip
         if index < last:
             if cached:
-                size = _state_bytes(lane, layers, index)
+                size = state_bytes(lane, layers, index)
                 out = layers[index, LAYER.states_at] + (first + 1) * size
             x = _drop(lane, layers, index, layers[index, LAYER.outputs_at], out, start, n)
     if cached:
@@ -190,7 +105,7 @@ def _back_layers(lane, layers, head, start, stop, counts):
             x = lane[LANE.x_at] + start * lane[LANE.x_step]
             below = lane[LANE.dx_at] + start * lane[LANE.dx_step]
         else:
-            size = _state_bytes(lane, layers, index - 1)
+            size = state_bytes(lane, layers, index - 1)
             x = layers[index - 1, LAYER.states_at] + (first + 1) * size
             outputs = layers[index - 1, LAYER.outputs_at]
             x = _drop(lane, layers, index - 1, outputs, x, start, n)
@@ -221,7 +136,7 @@ def _forward_row(lane, layers, start, stop, cached):
     """A row that runs steps start..stop; returns whether it is done."""
     if lane[LANE.phase] == _BEGIN:
         if cached:
-            _open_cache(lane, layers, start, stop)
+            open_cache(lane, layers, start, stop)
         lane[LANE.at], lane[LANE.phase] = start, _NEXT
     while True:
         if lane[LANE.phase] == _NEXT:
@@ -242,8 +157,8 @@ def _forward_row(lane, layers, start, stop, cached):
                 return _returns(lane, WRITE)
         lane[LANE.at], lane[LANE.phase] = lane[LANE.stop], _NEXT
     if cached:
-        _between(lane, layers, stop, False)
-    _note_final(lane, layers, stop)
+        between(lane, layers, stop, False)
+    note_final(lane, layers, stop)
     return True
 
 
@@ -251,7 +166,7 @@ def _forward_row(lane, layers, start, stop, cached):
 def _begin_window(lane, layers):
     lane[LANE.current] = 0
     for index in range(lane[LANE.layers]):
-        size = _state_bytes(lane, layers, index)
+        size = state_bytes(lane, layers, index)
         for k in range(layers[index, LAYER.states]):
             zero_bytes(layers[index, LAYER.carry_at] + 2 * k * size, size)
 
@@ -315,18 +230,18 @@ def _rows(lane, layers, head, rows):
         elif kind == WINDOW:
             done = _back_row(lane, layers, head, a, b, c, True)
         elif kind == KEEP:
-            _forget_before(lane, layers, a)
+            forget_before(lane, layers, a)
         elif kind == STORE:
             stored = lane[LANE.stored]
             at = lane[LANE.arena_at] + stored * lane[LANE.checkpoint]
-            _checkpoint(lane, layers, at, True)
+            checkpoint(lane, layers, at, True)
             lane[LANE.stored] = stored + 1
         elif kind == RESTORE:
             if a == 0:
-                _set_initial(lane, layers)
+                set_initial(lane, layers)
             else:
                 at = lane[LANE.arena_at] + (lane[LANE.stored] - 1) * lane[LANE.checkpoint]
-                _checkpoint(lane, layers, at, False)
+                checkpoint(lane, layers, at, False)
         elif kind == DISCARD:
             lane[LANE.stored] -= 1
         if not done:
