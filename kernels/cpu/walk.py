@@ -132,6 +132,12 @@ def _returns(lane, status):
 
 
 @inner
+def _over(lane, steps):
+    """Whether so many steps more are too many for now."""
+    return lane[LANE.used] > 0 and lane[LANE.used] + steps > lane[LANE.budget]
+
+
+@inner
 def _forward_row(lane, layers, start, stop, cached):
     """A row that runs steps start..stop; returns whether it is done."""
     if lane[LANE.phase] == _BEGIN:
@@ -142,10 +148,10 @@ def _forward_row(lane, layers, start, stop, cached):
         if lane[LANE.phase] == _NEXT:
             if lane[LANE.at] >= stop:
                 break
-            if lane[LANE.used] >= lane[LANE.budget]:
+            end = next_cut(lane[LANE.at], stop, lane[LANE.call_steps])
+            if _over(lane, end - lane[LANE.at]):
                 return _returns(lane, TIME)
-            lane[LANE.start] = lane[LANE.at]
-            lane[LANE.stop] = next_cut(lane[LANE.at], stop, lane[LANE.call_steps])
+            lane[LANE.start], lane[LANE.stop] = lane[LANE.at], end
             lane[LANE.phase] = _READY
             if lane[LANE.asks_read]:
                 return _returns(lane, READ)
@@ -187,10 +193,10 @@ def _back_row(lane, layers, head, low, first_loss, stop, windowed):
                     break
                 lane[LANE.leg] = 1
                 continue
-            if lane[LANE.used] >= lane[LANE.budget]:
+            begin = previous_cut(lane[LANE.at], until, lane[LANE.back_steps])
+            if _over(lane, lane[LANE.at] - begin):
                 return _returns(lane, TIME)
-            lane[LANE.stop] = lane[LANE.at]
-            lane[LANE.start] = previous_cut(lane[LANE.at], until, lane[LANE.back_steps])
+            lane[LANE.start], lane[LANE.stop] = begin, lane[LANE.at]
             lane[LANE.phase] = _READY
             if lane[LANE.asks_read_back]:
                 return _returns(lane, READ_BACK)
