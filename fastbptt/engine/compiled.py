@@ -192,7 +192,8 @@ class CompiledWalk:
         bound = self.bound
         status: int = bound.walk(block, self.chain.unheard)
         self.chain.device.wait()
-        self.progress.add(bound.get("used"))
+        if used := bound.get("used"):
+            self.progress.add(used)
         if status == READ:
             self._read()
         elif status == WRITE:
