@@ -237,7 +237,8 @@ def _build_reverse(CELL):
         lossy = _head(like, head, counts, n, B, H, chunk, start)
         indices = _indices(lane, 2 * chunk * B)
         size = _chunk_of(lane, layer, n, wide * H)
-        if parts < threads and members == 1 and 4 * lossy[6].shape[2] <= wide:
+        # A large readout is shared among threads, so is a sweep of several runs of sequences.
+        if parts == 1 and 1 < threads and members == 1 and 4 * lossy[6].shape[2] <= wide:
             put(own, LEFT.lane_at, lane_at)
             put(own, LEFT.next_layer_at, layer_at)
             put(own, LEFT.next_head_at, head_at)

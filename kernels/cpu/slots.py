@@ -18,8 +18,8 @@ LANE, LANE_SIZE = _slots(
     "Lane",
     # Of the call.
     """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
-    steps call_steps back_steps flush_steps window arena_at checkpoint initial_row
-    x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at given_at given_step
+    steps call_steps back_steps flush_steps window arena_at checkpoint
+    x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
     rows_at p_rows_at counts_at whole has_loss left_at layers_at
     """
     # What Python does itself for each span: see `walk`.
