@@ -7,6 +7,7 @@ from math import isqrt
 
 from ..kernels.cells.registry import CELLS
 from ..kernels.cpu.products import packed_size
+from ..kernels.cpu.split import flows
 from ..kernels.cpu.tile import VECTOR_BYTES
 from ..memory.blocking import CHUNKS_BETWEEN_LAYERS, INDEX_BYTES, Footprint, flush_steps
 
@@ -54,8 +55,7 @@ def footprint(
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
     numbers = 2 * (panels + units + outputs) + 2 * (CHUNKS_BETWEEN_LAYERS - 1) * (units - top)
     # Once: copies of the states, and of what a layer above the first reads, for gradients to come.
-    copied = sum(hidden for _, hidden, _ in layers)
-    copied += copied - top
+    copied = (2 * sum(hidden for _, hidden, _ in layers) - top) * flows(batch)
     numbers += copied
     # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
     copies = 2 * layers[0][2] + outputs + top

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..kernels.cpu import passes
+from ..kernels.cpu import passes, split
 from ..kernels.cpu.bound import Bound
 from ..kernels.cpu.rows import MOST, build_rows
 from ..kernels.cpu.slots import (
@@ -159,7 +159,8 @@ class CompiledWalk:
 
     def _copies(self, index: int, own: Any) -> tuple[Array, Array | None]:
         """Room for what the gradients of a span's last chunk still read: its states and x."""
-        chain, shape = self.chain, (self.chain.chunk + 1, self.chain.batch)
+        chain = self.chain
+        shape = (chain.chunk + 1) * split.flows(chain.batch), chain.batch
         states = chain.workspace.empty((*shape, own.hidden), chain.dtype)
         if index == 0:
             return states, None

@@ -238,7 +238,7 @@ def _build_reverse(CELL):
         indices = _indices(lane, 2 * chunk * B)
         size = _chunk_of(lane, layer, n, wide * H)
         # A large readout is shared among threads, so is a sweep of several runs of sequences.
-        if parts == 1 and 1 < threads and members == 1 and 4 * lossy[6].shape[2] <= wide:
+        if parts == 1 and threads > 1 and members == 1 and 4 * lossy[6].shape[2] <= wide:
             put(own, LEFT.lane_at, lane_at)
             put(own, LEFT.next_layer_at, layer_at)
             put(own, LEFT.next_head_at, head_at)

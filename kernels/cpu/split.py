@@ -42,6 +42,11 @@ def sweep_parts(threads, B):
     return max(1, min(threads, B // _FEW))
 
 
+def flows(batch):
+    """Whether gradients may flow behind the sweep: where one thread does all of it."""
+    return sweep_parts(2, batch) == 1
+
+
 def gang_size(threads, cell, H, B, itemsize):
     """How many threads divide the units of a sweep among them; 1: no gang."""
     if cell.second:
