@@ -73,10 +73,6 @@ class Backend(Protocol):
         """Copy values from anywhere into an array on this device."""
         ...
 
-    def move_down(self, rows: Array, shift: int, count: int) -> None:
-        """Move rows shift..shift+count to the front."""
-        ...
-
     def workspace(self) -> Any:
         """Scratch of one call: `empty(shape, dtype)` and, at its end, `release()`."""
         ...
@@ -114,10 +110,6 @@ class Backend(Protocol):
         self, readout: Any, batch: int, workspace: Any, multi_flush: bool, ragged: bool
     ) -> Any:
         """The readout, and the loss of its outputs."""
-        ...
-
-    def no_head(self, dtype: DType) -> Any:
-        """What a recurrence's `reverse` takes for `head` where there is no loss."""
         ...
 
     def indices(self, rows: int) -> Any:
@@ -159,4 +151,16 @@ class Backend(Protocol):
 
     def describe(self, layers: Sequence[Any], batch: int, blocks: BlockSizes) -> list[str]:
         """Which kernel, split and tile the layers would meet, in lines of text."""
+        ...
+
+
+class Launching(Backend, Protocol):
+    """A device whose kernels Python launches, span by span: `compiled` is false."""
+
+    def move_down(self, rows: Array, shift: int, count: int) -> None:
+        """Move rows shift..shift+count to the front."""
+        ...
+
+    def no_head(self, dtype: DType) -> Any:
+        """What a recurrence's `reverse` takes for `head` where there is no loss."""
         ...

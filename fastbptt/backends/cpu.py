@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Array, DType
+from ..arrays import Array
 from ..kernels.cpu import describe, dropout, recurrence, team
 from ..kernels.cpu.memory import Workspace, writable
 from ..kernels.cpu.weights import Weights
@@ -60,11 +59,6 @@ class CPU:
     def copy_to(self, target: Array, values: Array) -> None:
         np.copyto(target, values)
 
-    def move_down(self, rows: Array, shift: int, count: int) -> None:
-        # memmove: NumPy would copy an overlapping range aside first, as large as the range itself.
-        source = rows[shift : shift + count]
-        ctypes.memmove(rows.ctypes.data, source.ctypes.data, source.nbytes)
-
     def workspace(self) -> Any:
         return Workspace()
 
@@ -88,9 +82,6 @@ class CPU:
     ) -> Any:
         threads = team.get_num_threads()
         return recurrence.Head(readout, batch, workspace, threads, multi_flush)
-
-    def no_head(self, dtype: DType) -> Any:
-        return None  # a lane says itself where no loss counts
 
     def indices(self, rows: int) -> Any:
         return np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)

@@ -15,8 +15,6 @@ from ..layers.composite import Direction
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import BlockSizes, flush_steps
 from .problem import Problem
-from .readers import Reader, no_floats, no_ids, read
-from .step_cache import StepCache
 
 
 class Chain:
@@ -51,7 +49,6 @@ class Chain:
             for own in weights
         ]
         xp = device.xp
-        self.nothing, self.no_ids = no_floats(xp, self.dtype), no_ids(xp)
         ahead = device.ahead
         self.scratch = [self._buffer(ahead * r.blocks * r.hidden) for r in self.recurrences]
         self.outputs = [self._buffer(r.hidden, self.call_steps) for r in self.recurrences[:-1]]
@@ -94,66 +91,6 @@ class Chain:
         """Return views of the live state, for each layer (states, B, H)."""
         return [live[:, self.row] for live in self.live]
 
-    def advance(self, reader: Reader, start: int, stop: int, h: Array | None = None) -> None:
-        """Move on without caching; `h`, if given, (stop - start, B, H) takes the top states."""
-        x, ids = read(reader, start, stop)
-        n = stop - start
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.recurrences):
-            out = self.nothing if index == last else self.outputs[index][:n]
-            if index == last and h is not None:
-                out = h
-            layer.forward(
-                x, ids, self.scratch[index], self.live[index], self.spare[index],
-                self.lengths, out, start, stop, self.row, False,
-            )  # fmt: skip
-            if index < last:
-                x, ids = self._dropped(out, index, start), self.no_ids
-        self.row ^= n & 1
-
-    def begin(self, cache: StepCache, start: int) -> None:
-        """Start filling `cache` at the live state."""
-        cache.start = cache.stop = start
-        for states, live in zip(cache.states, self.live, strict=True):
-            states[:, 0] = live[:, self.row]
-
-    def extend(
-        self, cache: StepCache, reader: Reader, start: int, stop: int, h: Array | None = None
-    ) -> None:
-        """Move on from the end of `cache`, caching every step in it; `h` as in `advance`."""
-        x, ids = read(reader, start, stop)
-        n, first = stop - start, start - cache.start
-        last = len(self.layers) - 1
-        for index, layer in enumerate(self.recurrences):
-            out = h if index == last and h is not None else self.nothing
-            states = cache.states[index]
-            layer.forward(
-                x, ids, self.scratch[index], states, cache.residuals[index], self.lengths, out,
-                start, stop, first, True,
-            )  # fmt: skip
-            if index < last:
-                own = states[0, first + 1 : first + 1 + n]
-                x, ids = self._dropped(own, index, start), self.no_ids
-        cache.stop = stop
-
-    def _dropped(self, states: Array, index: int, start: int) -> Array:
-        """What the layer above `index` reads: its states, or after dropout a copy."""
-        if self.dropout is None:
-            return states
-        out = self.outputs[index][: len(states)]
-        self.dropout.apply(self.device, out, states, self.first + index, start)
-        return out
-
-    def end(self, cache: StepCache) -> None:
-        """Stand at the end of `cache`."""
-        for states, live in zip(cache.states, self.live, strict=True):
-            live[:, self.row] = states[:, cache.stop - cache.start]
-
-    def top(self, cache: StepCache, start: int, stop: int) -> Array:
-        """Return the states of the top layer at start..stop, a view (n, B, H) of the cache."""
-        first = start - cache.start + 1
-        return cache.states[-1][0, first : first + stop - start]
-
     def begin_reverse(self, carry: Sequence[Array] | None = None) -> None:
         """Start back in time with derivative `carry` by the live state, or zero."""
         if self.carry is None:
@@ -163,49 +100,6 @@ class Chain:
         self.current = 0
         for index, own in enumerate(self.carry):
             own[:, 0] = 0 if carry is None else carry[index]
-
-    def reverse(
-        self,
-        cache: StepCache,
-        reader: Reader,
-        start: int,
-        stop: int,
-        dh: Array,
-        head: Any,
-        dx: Array | None = None,
-        deltas: Sequence[Array] | None = None,
-    ) -> None:
-        """Go back from stop to start and add the weight gradients, also those of `head`.
-
-        `dh` (n, B, H) is dE/dh of the top layer; where `head` has a loss, scratch for it. Fills
-        `dx` (n, B, I) and, for each layer, `deltas`.
-        """
-        n, first = stop - start, start - cache.start
-        for index in range(len(self.layers) - 1, -1, -1):
-            layer, states = self.recurrences[index], cache.states[index]
-            if index == 0:
-                x, ids = read(reader, start, stop)
-                below = self.nothing if dx is None else dx
-            else:
-                own = cache.states[index - 1][0, first + 1 : first + 1 + n]
-                x, ids = self._dropped(own, index - 1, start), self.no_ids
-                below = self.below[index - 1][:n]
-            scratch, whole = self.scratch[index], deltas is not None
-            if deltas is not None:
-                rows = self.device.ahead * self.chunk
-                shape = rows, layer.batch, layer.blocks * layer.hidden
-                scratch = deltas[index] if layer.deltas_in_order else scratch.reshape(shape)
-            current = layer.reverse(
-                x, ids, below, scratch, states,
-                cache.residuals[index], self.lengths, dh, self.carry[index], self.current, start,
-                stop, first, whole, head, self.indices, self.flush_steps,
-            )  # fmt: skip
-            if deltas is not None and not layer.deltas_in_order:
-                deltas[index][...] = layer.deltas(scratch[:n])
-            if index and self.dropout is not None:
-                self.dropout.apply(self.device, below, below, self.first + index - 1, start)
-            dh, head = below, self.device.no_head(self.dtype)
-        self.current = current
 
     def flush(self) -> None:
         """Carry the weight gradients into float64."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
 from ..arrays import Array, DType, module_of
+from ..backends.base import Launching
 from ..kernels import loss_table
 from ..layers.network import Readout
 from ..memory.blocking import BlockSizes, flush_steps
@@ -222,14 +223,17 @@ class CallableSum:
 
     def fill(self, h: Array, start: int, dh: Array) -> None:
         """Add the loss of a span; `dh` becomes its derivative by h."""
-        self.device.copy_to(dh, self.derivative(h, start)[0])
+        self.device.copy_to(dh, self._ask(h, start))
 
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Add the loss of a span; return its derivative by h, and no head."""
+        return self._ask(h, start), cast(Launching, self.device).no_head(h.dtype)
+
+    def _ask(self, h: Array, start: int) -> Array:
+        """Add the loss of a span; return its derivative by h, as kernels read it."""
         value, dh = self.loss.ask(h, start)
         self.total += value
-        dh, _ = read(float_reader(self.device, dh, len(h)), 0, len(h))
-        return dh, self.device.no_head(h.dtype)
+        return read(float_reader(self.device, dh, len(h)), 0, len(h))[0]
 
     def bind(self, bound: Any) -> bool:
         """Ask at each span."""
@@ -237,7 +241,7 @@ class CallableSum:
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
         """Ask the caller about a span."""
-        bound.take(self.derivative(states(), start)[0])
+        bound.take(self._ask(states(), start))
 
     def flush(self) -> None:
         """Nothing: a callable has no gradients of its own."""
@@ -267,7 +271,7 @@ class GivenDerivative:
     def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
         """Return the derivative by the states of a span, and no head."""
         dh = time_views.read(self.dh, start, start + len(h))
-        return dh, self.dh.device.no_head(self.dtype)
+        return dh, cast(Launching, self.dh.device).no_head(self.dtype)
 
     def bind(self, bound: Any) -> bool:
         """Tell a bound lane where the derivative lies."""

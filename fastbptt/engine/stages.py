@@ -151,7 +151,7 @@ class Stages:
         """Caches of all T, one a direction, carved out of a flat array."""
         found, used = [], 0
         for _, chain in self.directions:
-            cache = StepCache(self.device, arena[used:], chain.recurrences, self.T)
+            cache = StepCache(arena[used:], chain.recurrences, self.T)
             used += cache.size
             found.append(cache)
         return found

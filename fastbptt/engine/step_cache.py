@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..arrays import Array
-from ..backends.base import Backend
 
 
 class StepCache:
@@ -17,10 +16,7 @@ class StepCache:
     start, stop : the steps that are cached
     """
 
-    def __init__(
-        self, device: Backend, memory: Array, recurrences: Sequence[Any], capacity: int
-    ) -> None:
-        self.device = device
+    def __init__(self, memory: Array, recurrences: Sequence[Any], capacity: int) -> None:
         self.start = self.stop = 0
         self.states: list[Array] = []
         self.residuals: list[Array] = []
@@ -37,13 +33,3 @@ class StepCache:
             used += size
         self.size = used  # numbers
         self.memory = memory[:used]
-
-    def forget_before(self, start: int) -> None:
-        """Move the steps from `start` on to the front."""
-        shift = start - self.start
-        steps = self.stop - start
-        for states, residuals in zip(self.states, self.residuals, strict=True):
-            for state in states:
-                self.device.move_down(state, shift, steps + 1)
-            self.device.move_down(residuals, shift, steps)
-        self.start = start

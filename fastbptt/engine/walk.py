@@ -14,6 +14,7 @@ from typing import Any
 from ..arrays import Array
 from . import time_views
 from .lanes import Consumer, Derivative, Lane, Progress
+from .launches import Launches
 from .step_cache import StepCache
 
 
@@ -38,6 +39,7 @@ class Walk:
 
     def __init__(self, lane: Lane, progress: Progress):
         self.lane, self.chain, self.progress = lane, lane.chain, progress
+        self.launches = Launches(lane.chain)
         self.since_flush = 0
         self.checkpoint = sum(state.size for state in lane.initial)  # numbers
         self.stored = array("q")  # positions of the checkpoints at the front of the arena
@@ -65,7 +67,7 @@ class Walk:
     def _advance(self, start: int, stop: int) -> None:
         for a, b in spans(start, stop, self.chain.call_steps):
             h = self._room_for_outputs(a, b)
-            self.chain.advance(self.lane.reader, a, b, h)
+            self.launches.advance(self.lane.reader, a, b, h)
             self._hand_over_outputs(h, a, b)
             self._did(b - a)
         self._note_final(stop)
@@ -76,15 +78,15 @@ class Walk:
             assert lane.arena is not None
             room = lane.arena[len(self.stored) * self.checkpoint :]
             steps = lane.window or stop - start
-            self.cache = StepCache(chain.device, room, chain.recurrences, steps)
+            self.cache = StepCache(room, chain.recurrences, steps)
         if self.cache.stop == self.cache.start:
-            chain.begin(self.cache, start)
+            self.launches.begin(self.cache, start)
         for a, b in spans(start, stop, chain.call_steps):
             h = self._room_for_outputs(a, b)
-            chain.extend(self.cache, lane.reader, a, b, h)
+            self.launches.extend(self.cache, lane.reader, a, b, h)
             self._hand_over_outputs(h, a, b)
             self._did(b - a)
-        chain.end(self.cache)
+        self.launches.end(self.cache)
         self._note_final(stop)
 
     def _room_for_outputs(self, start: int, stop: int) -> Array | None:
@@ -153,7 +155,7 @@ class Walk:
 
     def _keep(self, start: int) -> None:
         if start > self.cache.start:
-            self.cache.forget_before(start)
+            self.launches.forget_before(self.cache, start)
 
     @property
     def _loss(self) -> Derivative:
@@ -168,15 +170,15 @@ class Walk:
         dx = None
         for a, b in backward_spans(start, stop, lane.back_steps or chain.call_steps):
             if loss:
-                dh, head = self._loss.derivative(chain.top(self.cache, a, b), a)
+                dh, head = self._loss.derivative(self.launches.top(self.cache, a, b), a)
             else:
-                dh, head = self.zeros, chain.device.no_head(chain.dtype)
+                dh, head = self.zeros, self.launches.device.no_head(chain.dtype)
             if lane.grad_x is not None:
                 dx = time_views.buffer(lane.grad_x, a, b)
             deltas = None
             if lane.deltas:
                 deltas = [time_views.buffer(out, a, b) for out in lane.deltas]
-            chain.reverse(self.cache, lane.reader, a, b, dh, head, dx, deltas)
+            self.launches.reverse(self.cache, lane.reader, a, b, dh, head, dx, deltas)
             if lane.grad_x is not None:
                 time_views.commit(lane.grad_x, a, b)
             for out in lane.deltas:
