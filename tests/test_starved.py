@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from checks import run_python
+from checks import HANGS, run_python
 from fastbptt.kernels import flat
 from fastbptt.kernels.cpu import quota, team
 from helpers import all_results, make_problem
@@ -33,7 +33,7 @@ def workers():
 @pytest.fixture
 def allowed(monkeypatch):
     """A list of one number: how many more threads the system lets anyone start."""
-    start, left = threading.Thread.start, [0]
+    start, left, others = threading.Thread.start, [0], workers()
 
     def grudging(thread):
         if left[0] == 0:
@@ -45,6 +45,8 @@ def allowed(monkeypatch):
     monkeypatch.setattr(team, "_team", None)
     yield left
     team._team.retire()
+    for thread in set(workers()).difference(others):
+        thread.join(HANGS)  # or the next test would count it
 
 
 @pytest.mark.parametrize("some", [0, 1, 2])
