@@ -330,3 +330,11 @@ def test_a_layer_goes_to_a_process_that_never_made_its_cell(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(UNPICKLED.format(folder=str(Path(__file__).parent)), encoding="utf-8")
     assert run_python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
+
+
+def test_math_may_be_built_into_the_interpreter():
+    """As in the Python of some distributions: its loader is then a class, so it can be called."""
+    out = run_python(
+        "import math\nmath.__loader__ = type\nfrom fastbptt.kernels.cells import tracing\nprint(1)"
+    )
+    assert out == "1\n"

@@ -44,7 +44,9 @@ _MATH = types.SimpleNamespace(
     }
 )
 _STAND_INS = {
-    id(value): getattr(_MATH, name) for name, value in vars(math).items() if callable(value)
+    id(value): getattr(_MATH, name)
+    for name, value in vars(math).items()
+    if callable(value) and not name.startswith("_")  # `__loader__` is, where math is built in
 }
 
 
