@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastbptt as fb
+from fastbptt.commands.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -97,6 +98,15 @@ def test_every_command_named_exists(page):
     with contextlib.redirect_stdout(help_text), pytest.raises(SystemExit):
         cli.main(["--help"])
     assert all(re.search(rf"^\s+{name}\s", help_text.getvalue(), re.M) for name in named)
+
+
+def test_every_plan_asked_for_on_the_command_line_is_there(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib", reason="it draws the pictures")
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^fastbptt (plan [^#\n]*)", "\n".join(map(read, PAGES)), re.M)
+    assert len(lines) > 2
+    for line in lines:
+        assert main(line.split()) == 0, capsys.readouterr().err
 
 
 def test_figures_are_those_of_the_stored_results(page):

@@ -22,6 +22,7 @@ from . import inputs, loss_inputs
 
 _MOST_BYTES = 1 << 26  # of the data and the cached steps of a run
 _RANDOM = 4096  # random numbers that fill the data, again and again
+_TEAM = 2_000_000  # multiply-adds that several threads share, however small the layer
 _NUMBER = 4096  # steps of x that are made at least: longer ones are made as they are needed
 
 
@@ -46,7 +47,10 @@ def speeds(
     """
     runs = _Runs(network, plans[0], blocks, device, tokens)
     if runs.total and runs.batch:
-        runs.timed(0, min(runs.total, 4), Sample(4, 0))  # whatever is compiled is so by now
+        # Whatever is compiled is so after these, also what only a call of some work needs: a team.
+        adds = runs.batch * sum(array.size for array in network.arrays())
+        steps = max(4, _TEAM // max(1, adds))
+        runs.timed(0, min(runs.total, steps), Sample(steps, 0))
         if len(plans) > 1:
             runs.timed(len(plans) - 1, 4, Sample(1, 3))
     each = max(1, plans[0].step_bytes + runs.step_bytes)
