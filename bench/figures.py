@@ -41,9 +41,11 @@ def headlines():
         f"amplifier by {amplifier['updates']} exact gradients through 30 s of audio; cuDNN's LSTM "
         f"ends at T = 65,535.",
     ]
-    note = f"Measured on {where(compared)}; {compared['machine']['date'][:10]}."
+    lengths = load("lengths")
+    days = sorted({result["machine"]["date"][:10] for result in (compared, claims, lengths)})
+    note = f"Measured on {where(compared)}; {', '.join(days)}."
     points = (f"- {line}" for line in lines)
-    return "\n".join([*_peers(load("lengths")), "", *points, "", note, ""])
+    return "\n".join([*_peers(lengths), "", *points, "", note, ""])
 
 
 def _ratios(compared):
