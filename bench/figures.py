@@ -33,8 +33,7 @@ def headlines():
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
-        f"**{min(least):.0%} to {max(least):.0%} of the memory for {min(times):.1f} to "
-        f"{max(times):.1f} times the time**: an exact gradient through "
+        f"**{_range(least, '.0%')} of the memory for {_range(times, '.1f')} times the time**: an exact gradient through "
         f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
         f"same bits.",
         f"**T = {amplifier['steps']:,} in {amplifier['budget']}**: an LSTM learns a guitar "
@@ -46,6 +45,12 @@ def headlines():
     note = f"Measured on {where(compared)}; {', '.join(days)}."
     points = (f"- {line}" for line in lines)
     return "\n".join([*_peers(lengths), "", *points, "", note, ""])
+
+
+def _range(values, form):
+    """The least and the greatest value in words; one of them where they read alike."""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low} to {high}"
 
 
 def _ratios(compared):
