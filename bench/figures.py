@@ -33,9 +33,9 @@ def headlines():
         f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
         f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
         f"{max(every):.1f}x.",
-        f"**{_range(least, '.0%')} of the memory for {_range(times, '.1f')} times the time**: an exact gradient through "
-        f"T = {claims['budget'][0]['T']:,} with one recompute, against every step cached; the "
-        f"same bits.",
+        f"**{_range(least, '.0%')} of the memory for {_range(times, '.1f')} times the time**: an "
+        f"exact gradient through T = {claims['budget'][0]['T']:,} with one recompute, against "
+        f"every step cached; the same bits.",
         f"**T = {amplifier['steps']:,} in {amplifier['budget']}**: an LSTM learns a guitar "
         f"amplifier by {amplifier['updates']} exact gradients through 30 s of audio; cuDNN's LSTM "
         f"ends at T = 65,535.",
