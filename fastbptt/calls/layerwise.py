@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Generic, Literal
@@ -15,8 +16,9 @@ from ..engine.stages import Stages, Tape
 from ..layers.composite import AnyLayer, Layer, State
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
-from . import inputs, states
+from . import inputs, short, states
 from .inputs import Inputs
+from .short import ShortTape
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,40 +47,49 @@ class Cache(Generic[AnyLayer]):
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
-    def __init__(self, inputs: Inputs, tape: Tape):
-        self._inputs, self._layer = inputs, inputs.problem.layer
-        self._tape: Tape | None = tape
+    def __init__(self, layer: AnyLayer, tape: ShortTape | tuple[Inputs, Tape]):
+        self._layer = layer
+        self._tape: Any = tape
         self._lock = Lock()
         self._users: set[object] = set()  # the calls of backward at work on it
         self._consumer: object = None  # the one of them that consumes it
 
-    def _look(self) -> Tape:
+    def _look(self) -> ShortTape | tuple[Inputs, Tape]:
         if self._tape is None or self._consumer is not None:
             raise ValueError(
                 "cache was consumed by an earlier backward(); pass keep=True there to use it again"
             )
         return self._tape
 
-    def _take(self, user: object, keep: bool) -> Tape:
+    def _use(self, keep: bool, work: Callable[[Any], Gradient[AnyLayer]]) -> Gradient[AnyLayer]:
+        """`work(tape)`; the cache is consumed if that returns, unless `keep`."""
+        user: object = object()
         with self._lock:
             tape = self._look()
             self._users.add(user)
             if not keep:
                 self._consumer = user
-            return tape
-
-    def _leave(self, user: object, tape: Tape, done: bool) -> None:
-        with self._lock:
-            self._users.discard(user)
-            if self._consumer is user:
-                self._consumer = None
-                self._tape = None if done else tape
-            last = self._tape is None and not self._users
-        if last:
-            tape.workspace.release()
+        done = False
+        try:
+            gradient = work(tape)
+            done = True
+            return gradient
+        finally:
+            with self._lock:
+                self._users.discard(user)
+                if self._consumer is user:
+                    self._consumer = None
+                    self._tape = None if done else tape
+                last = self._tape is None and not self._users
+            if last:
+                _workspace(tape).release()
 
     def __repr__(self) -> str:
         return "Cache(consumed)" if self._tape is None else f"Cache({self._layer!r})"
+
+
+def _workspace(tape: ShortTape | tuple[Inputs, Tape]) -> Any:
+    return tape.running.workspace if isinstance(tape, ShortTape) else tape[1].workspace
 
 
 def forward(
@@ -118,6 +129,11 @@ def forward(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
+    if lengths is None and seed is None:
+        done = short.forward(layer, x, state, device)
+        if done is not None:
+            h, final, tape = done
+            return h, final, Cache(layer, tape)
     own = inputs.check(layer, x, state, lengths, device, seed=seed, drops=True)
     problem, footprint = own.problem, own.footprint()
     blocks = footprint.blocks(zero_copy=problem.zero_copy, indexed=problem.shapes.tokens)
@@ -130,7 +146,7 @@ def forward(
         h = own.outputs.states()
         programs.forward(stages, h, caches)
         final = own.outputs.state(stages.final_states())
-        return own.outputs.out(h), final, Cache(own, stages.tape(caches))
+        return own.outputs.out(h), final, Cache(layer, (own, stages.tape(caches)))
 
 
 def backward(
@@ -173,23 +189,30 @@ def backward(
     input_grad = arguments.flag("input_grad", input_grad)
     deltas = arguments.flag("deltas", deltas)
     keep = arguments.flag("keep", keep)
-    cache._look()
-    own = cache._inputs
+    tape = cache._look()
+    if isinstance(tape, ShortTape) and not deltas:
+        given = short.usable_back(tape, dh, dstate)
+        if given is not None:
+
+            def work(tape: Any) -> Gradient[AnyLayer]:
+                layer, dx, initial = short.backward(tape, dh, given, input_grad)
+                return Gradient(layer, dx, initial, None)
+
+            return cache._use(keep, work)
+    own = tape.inputs() if isinstance(tape, ShortTape) else tape[0]
     outputs, dtype = own.problem.layer.outputs, own.problem.layer.dtype
     derivative = arguments.floats("dh", own.given("dh", dh), own.times(outputs), dtype)
     stream = stream_of(dh)
     dh = derivative[:, None] if own.squeeze else derivative
-    given = None if dstate is None else own.state("dstate", dstate)
-    user, done = object(), False
-    tape = cache._take(user, keep)
-    try:
+    given_state = None if dstate is None else own.state("dstate", dstate)
+
+    def work_generally(tape: Any) -> Gradient[AnyLayer]:
+        tape = tape.general(own) if isinstance(tape, ShortTape) else tape[1]
         with own.problem.device, own.problem.device.guard():
             own.problem.device.follow(stream)
-            gradient = _backward(own, tape, dh, given, input_grad, deltas)
-        done = True
-    finally:
-        cache._leave(user, tape, done)
-    return gradient
+            return _backward(own, tape, dh, given_state, input_grad, deltas)
+
+    return cache._use(keep, work_generally)
 
 
 def _backward(
@@ -253,6 +276,10 @@ def run(
     MemoryError : the device has too little free memory
     """
     arguments.choice("keep", keep, ("all", "last"))
+    if lengths is None:
+        done = short.run(layer, x, state, keep, device)
+        if done is not None:
+            return done
     own = inputs.check(layer, x, state, lengths, device)
     problem, outputs = own.problem, own.outputs
     with problem.device, problem.device.guard():

@@ -3,7 +3,7 @@
 import numpy as np
 
 from . import split
-from .slots import DONE, HEAD, HEAD_SIZE, LANE, LANE_SIZE, LAYER, LAYER_SIZE, LEFT_SIZE
+from .slots import DONE, HEAD, HEAD_AT, LANE, LAYER, LAYER_SIZE, LAYERS_AT, LEFT_AT
 from .team import team_for
 from .walk import build_walk
 
@@ -21,10 +21,10 @@ class Bound:
 
     def __init__(self, recurrences, batch, dtype, threads):
         self.recurrences, self.batch, self.threads = recurrences, batch, threads
-        self.lane = np.zeros(LANE_SIZE, np.int64)
-        self.layers = np.zeros((len(recurrences), LAYER_SIZE), np.int64)
-        self.head = np.zeros(HEAD_SIZE, np.int64)
-        self.left = np.zeros(LEFT_SIZE, np.int64)
+        self.slots = np.zeros(LAYERS_AT + len(recurrences) * LAYER_SIZE, np.int64)
+        self.lane, self.head = self.slots[:HEAD_AT], self.slots[HEAD_AT:LEFT_AT]
+        self.left = self.slots[LEFT_AT:LAYERS_AT]
+        self.layers = self.slots[LAYERS_AT:].reshape(-1, LAYER_SIZE)
         self.keep = []
         self.work = 0  # multiply-adds of the lane, to decide whether workers are worth waking
         self.split = 0
@@ -80,7 +80,8 @@ class Bound:
         slots[getattr(names, f"{name}_at")] = address_of(array)
         slots[getattr(names, f"{name}_step")] = array.strides[0] if moves else 0
 
-    def _divide(self, threads):
+    def divide(self, threads):
+        """Have so many threads do the work."""
         if threads == self.split:
             return
         self.split = threads
@@ -92,9 +93,9 @@ class Bound:
     def walk(self, rows, budget):
         """Carry out rows from where the walk stands; returns why it stopped: see `walk`."""
         mailbox, threads = team_for(self.work, self.threads)
-        self._divide(threads)
+        self.divide(threads)
         self.lane[LANE.budget] = budget
-        self._walk(mailbox, self.lane, self.layers, self.head, rows)
+        self._walk(mailbox, self.slots, rows)
         return int(self.lane[LANE.status])
 
     def begin_rows(self, count):

@@ -238,7 +238,7 @@ def outer(
 
 
 @named_job("pack panels")
-def _pack_panels(packed, w, row_step, column_step, inner_size, columns, low, high):
+def pack_panels(packed, w, row_step, column_step, inner_size, columns, low, high):
     """Panels low..high of w[k, j] = w.flat[k * row_step + j * column_step], padded with 0."""
     width = PANEL_BYTES // itemsize(packed)
     block = 64  # rows at a time: where w is transposed, a line of the cache serves several

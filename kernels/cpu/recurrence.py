@@ -117,11 +117,11 @@ class Head(LayerHead):
         row[HEAD.readout], row[HEAD.loss] = self.kind, LOSSES[kind].number
         row[HEAD.factor : HEAD.factor + 1].view(np.float64)[0] = factor
         row[HEAD.outputs] = own.outputs
-        bound.hold(o, values, total)
-        build_binders()[2](
-            row, own.forth, own.back, self.bias, o, values, total, sum_.grad, sum_.total,
-            self.bias_total,
+        pointed = (
+            own.forth, own.back, self.bias, o, values, total, sum_.grad, sum_.total, self.bias_total
         )  # fmt: skip
+        bound.hold(*pointed)
+        build_binders()[2](row, *pointed)
         bound.work += 3 * self.batch * own.size
 
     def flush(self):
@@ -159,8 +159,9 @@ class Recurrence(LayerRecurrence):
         if runs:
             u, w = own.input.table if tokens else own.input.forth, own.parts[0].forth
             second = own.parts[1].forth if len(own.parts) > 1 else none
-        bound.hold(*arrays, u, w, second)
-        build_binders()[0](row, own.params, self.multiplied, *arrays, u, own.bias, w, second)
+        pointed = own.params, self.multiplied, *arrays, u, own.bias, w, second
+        bound.hold(*pointed)
+        build_binders()[0](row, *pointed)
         compiled = passes(self.layer.cell, self.dtype)
         row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
@@ -188,12 +189,12 @@ class Recurrence(LayerRecurrence):
         w_back = own.parts[0].back
         second_back = own.parts[1].back if len(own.parts) > 1 else own.input.none
         u_back = own.input.back if input_grad else own.input.none
-        bound.hold(carry, states_copy, x_copy, w_back, second_back, u_back)
-        build_binders()[1](
-            bound.layers[index], carry, w_back, second_back, u_back, grads.grad, grads.total,
-            self.sums, recurrent.grad, recurrent.total, states_copy,
-            states_copy[:0] if x_copy is None else x_copy,
+        pointed = (
+            carry, w_back, second_back, u_back, grads.grad, grads.total, self.sums, recurrent.grad,
+            recurrent.total, states_copy, states_copy[:0] if x_copy is None else x_copy,
         )  # fmt: skip
+        bound.hold(*pointed)
+        build_binders()[1](bound.layers[index], *pointed)
         bound.work += 2 * self.work
 
     def flush(self):

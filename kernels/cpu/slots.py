@@ -38,7 +38,7 @@ LAYER, LAYER_SIZE = _slots(
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
-    mask_key mask_threshold mask_scale mask_start""",
+    mask_key mask_threshold mask_scale mask_start ordered_at""",
 )
 
 HEAD, HEAD_SIZE = _slots(
@@ -53,6 +53,11 @@ LEFT, LEFT_SIZE = _slots(
     x_at dx_at states_at delta_at start steps half
     live_rows piece_rows block v_pieces w_pieces""",
 )
+
+# All of them lie in one array: the lane's, the head's, what is left, and those of each layer.
+HEAD_AT = LANE_SIZE
+LEFT_AT = HEAD_AT + HEAD_SIZE
+LAYERS_AT = LEFT_AT + LEFT_SIZE
 
 # Rows of a schedule: a kind and three times. The names are those of `memory.schedules`.
 ACTIONS = {

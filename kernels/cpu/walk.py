@@ -28,9 +28,12 @@ from .slots import (
     DISCARD,
     DONE,
     FLUSH,
+    HEAD_AT,
     KEEP,
     LANE,
     LAYER,
+    LAYER_SIZE,
+    LAYERS_AT,
     READ,
     READ_BACK,
     RESTORE,
@@ -261,13 +264,15 @@ def build_walk():
     """The walk, a program."""
 
     @program("walk along time")
-    def walk(mailbox, lane, layers, head, rows):
+    def walk(mailbox, slots, rows):
         """Carry out rows, from number `row` of the lane on: see the module.
 
         mailbox : of the team, see `workers`
-        lane, layers (L, ...), head : see `slots`
+        slots : of a lane, its head, what is left, and its layers: see `slots`
         rows : (n, 4) int64, each a kind and three times
         """
+        lane, head = slots, slots[HEAD_AT:]
+        layers = slots[LAYERS_AT:].reshape(slots[LANE.layers], LAYER_SIZE)
         lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
         lane[LANE.layers_at] = address(layers)
         lane[LANE.used] = 0

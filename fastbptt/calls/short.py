@@ -1,0 +1,420 @@
+"""The short way of small calls: what depends on their shape alone is made once for each shape.
+
+The general way spends some 100 us on a call besides its arithmetic. A function of this module
+returns None for a call that is not its own: then the general way does it, and raises if an
+argument is bad. Its own are calls on NumPy arrays as kernels read them, of one recurrent layer or a
+Stack of them without dropout, from the second call of a shape on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from itertools import islice
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from ..engine.footprint import footprint
+from ..engine.losses import NamedLoss
+from ..engine.problem import Arrays, Lengths, Problem, problem_of
+from ..engine.stages import Stages, Tape
+from ..kernels.loss_table import LOSSES
+from ..layers.composite import Layer, Stack, State, rebuilt, shaped
+from ..layers.network import Network
+from ..layers.recurrent import Recurrent
+from ..memory.blocking import flush_steps
+from ..memory.policies import Checkpointed, Full
+from . import device_choice, inputs, planning, states
+from .inputs import Inputs
+
+if TYPE_CHECKING:
+    from ..engine.prepared import Running
+    from ..engine.preparing import Prepared
+
+_MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
+_ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
+_ROWS = 64  # of the longest schedule that is kept
+_HELD = 256  # shapes that are remembered
+
+_known: dict[tuple[Any, ...], Any] = {}  # key -> Prepared; True: seen once; False: not for us
+
+
+class Call(NamedTuple):
+    """A call that may be short.
+
+    parts : the recurrent layers, bottom to top
+    x : (T, B, I); T, B
+    squeeze : whether the caller's x has no batch axis
+    adds : multiply-adds of all steps forward
+    key : what its layout depends on
+    """
+
+    layer: Layer
+    parts: Sequence[Recurrent]
+    x: Array
+    T: int
+    B: int
+    squeeze: bool
+    adds: int
+    key: tuple[Any, ...]
+
+
+@cache
+def _kernels() -> Any:
+    from ..kernels.cpu.short import build_short
+
+    return build_short()
+
+
+@cache
+def _no_params(dtype: Any) -> Array:
+    return np.empty(0, dtype)
+
+
+def usable(value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> bool:
+    """Whether a kernel of this module can be handed `value`, an array of that dtype and shape."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.flags.carray
+        and (shape is None or value.shape == shape)
+    )
+
+
+def call_of(kind: Any, layer: Any, x: Any) -> Call | None:
+    """The call as one that may be short, or None; `kind` tells calls of one shape apart."""
+    if isinstance(layer, Recurrent):
+        parts: Sequence[Any] = (layer,)
+    elif type(layer) is Stack and not layer.dropout:
+        parts = layer.layers
+    else:
+        return None
+    if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
+        return None
+    shape, dtype, adds = x.shape, x.dtype, 0
+    key = [kind, shape, dtype.char]
+    for part in parts:
+        if not isinstance(part, Recurrent):
+            return None
+        U, W, params = part.U, part.W, part.params
+        if not (usable(U, dtype) and usable(W, dtype) and usable(part.b, dtype)):
+            return None
+        if params is not None and not usable(params, dtype):
+            return None
+        key += part.cell, U.shape, W.shape
+        adds += U.size + W.size
+    if shape[-1] != parts[0].U.shape[1]:
+        return None
+    squeeze = len(shape) == 2
+    T, B = (shape[0], 1) if squeeze else shape[:2]
+    adds *= T * B
+    if not 0 < adds <= _MOST:
+        return None
+    if adds > _ALONE:
+        from ..kernels.cpu.team import get_num_threads
+
+        key.append(get_num_threads())
+    x = x.reshape(T, 1, -1) if squeeze else x
+    return Call(layer, parts, x, T, B, squeeze, adds, tuple(key))
+
+
+def _find(call: Call, device: str | None, make: Callable[[Problem, int], Any]) -> Prepared | None:
+    """What is prepared for a call, if it is to be short; `make` prepares it."""
+    backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
+    if not backend.compiled:
+        return None
+    found = _known.get(call.key)
+    if found is None or found is False:
+        _known.setdefault(call.key, True)
+        while len(_known) > _HELD:
+            _known.pop(next(iter(_known)), None)
+        return None
+    if found is True:
+        found = False
+        if call.T <= flush_steps(call.B):
+            initial = states.zeros(backend, call.parts, call.B)
+            arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
+            threads = call.key[-1] if call.adds > _ALONE else 1
+            found = make(problem_of(call.layer, backend, arrays), threads)
+        _known[call.key] = found
+    return found or None
+
+
+_Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
+
+
+def given_state(call: Call, state: State | None) -> _Given | None:
+    """The arrays of a state of the layer, or None if kernels cannot be handed them."""
+    if state is None:
+        return []
+    whole: Any = (state,) if isinstance(call.layer, Recurrent) else state
+    if not isinstance(whole, (tuple, list)) or len(whole) != len(call.parts):
+        return None
+    found = []
+    for index, (part, own) in enumerate(zip(call.parts, whole, strict=True)):
+        arrays: Any = (own,) if part.states == 1 else own
+        if not isinstance(arrays, (tuple, list)) or len(arrays) != part.states:
+            return None
+        H = part.W.shape[1]
+        shape = (H,) if call.squeeze else (call.B, H)
+        for number, array in enumerate(arrays):
+            if not usable(array, call.x.dtype, shape):
+                return None
+            found.append((index, number, array.reshape(call.B, H)))
+    return found
+
+
+def _state(call: Call, found: Iterable[Array]) -> State:
+    """Arrays (states, B, H), one a layer, in the caller's form."""
+    rows = [array[:, 0] if call.squeeze else array for array in found]
+    return shaped(call.layer, iter([own[0] if len(own) == 1 else tuple(own) for own in rows]))
+
+
+def _begin(
+    call: Call, prepared: Prepared, second: Array, third: Array, given: _Given
+) -> tuple[Running, list[Array]]:
+    """Start a call that reads the layers; returns it, and its arrays of final states."""
+    from ..engine.prepared import Running, initial_slot, layer_at
+
+    _, put_state, put_layer, *_ = _kernels()
+    dtype = call.x.dtype
+    running = Running(prepared.layout, call.x, second, third)
+    final = []
+    for index, (part, own) in enumerate(zip(call.parts, prepared.layers, strict=True)):
+        last = np.empty((own.states, call.B, own.hidden), dtype)
+        params = part.params
+        put_layer(
+            running.slots, layer_at(index), own.split, part.U, part.W, part.b,
+            _no_params(dtype) if params is None else params, last,
+        )  # fmt: skip
+        final.append(last)
+    for index, number, array in given:
+        put_state(running.slots, initial_slot(index), number, array)
+    return running, final
+
+
+def run(
+    layer: Any, x: Any, state: State | None, keep: str, device: str | None
+) -> tuple[Array, State] | None:
+    """`layerwise.run`, the short way."""
+    call = call_of(keep, layer, x)
+    if call is None:
+        return None
+    given = given_state(call, state)
+    if given is None:
+        return None
+    prepared = _find(call, device, lambda problem, threads: _forward(problem, threads, keep))
+    if prepared is None:
+        return None
+    h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
+    running, final = _begin(call, prepared, h, h, given)
+    running.walk()
+    running.workspace.release()
+    if keep == "last":
+        h = final[-1][0].copy()
+        return (h[0] if call.squeeze else h), _state(call, final)
+    return (h[:, 0] if call.squeeze else h), _state(call, final)
+
+
+def _forward(problem: Problem, threads: int, kind: str) -> Prepared:
+    from ..engine import preparing
+
+    shapes = problem.shapes
+    blocks = footprint(problem.layer, None, shapes.T, shapes.B, problem.device).blocks()
+    return preparing.forward(problem, blocks, threads, kind)
+
+
+class ShortTape:
+    """What a short way forward leaves for ways back; nobody writes to it."""
+
+    def __init__(self, call: Call, prepared: Prepared, running: Running):
+        self.call, self.prepared, self.running = call, prepared, running
+
+    def inputs(self) -> Inputs:
+        """The call's inputs, for the general way."""
+        call = self.call
+        return inputs.check(call.layer, call.x[:, 0] if call.squeeze else call.x, device="cpu")
+
+    def general(self, own: Inputs) -> Tape:
+        """What the general way needs for a way back, copied."""
+        from ..engine.preparing import BACKS, LAYER, layer_at
+
+        call, running = self.call, self.running
+        stages = Stages(own.problem, own.footprint().blocks(), multi_flush=False)
+        chain, dtype = stages.top, call.x.dtype
+        size = call.T * chain.step_bytes + chain.state_bytes
+        (steps,) = stages.caches(stages.workspace.empty(size // dtype.itemsize, dtype))
+        steps.stop = call.T
+        for index, weights in enumerate(stages.weights):
+            first = layer_at(index)
+            for matrix, slot in zip((weights.input, *weights.parts), BACKS, strict=False):
+                packed = matrix.back  # of the caller's weights, which may be others by now
+                packed[:] = running.array(first + slot, packed.shape, dtype)
+            if weights.params.size:
+                slot = first + LAYER.params_at
+                weights.params[:] = running.array(slot, weights.params.shape, dtype)
+            for whole, slot in (
+                (steps.states[index], LAYER.states_at),
+                (steps.residuals[index], LAYER.residuals_at),
+            ):
+                if whole.size:
+                    whole[...] = running.array(first + slot, whole.shape, dtype)
+        return stages.tape([steps])
+
+
+def forward(
+    layer: Any, x: Any, state: State | None, device: str | None
+) -> tuple[Array, State, ShortTape] | None:
+    """`layerwise.forward`, the short way, with a tape in place of the cache."""
+    call = call_of("cache", layer, x)
+    if call is None:
+        return None
+    given = given_state(call, state)
+    if given is None:
+        return None
+    prepared = _find(call, device, lambda problem, threads: _forward(problem, threads, "cache"))
+    if prepared is None:
+        return None
+    h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
+    running, final = _begin(call, prepared, h, h, given)
+    running.walk()
+    tape = ShortTape(call, prepared, running)
+    return (h[:, 0] if call.squeeze else h), _state(call, final), tape
+
+
+def backward(
+    tape: ShortTape, dh: Array, given: _Given, input_grad: bool
+) -> tuple[Layer, Array | None, State]:
+    """The gradients by the layer, by x or None, and by the initial state."""
+    from ..engine.prepared import Running
+
+    call, prepared = tape.call, tape.prepared.backs[input_grad]
+    dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
+    dh = dh.reshape(call.T, call.B, -1)
+    running = Running(prepared.layout, call.x, dh, dx, tape.running.memory)
+    grads = _begin_back(call, prepared, running, given)
+    running.walk()
+    layer, dstate = _end_back(call, prepared, running, grads)
+    running.workspace.release()
+    if not input_grad:
+        return layer, None, dstate
+    return layer, dx[:, 0] if call.squeeze else dx, dstate
+
+
+def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> _Given | None:
+    """The arrays of `dstate` if kernels can be handed them and `dh`, else None."""
+    call = tape.call
+    H = call.parts[-1].W.shape[1]
+    shape = (call.T, H) if call.squeeze else (call.T, call.B, H)
+    return given_state(call, dstate) if usable(dh, call.x.dtype, shape) else None
+
+
+_Grads = list["tuple[Array, Array]"]
+
+
+def _begin_back(call: Call, prepared: Prepared, running: Running, given: _Given) -> _Grads:
+    """Give a way back arrays for the gradients of U and W."""
+    from ..engine.prepared import carry_slot, layer_at
+
+    _, put_state, _, put_back, *_ = _kernels()
+    grads = []
+    for index, part in enumerate(call.parts):
+        dU, dW = np.zeros(part.U.shape, call.x.dtype), np.zeros(part.W.shape, call.x.dtype)
+        put_back(running.slots, layer_at(index), dU, dW)
+        grads.append((dU, dW))
+    for index, number, array in given:
+        put_state(running.slots, carry_slot(index), 2 * number, array)
+    return grads
+
+
+def _end_back(
+    call: Call, prepared: Prepared, running: Running, grads: _Grads
+) -> tuple[Layer, State]:
+    """The gradients by the layer and by its initial state."""
+    from ..engine.prepared import layer_at
+
+    take_back, dtype = _kernels()[4], call.x.dtype
+    layers, initial = [], []
+    for index, (part, own) in enumerate(zip(call.parts, prepared.layers, strict=True)):
+        db = np.empty(part.b.shape, dtype)
+        params = None if part.params is None else np.empty(part.params.shape, dtype)
+        dstate = np.empty((own.states, call.B, own.hidden), dtype)
+        take_back(
+            running.slots, layer_at(index), own.order, own.sums, db,
+            _no_params(dtype) if params is None else params, dstate,
+        )  # fmt: skip
+        layers.append(part._gradient(*grads[index], db, params))
+        initial.append(dstate)
+    return rebuilt(call.layer, iter(layers)), _state(call, initial)
+
+
+def gradient(
+    network: Network, x: Any, y: Any, loss: Any, state: State | None, memory: Any, reduction: Any,
+    input_grad: Any, device: str | None,
+) -> dict[str, Any] | None:  # fmt: skip
+    """The fields of the Result of `gradient.bptt`, the short way."""
+    layer, readout = network.layer, network.readout
+    if readout is None or not (type(loss) is type(reduction) is str and type(input_grad) is bool):
+        return None
+    if reduction not in ("sum", "mean") or not isinstance(memory, (str, Full, Checkpointed)):
+        return None
+    V, c = readout.V, readout.c
+    kind = loss, memory, reduction, input_grad, V.shape, readout.activation
+    call = call_of(kind, layer, x)
+    if call is None or not (usable(V, call.x.dtype) and usable(c, call.x.dtype)):
+        return None
+    O = V.shape[0]
+    if not usable(y, call.x.dtype, (call.T, O) if call.squeeze else (call.T, call.B, O)):
+        return None
+    given = given_state(call, state)
+    if given is None:
+        return None
+    y = y.reshape(call.T, call.B, O)
+
+    def make(problem: Problem, threads: int) -> Any:
+        return _gradient(network, problem, threads, loss, memory, reduction, input_grad)
+
+    prepared = _find(call, device, make)
+    if prepared is None or prepared.plan is None:
+        return None
+    dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
+    running, final = _begin(call, prepared, y, dx, given)
+    grads = _begin_back(call, prepared, running, [])
+    _, _, _, _, _, put_head, take_head = _kernels()
+    dV, dc = np.zeros(V.shape, V.dtype), np.empty(c.shape, c.dtype)
+    put_head(running.slots, V, c, dV)
+    running.walk()
+    grad, grad_state = _end_back(call, prepared, running, grads)
+    total, error = take_head(running.slots, dc)
+    running.workspace.release()
+    return {
+        "loss": (total + error if isfinite(error) else total) * prepared.factor,
+        "grad": network._with(layer=grad, readout=readout._with(V=dV, c=dc)),
+        "state": _state(call, final),
+        "grad_state": grad_state,
+        "grad_x": None if not input_grad else dx[:, 0] if call.squeeze else dx,
+        "plan": prepared.plan,
+    }
+
+
+def _gradient(
+    network: Network, problem: Problem, threads: int, loss: Any, memory: Any, reduction: Any,
+    input_grad: bool,
+) -> Prepared | bool:  # fmt: skip
+    from ..engine import preparing
+
+    readout, shapes = network.readout, problem.shapes
+    assert readout is not None
+    known = LOSSES.get(loss)
+    if known is None or known.classes or known.readout not in (None, readout.activation):
+        return False
+    plan, own, scratch = planning.choose(network, shapes.T, shapes.B, memory, problem.device)
+    rows = list(islice(plan.schedule(), _ROWS + 1))
+    if len(rows) > _ROWS or plan.backward_steps > flush_steps(shapes.B):
+        return False
+    y = np.empty((shapes.T, shapes.B, readout.outputs), readout.dtype)
+    checked = NamedLoss(loss, readout, y, None, reduction)
+    return preparing.gradient(problem, checked, plan, own.blocks(scratch), threads, input_grad)

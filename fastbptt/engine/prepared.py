@@ -1,0 +1,171 @@
+"""Layouts: how the slots of a lane are written for a call of a shape that was there before.
+
+A lane is bound once in the ordinary way, over arrays that are then forgotten. A layout keeps what
+its slots said: numbers as they are, and addresses as bytes from the beginning of one block of
+memory, which holds all that a call works in. A layout has no arrays of a call, so that any number
+of calls may use it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array, DType
+from ..kernels.cpu import short
+from ..kernels.cpu.bound import Bound, address_of
+from ..kernels.cpu.memory import Workspace
+from ..kernels.cpu.slots import (
+    ACTIONS,
+    DONE,
+    HEAD,
+    HEAD_AT,
+    LANE,
+    LAYER,
+    LAYER_SIZE,
+    LAYERS_AT,
+    LEFT_AT,
+)
+from ..kernels.cpu.team import team_for
+from ..kernels.cpu.walk import build_walk
+
+# What begins at zero. The carry and the initial state are set anew where a call is given them.
+_ZERO = "carry_at dsum_at counts_at zeros_at initial_at total_at dc_at".split()
+_BYTES = np.dtype(np.uint8)
+
+
+class Layout(NamedTuple):
+    """The slots of a lane, relative to what each call has anew.
+
+    template, marks : for each slot a number, and what it is relative to (`kernels.cpu.short`)
+    size, zeros : bytes of a call's memory, and how many of them begin at zero
+    rows : (n, 4), of the schedule
+    work, threads : multiply-adds, and how many threads may help
+    keep : constant arrays that slots point to
+    """
+
+    template: Array
+    marks: Array
+    size: int
+    zeros: int
+    rows: Array
+    work: int
+    threads: int
+    keep: tuple[Any, ...]
+
+
+class Running:
+    """A lane of a call that is under way: its slots and its memory."""
+
+    def __init__(
+        self, layout: Layout, first: Array, second: Array, third: Array, tape: Array | None = None
+    ):
+        self.layout, self.workspace = layout, Workspace()
+        self.slots = np.empty(layout.template.size, np.int64)
+        self.memory = self.workspace.empty(layout.size + short.LINE, _BYTES)
+        short.build_short()[0](
+            self.slots, layout.template, layout.marks, self.memory,
+            self.memory if tape is None else tape, layout.zeros, first, second, third,
+        )  # fmt: skip
+
+    def walk(self) -> None:
+        """Carry out all rows."""
+        layout, slots, walk = self.layout, self.slots, build_walk()
+        mailbox, _ = team_for(layout.work, layout.threads)
+        walk(mailbox, slots, layout.rows)
+        while slots[LANE.status] != DONE:
+            walk(mailbox, slots, layout.rows)
+
+
+    def array(self, slot: int, shape: tuple[int, ...], dtype: DType) -> Array:
+        """The array of that shape in the call's memory to which a slot points."""
+        first = int(self.slots[slot]) - address_of(self.memory)
+        return self.memory[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+
+
+def layer_at(index: int) -> int:
+    """The first slot of a layer."""
+    return LAYERS_AT + index * LAYER_SIZE
+
+
+def initial_slot(index: int) -> int:
+    """The slot of a layer's initial state."""
+    return layer_at(index) + LAYER.initial_at
+
+
+def carry_slot(index: int) -> int:
+    """The slot of the derivative by a layer's state."""
+    return layer_at(index) + LAYER.carry_at
+
+
+def _addresses(count: int) -> Iterator[tuple[int, str]]:
+    """The slots that are addresses of arrays, those that begin at zero first."""
+    groups = [(0, LANE), (HEAD_AT, HEAD)] + [(layer_at(n), LAYER) for n in range(count)]
+    found = [
+        (first + number, name)
+        for first, names in groups
+        for number, name in enumerate(names._fields)
+        if name.endswith("_at") and name not in ("left_at", "layers_at", "mailbox_at")
+    ]
+    return iter(sorted(found, key=lambda slot: slot[1] not in _ZERO))
+
+
+def layout_of(
+    bound: Bound,
+    actions: Sequence[Sequence[Any]],
+    given: Sequence[Array],
+    results: Sequence[Array],
+    constants: Sequence[Array],
+    tape: dict[int, int] | None = None,
+    room: dict[int, int] | None = None,
+) -> tuple[Layout, dict[int, int]]:
+    """The layout of a bound lane, and by address where its arrays lie in the call's memory.
+
+    actions : the rows of its schedule
+    given : the first, second and third array of a call
+    results : arrays that are handed to the caller, whose slots are written later
+    constants : that all calls share
+    tape : by address, where the arrays of the way forward lie in its memory
+    room : slots to point to so many bytes more
+    """
+    rows = np.zeros((len(actions), 4), np.int64)
+    for row, (name, *times) in zip(rows, actions, strict=True):
+        row[: len(times) + 1] = ACTIONS[name], *times
+    bound.begin_rows(len(rows))
+    sizes: dict[int, int] = {}
+    for array in bound.keep:
+        if array is not None:
+            at = address_of(array)
+            sizes[at] = max(sizes.get(at, 0), array.nbytes)
+    fixed = {address_of(array) for array in constants}
+    late = {address_of(array) for array in results}
+    marks_of = {address_of(a): short.FIRST + n for n, a in reversed(list(enumerate(given)))}
+    template, marks = bound.slots.copy(), np.full_like(bound.slots, short.FIXED)
+    places: dict[int, int] = {}
+    size = zeros = 0
+    for slot, name in _addresses(len(bound.layers)):
+        at = int(template[slot])
+        if at == 0 or at in fixed:
+            continue
+        if at in marks_of or at in late:
+            template[slot], marks[slot] = 0, marks_of.get(at, short.FIXED)
+        elif tape is not None and at in tape:
+            template[slot], marks[slot] = tape[at], short.TAPE
+        else:
+            if at not in places:
+                places[at] = size
+                size += -(-sizes[at] // short.LINE) * short.LINE
+            template[slot], marks[slot] = places[at], short.MEMORY
+            if name in _ZERO:
+                zeros = size
+    for slot, more in (room or {}).items():
+        template[slot], marks[slot] = size, short.MEMORY
+        size += -(-more // short.LINE) * short.LINE
+    template[LANE.left_at], marks[LANE.left_at] = LEFT_AT * 8, short.SLOTS
+    layout = Layout(
+        template, marks, size, zeros, rows, bound.work, bound.threads, tuple(constants)
+    )
+    return layout, places
