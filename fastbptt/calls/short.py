@@ -26,7 +26,7 @@ from ..layers.composite import Layer, Stack, State, rebuilt, shaped
 from ..layers.network import Network
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import flush_steps
-from ..memory.policies import Checkpointed, Full
+from ..memory.policies import Policy, as_policy
 from . import device_choice, inputs, planning, states
 from .inputs import Inputs
 
@@ -60,13 +60,6 @@ class Call(NamedTuple):
     squeeze: bool
     adds: int
     key: tuple[Any, ...]
-
-
-@cache
-def _kernels() -> Any:
-    from ..kernels.cpu.short import build_short
-
-    return build_short()
 
 
 @cache
@@ -134,7 +127,7 @@ def _find(call: Call, device: str | None, make: Callable[[Problem, int], Any]) -
         return None
     if found is True:
         found = False
-        if call.T <= flush_steps(call.B):
+        if flush_steps(call.B) >= call.T:
             initial = states.zeros(backend, call.parts, call.B)
             arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
             threads = call.key[-1] if call.adds > _ALONE else 1
@@ -169,30 +162,26 @@ def given_state(call: Call, state: State | None) -> _Given | None:
 
 def _state(call: Call, found: Iterable[Array]) -> State:
     """Arrays (states, B, H), one a layer, in the caller's form."""
-    rows = [array[:, 0] if call.squeeze else array for array in found]
-    return shaped(call.layer, iter([own[0] if len(own) == 1 else tuple(own) for own in rows]))
+    if call.squeeze:
+        found = [array[:, 0] for array in found]
+    return shaped(call.layer, iter([own[0] if len(own) == 1 else tuple(own) for own in found]))
 
 
 def _begin(
     call: Call, prepared: Prepared, second: Array, third: Array, given: _Given
 ) -> tuple[Running, list[Array]]:
     """Start a call that reads the layers; returns it, and its arrays of final states."""
-    from ..engine.prepared import Running, initial_slot, layer_at
-
-    _, put_state, put_layer, *_ = _kernels()
-    dtype = call.x.dtype
-    running = Running(prepared.layout, call.x, second, third)
-    final = []
-    for index, (part, own) in enumerate(zip(call.parts, prepared.layers, strict=True)):
+    dtype, final = call.x.dtype, []
+    running = prepared.layout.start(call.x, second, third)
+    slots = running.slots
+    for part, own in zip(call.parts, prepared.layers, strict=True):
         last = np.empty((own.states, call.B, own.hidden), dtype)
         params = part.params
-        put_layer(
-            running.slots, layer_at(index), own.split, part.U, part.W, part.b,
-            _no_params(dtype) if params is None else params, last,
-        )  # fmt: skip
+        params = _no_params(dtype) if params is None else params
+        running.put_layer(slots, own.at, own.split, part.U, part.W, part.b, params, last)
         final.append(last)
     for index, number, array in given:
-        put_state(running.slots, initial_slot(index), number, array)
+        running.put_state(slots, prepared.layers[index].initial, number, array)
     return running, final
 
 
@@ -240,7 +229,7 @@ class ShortTape:
 
     def general(self, own: Inputs) -> Tape:
         """What the general way needs for a way back, copied."""
-        from ..engine.preparing import BACKS, LAYER, layer_at
+        from ..engine.preparing import BACKS, LAYER
 
         call, running = self.call, self.running
         stages = Stages(own.problem, own.footprint().blocks(), multi_flush=False)
@@ -249,7 +238,7 @@ class ShortTape:
         (steps,) = stages.caches(stages.workspace.empty(size // dtype.itemsize, dtype))
         steps.stop = call.T
         for index, weights in enumerate(stages.weights):
-            first = layer_at(index)
+            first = self.prepared.layers[index].at
             for matrix, slot in zip((weights.input, *weights.parts), BACKS, strict=False):
                 packed = matrix.back  # of the caller's weights, which may be others by now
                 packed[:] = running.array(first + slot, packed.shape, dtype)
@@ -289,12 +278,10 @@ def backward(
     tape: ShortTape, dh: Array, given: _Given, input_grad: bool
 ) -> tuple[Layer, Array | None, State]:
     """The gradients by the layer, by x or None, and by the initial state."""
-    from ..engine.prepared import Running
-
     call, prepared = tape.call, tape.prepared.backs[input_grad]
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     dh = dh.reshape(call.T, call.B, -1)
-    running = Running(prepared.layout, call.x, dh, dx, tape.running.memory)
+    running = prepared.layout.start(call.x, dh, dx, tape.running.memory)
     grads = _begin_back(call, prepared, running, given)
     running.walk()
     layer, dstate = _end_back(call, prepared, running, grads)
@@ -317,16 +304,13 @@ _Grads = list["tuple[Array, Array]"]
 
 def _begin_back(call: Call, prepared: Prepared, running: Running, given: _Given) -> _Grads:
     """Give a way back arrays for the gradients of U and W."""
-    from ..engine.prepared import carry_slot, layer_at
-
-    _, put_state, _, put_back, *_ = _kernels()
-    grads = []
-    for index, part in enumerate(call.parts):
-        dU, dW = np.zeros(part.U.shape, call.x.dtype), np.zeros(part.W.shape, call.x.dtype)
-        put_back(running.slots, layer_at(index), dU, dW)
+    grads, dtype = [], call.x.dtype
+    for part, own in zip(call.parts, prepared.layers, strict=True):
+        dU, dW = np.zeros(part.U.shape, dtype), np.zeros(part.W.shape, dtype)
+        running.put_back(running.slots, own.at, dU, dW)
         grads.append((dU, dW))
     for index, number, array in given:
-        put_state(running.slots, carry_slot(index), 2 * number, array)
+        running.put_state(running.slots, prepared.layers[index].carry, 2 * number, array)
     return grads
 
 
@@ -334,19 +318,14 @@ def _end_back(
     call: Call, prepared: Prepared, running: Running, grads: _Grads
 ) -> tuple[Layer, State]:
     """The gradients by the layer and by its initial state."""
-    from ..engine.prepared import layer_at
-
-    take_back, dtype = _kernels()[4], call.x.dtype
+    dtype, slots = call.x.dtype, running.slots
     layers, initial = [], []
-    for index, (part, own) in enumerate(zip(call.parts, prepared.layers, strict=True)):
-        db = np.empty(part.b.shape, dtype)
-        params = None if part.params is None else np.empty(part.params.shape, dtype)
+    for part, own, (dU, dW) in zip(call.parts, prepared.layers, grads, strict=True):
+        db, given = np.empty(part.b.shape, dtype), part.params
+        params = _no_params(dtype) if given is None else np.empty(given.shape, dtype)
         dstate = np.empty((own.states, call.B, own.hidden), dtype)
-        take_back(
-            running.slots, layer_at(index), own.order, own.sums, db,
-            _no_params(dtype) if params is None else params, dstate,
-        )  # fmt: skip
-        layers.append(part._gradient(*grads[index], db, params))
+        running.take_back(slots, own.at, own.order, own.sums, db, params, dstate)
+        layers.append(part._gradient(dU, dW, db, None if given is None else params))
         initial.append(dstate)
     return rebuilt(call.layer, iter(layers)), _state(call, initial)
 
@@ -359,10 +338,10 @@ def gradient(
     layer, readout = network.layer, network.readout
     if readout is None or not (type(loss) is type(reduction) is str and type(input_grad) is bool):
         return None
-    if reduction not in ("sum", "mean") or not isinstance(memory, (str, Full, Checkpointed)):
+    if reduction not in ("sum", "mean"):
         return None
-    V, c = readout.V, readout.c
-    kind = loss, memory, reduction, input_grad, V.shape, readout.activation
+    policy, V, c = as_policy(memory), readout.V, readout.c
+    kind = loss, policy, reduction, input_grad, V.shape, readout.activation
     call = call_of(kind, layer, x)
     if call is None or not (usable(V, call.x.dtype) and usable(c, call.x.dtype)):
         return None
@@ -375,20 +354,19 @@ def gradient(
     y = y.reshape(call.T, call.B, O)
 
     def make(problem: Problem, threads: int) -> Any:
-        return _gradient(network, problem, threads, loss, memory, reduction, input_grad)
+        return _gradient(network, problem, threads, loss, policy, reduction, input_grad)
 
     prepared = _find(call, device, make)
-    if prepared is None or prepared.plan is None:
+    if prepared is None:
         return None
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     running, final = _begin(call, prepared, y, dx, given)
     grads = _begin_back(call, prepared, running, [])
-    _, _, _, _, _, put_head, take_head = _kernels()
     dV, dc = np.zeros(V.shape, V.dtype), np.empty(c.shape, c.dtype)
-    put_head(running.slots, V, c, dV)
+    running.put_head(running.slots, V, c, dV)
     running.walk()
     grad, grad_state = _end_back(call, prepared, running, grads)
-    total, error = take_head(running.slots, dc)
+    total, error = running.take_head(running.slots, dc)
     running.workspace.release()
     return {
         "loss": (total + error if isfinite(error) else total) * prepared.factor,
@@ -401,7 +379,7 @@ def gradient(
 
 
 def _gradient(
-    network: Network, problem: Problem, threads: int, loss: Any, memory: Any, reduction: Any,
+    network: Network, problem: Problem, threads: int, loss: Any, policy: Policy, reduction: Any,
     input_grad: bool,
 ) -> Prepared | bool:  # fmt: skip
     from ..engine import preparing
@@ -411,9 +389,9 @@ def _gradient(
     known = LOSSES.get(loss)
     if known is None or known.classes or known.readout not in (None, readout.activation):
         return False
-    plan, own, scratch = planning.choose(network, shapes.T, shapes.B, memory, problem.device)
+    plan, own, scratch = planning.choose(network, shapes.T, shapes.B, policy, problem.device)
     rows = list(islice(plan.schedule(), _ROWS + 1))
-    if len(rows) > _ROWS or plan.backward_steps > flush_steps(shapes.B):
+    if not plan.exact or len(rows) > _ROWS or plan.backward_steps > flush_steps(shapes.B):
         return False
     y = np.empty((shapes.T, shapes.B, readout.outputs), readout.dtype)
     checked = NamedLoss(loss, readout, y, None, reduction)

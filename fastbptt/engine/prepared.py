@@ -33,8 +33,8 @@ from ..kernels.cpu.team import team_for
 from ..kernels.cpu.walk import build_walk
 
 # What begins at zero. The carry and the initial state are set anew where a call is given them.
-_ZERO = "carry_at dsum_at counts_at zeros_at initial_at total_at dc_at".split()
-_BYTES = np.dtype(np.uint8)
+_ZERO = {"carry_at", "dsum_at", "counts_at", "zeros_at", "initial_at", "total_at", "dc_at"}
+_BEGIN, *_KERNELS = short.build_short()
 
 
 class Layout(NamedTuple):
@@ -56,20 +56,28 @@ class Layout(NamedTuple):
     threads: int
     keep: tuple[Any, ...]
 
+    def start(
+        self, first: Array, second: Array, third: Array, tape: Array | None = None
+    ) -> Running:
+        """Start a call on three arrays, and on the memory of the way forward before it."""
+        running = Running(self)
+        memory = running.memory
+        _BEGIN(
+            running.slots, self.template, self.marks, memory, memory if tape is None else tape,
+            self.zeros, first, second, third,
+        )  # fmt: skip
+        return running
+
 
 class Running:
     """A lane of a call that is under way: its slots and its memory."""
 
-    def __init__(
-        self, layout: Layout, first: Array, second: Array, third: Array, tape: Array | None = None
-    ):
+    put_state, put_layer, put_back, take_back, put_head, take_head = map(staticmethod, _KERNELS)
+
+    def __init__(self, layout: Layout):
         self.layout, self.workspace = layout, Workspace()
         self.slots = np.empty(layout.template.size, np.int64)
-        self.memory = self.workspace.empty(layout.size + short.LINE, _BYTES)
-        short.build_short()[0](
-            self.slots, layout.template, layout.marks, self.memory,
-            self.memory if tape is None else tape, layout.zeros, first, second, third,
-        )  # fmt: skip
+        self.memory = self.workspace.block(layout.size + short.LINE)
 
     def walk(self) -> None:
         """Carry out all rows."""
@@ -78,7 +86,6 @@ class Running:
         walk(mailbox, slots, layout.rows)
         while slots[LANE.status] != DONE:
             walk(mailbox, slots, layout.rows)
-
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: DType) -> Array:
         """The array of that shape in the call's memory to which a slot points."""
@@ -89,16 +96,6 @@ class Running:
 def layer_at(index: int) -> int:
     """The first slot of a layer."""
     return LAYERS_AT + index * LAYER_SIZE
-
-
-def initial_slot(index: int) -> int:
-    """The slot of a layer's initial state."""
-    return layer_at(index) + LAYER.initial_at
-
-
-def carry_slot(index: int) -> int:
-    """The slot of the derivative by a layer's state."""
-    return layer_at(index) + LAYER.carry_at
 
 
 def _addresses(count: int) -> Iterator[tuple[int, str]]:
@@ -165,7 +162,5 @@ def layout_of(
         template[slot], marks[slot] = size, short.MEMORY
         size += -(-more // short.LINE) * short.LINE
     template[LANE.left_at], marks[LANE.left_at] = LEFT_AT * 8, short.SLOTS
-    layout = Layout(
-        template, marks, size, zeros, rows, bound.work, bound.threads, tuple(constants)
-    )
+    layout = Layout(template, marks, size, zeros, rows, bound.work, bound.threads, tuple(constants))
     return layout, places

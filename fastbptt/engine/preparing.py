@@ -30,11 +30,15 @@ BACKS = LAYER.u_back_at, LAYER.w_back_at, LAYER.second_back_at
 class PreparedLayer(NamedTuple):
     """What a short call must know of a recurrent layer.
 
+    at, initial, carry : its first slot, and those of its initial state and of its carry
     split : as in `kernels.cells.spec.Cell`, 0 or 1
     order, sums : for each gate and each param, the block of deltas that is its own
     states, hidden : of the cell, and units
     """
 
+    at: int
+    initial: int
+    carry: int
     split: int
     order: Array
     sums: Array
@@ -60,10 +64,11 @@ class Prepared(NamedTuple):
 def _layers(stages: Stages) -> list[PreparedLayer]:
     return [
         PreparedLayer(
+            layer_at(index), layer_at(index) + LAYER.initial_at, layer_at(index) + LAYER.carry_at,
             int(own.cell.split), np.array(own._order), np.array(own.cell.sums, np.int64),
             own.states, own.hidden,
         )
-        for own in stages.top.recurrences
+        for index, own in enumerate(stages.top.recurrences)
     ]  # fmt: skip
 
 

@@ -28,14 +28,22 @@ class Workspace:
         size = prod(shape) * dtype.itemsize
         if size < _ALIGNED:
             return np.empty(shape, dtype)
-        memory = _take(size + _LINE) if size >= _SMALL else np.empty(size + _LINE, np.uint8)
-        if size >= _SMALL:
-            self._taken.append(memory)
+        memory = self.block(size + _LINE)
         offset = -memory.__array_interface__["data"][0] % _LINE
         return memory[offset : offset + size].view(dtype).reshape(shape)
 
+    def block(self, size):
+        """Return an uninitialised array of bytes, not aligned."""
+        if size < _SMALL:
+            return np.empty(size, np.uint8)
+        memory = _take(size)
+        self._taken.append(memory)
+        return memory
+
     def release(self):
         """Return the memory to the pool."""
+        if not self._taken:
+            return
         taken, self._taken = self._taken, []
         for memory in taken:
             _held[id(memory)] = memory

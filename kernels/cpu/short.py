@@ -17,7 +17,6 @@ from .slots import HEAD, HEAD_AT, LANE, LAYER
 # it, the slots themselves; or it is the address of the first, second or third array of the call.
 FIXED, MEMORY, TAPE, SLOTS, FIRST, SECOND, THIRD = range(7)
 LINE = 64  # bytes that memory is aligned to
-WEIGHTS = "u_at bias_at w_at second_at params_at u_back_at w_back_at second_back_at".split()
 
 
 @inner
