@@ -26,7 +26,8 @@ from ..layers.composite import Layer, Stack, State, rebuilt, shaped
 from ..layers.network import Network
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import flush_steps
-from ..memory.policies import Policy, as_policy
+from ..memory.plan import Policy
+from ..memory.policies import as_policy
 from . import device_choice, inputs, planning, states
 from .inputs import Inputs
 
@@ -36,10 +37,11 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
 _ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
-_ROWS = 64  # of the longest schedule that is kept
+_ROWS = 256  # of the longest schedule that is kept
 _HELD = 256  # shapes that are remembered
 
-_known: dict[tuple[Any, ...], Any] = {}  # key -> Prepared; True: seen once; False: not for us
+# By the key of a call; True: there was one such call; False: it is none of ours.
+_known: dict[tuple[Any, ...], Prepared | bool] = {}
 
 
 class Call(NamedTuple):
@@ -114,16 +116,18 @@ def call_of(kind: Any, layer: Any, x: Any) -> Call | None:
     return Call(layer, parts, x, T, B, squeeze, adds, tuple(key))
 
 
-def _find(call: Call, device: str | None, make: Callable[[Problem, int], Any]) -> Prepared | None:
+def _find(
+    call: Call, device: str | None, make: Callable[[Problem, int], Prepared | bool]
+) -> Prepared | None:
     """What is prepared for a call, if it is to be short; `make` prepares it."""
     backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
     if not backend.compiled:
         return None
-    found = _known.get(call.key)
-    if found is None or found is False:
+    found = _known.get(call.key, False)
+    if found is False:
         _known.setdefault(call.key, True)
-        while len(_known) > _HELD:
-            _known.pop(next(iter(_known)), None)
+        for oldest in tuple(_known)[:-_HELD]:
+            _known.pop(oldest, None)
         return None
     if found is True:
         found = False
@@ -133,7 +137,7 @@ def _find(call: Call, device: str | None, make: Callable[[Problem, int], Any]) -
             threads = call.key[-1] if call.adds > _ALONE else 1
             found = make(problem_of(call.layer, backend, arrays), threads)
         _known[call.key] = found
-    return found or None
+    return None if isinstance(found, bool) else found
 
 
 _Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
@@ -229,7 +233,8 @@ class ShortTape:
 
     def general(self, own: Inputs) -> Tape:
         """What the general way needs for a way back, copied."""
-        from ..engine.preparing import BACKS, LAYER
+        from ..engine.preparing import BACKS
+        from ..kernels.cpu.slots import LAYER
 
         call, running = self.call, self.running
         stages = Stages(own.problem, own.footprint().blocks(), multi_flush=False)
@@ -276,7 +281,7 @@ def forward(
 
 def backward(
     tape: ShortTape, dh: Array, given: _Given, input_grad: bool
-) -> tuple[Layer, Array | None, State]:
+) -> tuple[Any, Array | None, State]:
     """The gradients by the layer, by x or None, and by the initial state."""
     call, prepared = tape.call, tape.prepared.backs[input_grad]
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
@@ -353,7 +358,7 @@ def gradient(
         return None
     y = y.reshape(call.T, call.B, O)
 
-    def make(problem: Problem, threads: int) -> Any:
+    def make(problem: Problem, threads: int) -> Prepared | bool:
         return _gradient(network, problem, threads, loss, policy, reduction, input_grad)
 
     prepared = _find(call, device, make)

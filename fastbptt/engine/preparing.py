@@ -113,11 +113,11 @@ def forward(problem: Problem, blocks: BlockSizes, threads: int, kind: str) -> Pr
     layout, places = layout_of(
         walk.bound, rows, (problem.arrays.x, h), walk.final, [chain.lengths], room=_room(stages)
     )
-    backs = ()
+    ways: tuple[Prepared, ...] = ()
     if tape is not None:
         caches[0].start, caches[0].stop = 0, T
-        backs = tuple(_back(problem, tape, places, threads, grad) for grad in (False, True))
-    return Prepared(layout, _layers(stages), backs)
+        ways = tuple(_back(problem, tape, places, threads, grad) for grad in (False, True))
+    return Prepared(layout, _layers(stages), ways)
 
 
 def _back(
