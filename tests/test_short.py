@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastbptt as fb
-from fastbptt.calls import short
+from fastbptt.calls import short, short_calls
 
 LAYERS = {
     "rnn": lambda dtype: fb.RNN.init(3, 7, rng=0, dtype=dtype),
@@ -48,7 +48,7 @@ def same(found, due):
 @pytest.fixture
 def check(monkeypatch):
     """`check(call)` compares the short way of a call with the general one."""
-    monkeypatch.setattr(short, "_known", {})
+    monkeypatch.setattr(short_calls, "_known", {})
 
     def check(call):
         with monkeypatch.context() as patch:
@@ -56,7 +56,7 @@ def check(monkeypatch):
             due = call()
         for _ in range(3):
             assert same(call(), due)
-        assert any(isinstance(found, tuple) for found in short._known.values())
+        assert any(isinstance(found, tuple) for found in short_calls._known.values())
         return due
 
     return check
@@ -208,11 +208,11 @@ def test_arrays_that_kernels_cannot_take_go_the_general_way(check):
 
 
 def test_few_shapes_are_remembered(monkeypatch):
-    monkeypatch.setattr(short, "_known", {})
-    monkeypatch.setattr(short, "_HELD", 4)
+    monkeypatch.setattr(short_calls, "_known", {})
+    monkeypatch.setattr(short_calls, "_HELD", 4)
     layer = LAYERS["rnn"]("float32")
     for T in range(1, 10):
         x, _, _ = given(layer, T, 1)
         for _ in range(3):
             fb.run(layer, x)
-    assert len(short._known) <= 4
+    assert len(short_calls._known) <= 4

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from threading import Lock
-from typing import Any, Generic, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,79 +14,9 @@ from ..layers.composite import AnyLayer, Layer, State
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from . import inputs, short, states
+from .cache import Cache, Gradient
 from .inputs import Inputs
 from .short import ShortTape
-
-
-@dataclass(frozen=True, eq=False)
-class Gradient(Generic[AnyLayer]):
-    """What `backward` returns. Each part has the type and shape of what it is the gradient of.
-
-    Attributes
-    ----------
-    layer : a layer of the same type: layer.U is dL/dU, and so on
-    x : dL/dx; None for tokens, or if not asked for
-    state : dL/d(initial state), in the form of the state
-    deltas : (T, B, G*H), dL/d(pre-activations); of a Stack or Bidirectional a tuple of those of its
-        layers; None if not asked for
-    """
-
-    layer: AnyLayer
-    x: Array | None
-    state: State
-    deltas: Any
-
-
-class Cache(Generic[AnyLayer]):
-    """The steps that `forward` has cached for `backward`.
-
-    It refers to x, which must not change before `backward`. Its memory is free again once
-    `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
-    """
-
-    def __init__(self, layer: AnyLayer, tape: ShortTape | tuple[Inputs, Tape]):
-        self._layer = layer
-        self._tape: Any = tape
-        self._lock = Lock()
-        self._users: set[object] = set()  # the calls of backward at work on it
-        self._consumer: object = None  # the one of them that consumes it
-
-    def _look(self) -> ShortTape | tuple[Inputs, Tape]:
-        if self._tape is None or self._consumer is not None:
-            raise ValueError(
-                "cache was consumed by an earlier backward(); pass keep=True there to use it again"
-            )
-        return self._tape
-
-    def _use(self, keep: bool, work: Callable[[Any], Gradient[AnyLayer]]) -> Gradient[AnyLayer]:
-        """`work(tape)`; the cache is consumed if that returns, unless `keep`."""
-        user: object = object()
-        with self._lock:
-            tape = self._look()
-            self._users.add(user)
-            if not keep:
-                self._consumer = user
-        done = False
-        try:
-            gradient = work(tape)
-            done = True
-            return gradient
-        finally:
-            with self._lock:
-                self._users.discard(user)
-                if self._consumer is user:
-                    self._consumer = None
-                    self._tape = None if done else tape
-                last = self._tape is None and not self._users
-            if last:
-                _workspace(tape).release()
-
-    def __repr__(self) -> str:
-        return "Cache(consumed)" if self._tape is None else f"Cache({self._layer!r})"
-
-
-def _workspace(tape: ShortTape | tuple[Inputs, Tape]) -> Any:
-    return tape.running.workspace if isinstance(tape, ShortTape) else tape[1].workspace
 
 
 def forward(

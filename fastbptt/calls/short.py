@@ -1,170 +1,42 @@
 """The short way of small calls: what depends on their shape alone is made once for each shape.
 
 The general way spends some 100 us on a call besides its arithmetic. A function of this module
-returns None for a call that is not its own: then the general way does it, and raises if an
-argument is bad. Its own are calls on NumPy arrays as kernels read them, of one recurrent layer or a
-Stack of them without dropout, from the second call of a shape on.
+returns None for a call that is not its own (see `short_calls`): then the general way does it, and
+raises if an argument is bad.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable
 from itertools import islice
 from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..arrays import Array
 from ..engine.footprint import footprint
 from ..engine.losses import NamedLoss
-from ..engine.problem import Arrays, Lengths, Problem, problem_of
+from ..engine.problem import Problem
 from ..engine.stages import Stages, Tape
 from ..kernels.loss_table import LOSSES
-from ..layers.composite import Layer, Stack, State, rebuilt, shaped
+from ..layers.composite import Layer, State, rebuilt, shaped
 from ..layers.network import Network
-from ..layers.recurrent import Recurrent
 from ..memory.blocking import flush_steps
 from ..memory.plan import Policy
 from ..memory.policies import as_policy
-from . import device_choice, inputs, planning, states
+from . import inputs, planning
 from .inputs import Inputs
+from .short_calls import Given, ShortCall, call_of, find, given_state, no_params, usable
 
 if TYPE_CHECKING:
     from ..engine.prepared import Running
     from ..engine.preparing import Prepared
 
-_MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
-_ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
 _ROWS = 256  # of the longest schedule that is kept
-_HELD = 256  # shapes that are remembered
-
-# By the key of a call; True: there was one such call; False: it is none of ours.
-_known: dict[tuple[Any, ...], Prepared | bool] = {}
 
 
-class Call(NamedTuple):
-    """A call that may be short.
-
-    parts : the recurrent layers, bottom to top
-    x : (T, B, I); T, B
-    squeeze : whether the caller's x has no batch axis
-    adds : multiply-adds of all steps forward
-    key : what its layout depends on
-    """
-
-    layer: Layer
-    parts: Sequence[Recurrent]
-    x: Array
-    T: int
-    B: int
-    squeeze: bool
-    adds: int
-    key: tuple[Any, ...]
-
-
-@cache
-def _no_params(dtype: Any) -> Array:
-    return np.empty(0, dtype)
-
-
-def usable(value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> bool:
-    """Whether a kernel of this module can be handed `value`, an array of that dtype and shape."""
-    return (
-        type(value) is np.ndarray
-        and value.dtype == dtype
-        and value.flags.carray
-        and (shape is None or value.shape == shape)
-    )
-
-
-def call_of(kind: Any, layer: Any, x: Any) -> Call | None:
-    """The call as one that may be short, or None; `kind` tells calls of one shape apart."""
-    if isinstance(layer, Recurrent):
-        parts: Sequence[Any] = (layer,)
-    elif type(layer) is Stack and not layer.dropout:
-        parts = layer.layers
-    else:
-        return None
-    if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
-        return None
-    shape, dtype, adds = x.shape, x.dtype, 0
-    key = [kind, shape, dtype.char]
-    for part in parts:
-        if not isinstance(part, Recurrent):
-            return None
-        U, W, params = part.U, part.W, part.params
-        if not (usable(U, dtype) and usable(W, dtype) and usable(part.b, dtype)):
-            return None
-        if params is not None and not usable(params, dtype):
-            return None
-        key += part.cell, U.shape, W.shape
-        adds += U.size + W.size
-    if shape[-1] != parts[0].U.shape[1]:
-        return None
-    squeeze = len(shape) == 2
-    T, B = (shape[0], 1) if squeeze else shape[:2]
-    adds *= T * B
-    if not 0 < adds <= _MOST:
-        return None
-    if adds > _ALONE:
-        from ..kernels.cpu.team import get_num_threads
-
-        key.append(get_num_threads())
-    x = x.reshape(T, 1, -1) if squeeze else x
-    return Call(layer, parts, x, T, B, squeeze, adds, tuple(key))
-
-
-def _find(
-    call: Call, device: str | None, make: Callable[[Problem, int], Prepared | bool]
-) -> Prepared | None:
-    """What is prepared for a call, if it is to be short; `make` prepares it."""
-    backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
-    if not backend.compiled:
-        return None
-    found = _known.get(call.key, False)
-    if found is False:
-        _known.setdefault(call.key, True)
-        for oldest in tuple(_known)[:-_HELD]:
-            _known.pop(oldest, None)
-        return None
-    if found is True:
-        found = False
-        if flush_steps(call.B) >= call.T:
-            initial = states.zeros(backend, call.parts, call.B)
-            arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
-            threads = call.key[-1] if call.adds > _ALONE else 1
-            found = make(problem_of(call.layer, backend, arrays), threads)
-        _known[call.key] = found
-    return None if isinstance(found, bool) else found
-
-
-_Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
-
-
-def given_state(call: Call, state: State | None) -> _Given | None:
-    """The arrays of a state of the layer, or None if kernels cannot be handed them."""
-    if state is None:
-        return []
-    whole: Any = (state,) if isinstance(call.layer, Recurrent) else state
-    if not isinstance(whole, (tuple, list)) or len(whole) != len(call.parts):
-        return None
-    found = []
-    for index, (part, own) in enumerate(zip(call.parts, whole, strict=True)):
-        arrays: Any = (own,) if part.states == 1 else own
-        if not isinstance(arrays, (tuple, list)) or len(arrays) != part.states:
-            return None
-        H = part.W.shape[1]
-        shape = (H,) if call.squeeze else (call.B, H)
-        for number, array in enumerate(arrays):
-            if not usable(array, call.x.dtype, shape):
-                return None
-            found.append((index, number, array.reshape(call.B, H)))
-    return found
-
-
-def _state(call: Call, found: Iterable[Array]) -> State:
+def _state(call: ShortCall, found: Iterable[Array]) -> State:
     """Arrays (states, B, H), one a layer, in the caller's form."""
     if call.squeeze:
         found = [array[:, 0] for array in found]
@@ -172,7 +44,7 @@ def _state(call: Call, found: Iterable[Array]) -> State:
 
 
 def _begin(
-    call: Call, prepared: Prepared, second: Array, third: Array, given: _Given
+    call: ShortCall, prepared: Prepared, second: Array, third: Array, given: Given
 ) -> tuple[Running, list[Array]]:
     """Start a call that reads the layers; returns it, and its arrays of final states."""
     dtype, final = call.x.dtype, []
@@ -181,7 +53,7 @@ def _begin(
     for part, own in zip(call.parts, prepared.layers, strict=True):
         last = np.empty((own.states, call.B, own.hidden), dtype)
         params = part.params
-        params = _no_params(dtype) if params is None else params
+        params = no_params(dtype) if params is None else params
         running.put_layer(slots, own.at, own.split, part.U, part.W, part.b, params, last)
         final.append(last)
     for index, number, array in given:
@@ -199,7 +71,7 @@ def run(
     given = given_state(call, state)
     if given is None:
         return None
-    prepared = _find(call, device, lambda problem, threads: _forward(problem, threads, keep))
+    prepared = find(call, device, lambda problem, threads: _forward(problem, threads, keep))
     if prepared is None:
         return None
     h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
@@ -223,7 +95,7 @@ def _forward(problem: Problem, threads: int, kind: str) -> Prepared:
 class ShortTape:
     """What a short way forward leaves for ways back; nobody writes to it."""
 
-    def __init__(self, call: Call, prepared: Prepared, running: Running):
+    def __init__(self, call: ShortCall, prepared: Prepared, running: Running):
         self.call, self.prepared, self.running = call, prepared, running
 
     def inputs(self) -> Inputs:
@@ -269,7 +141,7 @@ def forward(
     given = given_state(call, state)
     if given is None:
         return None
-    prepared = _find(call, device, lambda problem, threads: _forward(problem, threads, "cache"))
+    prepared = find(call, device, lambda problem, threads: _forward(problem, threads, "cache"))
     if prepared is None:
         return None
     h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
@@ -280,7 +152,7 @@ def forward(
 
 
 def backward(
-    tape: ShortTape, dh: Array, given: _Given, input_grad: bool
+    tape: ShortTape, dh: Array, given: Given, input_grad: bool
 ) -> tuple[Any, Array | None, State]:
     """The gradients by the layer, by x or None, and by the initial state."""
     call, prepared = tape.call, tape.prepared.backs[input_grad]
@@ -296,7 +168,7 @@ def backward(
     return layer, dx[:, 0] if call.squeeze else dx, dstate
 
 
-def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> _Given | None:
+def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> Given | None:
     """The arrays of `dstate` if kernels can be handed them and `dh`, else None."""
     call = tape.call
     H = call.parts[-1].W.shape[1]
@@ -307,7 +179,7 @@ def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> _Given | None
 _Grads = list["tuple[Array, Array]"]
 
 
-def _begin_back(call: Call, prepared: Prepared, running: Running, given: _Given) -> _Grads:
+def _begin_back(call: ShortCall, prepared: Prepared, running: Running, given: Given) -> _Grads:
     """Give a way back arrays for the gradients of U and W."""
     grads, dtype = [], call.x.dtype
     for part, own in zip(call.parts, prepared.layers, strict=True):
@@ -320,14 +192,14 @@ def _begin_back(call: Call, prepared: Prepared, running: Running, given: _Given)
 
 
 def _end_back(
-    call: Call, prepared: Prepared, running: Running, grads: _Grads
+    call: ShortCall, prepared: Prepared, running: Running, grads: _Grads
 ) -> tuple[Layer, State]:
     """The gradients by the layer and by its initial state."""
     dtype, slots = call.x.dtype, running.slots
     layers, initial = [], []
     for part, own, (dU, dW) in zip(call.parts, prepared.layers, grads, strict=True):
         db, given = np.empty(part.b.shape, dtype), part.params
-        params = _no_params(dtype) if given is None else np.empty(given.shape, dtype)
+        params = no_params(dtype) if given is None else np.empty(given.shape, dtype)
         dstate = np.empty((own.states, call.B, own.hidden), dtype)
         running.take_back(slots, own.at, own.order, own.sums, db, params, dstate)
         layers.append(part._gradient(dU, dW, db, None if given is None else params))
@@ -361,7 +233,7 @@ def gradient(
     def make(problem: Problem, threads: int) -> Prepared | bool:
         return _gradient(network, problem, threads, loss, policy, reduction, input_grad)
 
-    prepared = _find(call, device, make)
+    prepared = find(call, device, make)
     if prepared is None:
         return None
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x

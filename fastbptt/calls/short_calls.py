@@ -1,0 +1,150 @@
+"""Which calls go the short way (`short`), and what is prepared for them.
+
+They are calls on NumPy arrays as kernels read them, of one recurrent layer or a Stack of them
+without dropout, from the second call of a shape on: a shape that never comes again is not worth it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from ..engine.problem import Arrays, Lengths, Problem, problem_of
+from ..layers.composite import Layer, Stack, State
+from ..layers.recurrent import Recurrent
+from ..memory.blocking import flush_steps
+from . import device_choice, states
+
+if TYPE_CHECKING:
+    from ..engine.preparing import Prepared
+
+_MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
+_ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
+_HELD = 256  # shapes that are remembered
+
+# By the key of a call; True: there was one such call; False: it is none of ours.
+_known: dict[tuple[Any, ...], Prepared | bool] = {}
+
+
+class ShortCall(NamedTuple):
+    """A call that may be short.
+
+    parts : the recurrent layers, bottom to top
+    x : (T, B, I); T, B
+    squeeze : whether the caller's x has no batch axis
+    adds : multiply-adds of all steps forward
+    key : what its layout depends on
+    """
+
+    layer: Layer
+    parts: Sequence[Recurrent]
+    x: Array
+    T: int
+    B: int
+    squeeze: bool
+    adds: int
+    key: tuple[Any, ...]
+
+
+@cache
+def no_params(dtype: Any) -> Array:
+    return np.empty(0, dtype)
+
+
+def usable(value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> bool:
+    """Whether a kernel of this module can be handed `value`, an array of that dtype and shape."""
+    return (
+        type(value) is np.ndarray
+        and value.dtype == dtype
+        and value.flags.carray
+        and (shape is None or value.shape == shape)
+    )
+
+
+def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
+    """The call as one that may be short, or None; `kind` tells calls of one shape apart."""
+    if isinstance(layer, Recurrent):
+        parts: Sequence[Any] = (layer,)
+    elif type(layer) is Stack and not layer.dropout:
+        parts = layer.layers
+    else:
+        return None
+    if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
+        return None
+    shape, dtype, adds = x.shape, x.dtype, 0
+    key = [kind, shape, dtype.char]
+    for part in parts:
+        if not isinstance(part, Recurrent):
+            return None
+        U, W, params = part.U, part.W, part.params
+        if not (usable(U, dtype) and usable(W, dtype) and usable(part.b, dtype)):
+            return None
+        if params is not None and not usable(params, dtype):
+            return None
+        key += part.cell, U.shape, W.shape
+        adds += U.size + W.size
+    if shape[-1] != parts[0].U.shape[1]:
+        return None
+    squeeze = len(shape) == 2
+    T, B = (shape[0], 1) if squeeze else shape[:2]
+    adds *= T * B
+    if not 0 < adds <= _MOST:
+        return None
+    if adds > _ALONE:
+        from ..kernels.cpu.team import get_num_threads
+
+        key.append(get_num_threads())
+    x = x.reshape(T, 1, -1) if squeeze else x
+    return ShortCall(layer, parts, x, T, B, squeeze, adds, tuple(key))
+
+
+def find(
+    call: ShortCall, device: str | None, make: Callable[[Problem, int], Prepared | bool]
+) -> Prepared | None:
+    """What is prepared for a call, if it is to be short; `make` prepares it."""
+    backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
+    if not backend.compiled:
+        return None
+    found = _known.get(call.key, False)
+    if found is False:
+        _known.setdefault(call.key, True)
+        for oldest in tuple(_known)[:-_HELD]:
+            _known.pop(oldest, None)
+        return None
+    if found is True:
+        found = False
+        if flush_steps(call.B) >= call.T:
+            initial = states.zeros(backend, call.parts, call.B)
+            arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
+            threads = call.key[-1] if call.adds > _ALONE else 1
+            found = make(problem_of(call.layer, backend, arrays), threads)
+        _known[call.key] = found
+    return None if isinstance(found, bool) else found
+
+
+Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
+
+
+def given_state(call: ShortCall, state: State | None) -> Given | None:
+    """The arrays of a state of the layer, or None if kernels cannot be handed them."""
+    if state is None:
+        return []
+    whole: Any = (state,) if isinstance(call.layer, Recurrent) else state
+    if not isinstance(whole, (tuple, list)) or len(whole) != len(call.parts):
+        return None
+    found = []
+    for index, (part, own) in enumerate(zip(call.parts, whole, strict=True)):
+        arrays: Any = (own,) if part.states == 1 else own
+        if not isinstance(arrays, (tuple, list)) or len(arrays) != part.states:
+            return None
+        H = part.W.shape[1]
+        shape = (H,) if call.squeeze else (call.B, H)
+        for number, array in enumerate(arrays):
+            if not usable(array, call.x.dtype, shape):
+                return None
+            found.append((index, number, array.reshape(call.B, H)))
+    return found
