@@ -22,7 +22,8 @@ class Copy(NamedTuple):
 
     way : what is copied, and which way: see `kernels.cpu.slots`
     against : whether the span's time is reversed, within the length of each sequence
-    classes, weights : ids that count are below the one; which count, the other says, if given
+    classes : ids must be below it where they count
+    weights : the buffer of the loss weights that say so, besides the lengths; None if all do
     scored : whether only spans have it whose losses count
     waits : whether gradients that are left to other threads may still use the buffer
     """
@@ -54,16 +55,17 @@ def of_input(reader: Reader) -> list[Copy]:
 
 def of_loss(reader: Reader, weights: WeightReader) -> list[Copy]:
     """Copies of what a loss reads: its weights, and then y, which may be wrong where they are 0."""
-    if weights.array is None:
-        return [copy._replace(scored=True) for copy in _of_reader(reader)]
-    both = [Copy(WEIGHTS, weights.array, weights.buffer), *_of_reader(reader, weights.buffer)]
-    return [copy._replace(scored=True) for copy in both]
+    found = _of_reader(reader)
+    if weights.array is not None:
+        own = Copy(WEIGHTS, weights.array, weights.buffer)
+        found = [own, *(copy._replace(weights=weights.buffer) for copy in found)]
+    return [copy._replace(scored=True) for copy in found]
 
 
-def _of_reader(reader: Reader, weights: Array | None = None) -> list[Copy]:
+def _of_reader(reader: Reader) -> list[Copy]:
     against = reader.reversal is not None
     if isinstance(reader, TokenReader):
-        return [Copy(IDS, reader.array, reader.buffer, against, reader.classes, weights)]
+        return [Copy(IDS, reader.array, reader.buffer, against, reader.classes)]
     if reader.buffer is None:
         return []
     return [Copy(FLOATS, reader.array, reader.buffer, against)]

@@ -104,7 +104,8 @@ class Bound:
     def copy(self, moment, own):
         """Have every span make a copy where it would return with that status.
 
-        own : with the fields of `engine.copies.Copy`
+        own : an object with .array (T, ...), .buffer, and .weights, a buffer or None; its other
+            attributes (way, against, classes, scored, waits) are named as their slots
         """
         array, row = own.array, np.zeros(COPY_SIZE, np.int64)
         self.keep += array, own.buffer
@@ -123,8 +124,9 @@ class Bound:
 
     def end_copies(self):
         """Have the lane point to its copies: there will be no more."""
-        self.set(copies=len(self.copies))
-        self.point(copies=np.array(self.copies).reshape(-1, COPY_SIZE))
+        if self.copies:
+            self.set(copies=len(self.copies))
+            self.point(copies=np.array(self.copies))
 
     def _divide(self, threads):
         if threads == self.split:

@@ -11,12 +11,12 @@ from ..flat import get, put
 from ..jit import inner, noinline
 from .addresses import (
     as_unsigned,
-    bytes_at,
     copy_bytes,
     doubles,
-    halves,
-    shorts,
     singles,
+    uint8s,
+    uint16s,
+    uint32s,
     view,
     words,
 )
@@ -34,10 +34,10 @@ def _bits(at, item):
     if item == 8:
         return get(words(at), 0)
     if item == 4:
-        return np.int64(get(halves(at), 0))
+        return np.int64(get(uint32s(at), 0))
     if item == 2:
-        return np.int64(get(shorts(at), 0))
-    return np.int64(get(bytes_at(at), 0))
+        return np.int64(get(uint16s(at), 0))
+    return np.int64(get(uint8s(at), 0))
 
 
 @inner
@@ -82,7 +82,7 @@ def _move(to, to_step, source, source_step, count, item):
             put(words(to + j * to_step), 0, get(words(source + j * source_step), 0))
     else:
         for j in range(count):
-            put(halves(to + j * to_step), 0, get(halves(source + j * source_step), 0))
+            put(uint32s(to + j * to_step), 0, get(uint32s(source + j * source_step), 0))
 
 
 @inner

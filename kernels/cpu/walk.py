@@ -12,9 +12,9 @@ rows goes in. The walk returns, in `status`, when
     ADD_STATE   a window has reached step 0: the carry is part of the gradient of the initial state
     FLUSH       weight gradients are to be carried into float64, between two windows
 
-and goes on where it stood when it is called again. Most buffers are filled and emptied by compiled
-code (`copies`), without a return. Time is cut at absolute multiples of
-`call_steps`, so nothing depends on where it has returned.
+and goes on where it stood when it is called again. It fills and empties most buffers itself, see
+`copies`, and does not return for them. Time is cut at absolute multiples of `call_steps`, so
+nothing depends on where it has returned.
 """
 
 from functools import cache
