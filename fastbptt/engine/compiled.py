@@ -1,7 +1,8 @@
 """A lane carried out by compiled code: what Python still does for it, and when.
 
-The walk (`kernels.cpu.walk`) returns where a span needs Python: inputs that are not in memory as
-kernels read them, a caller's own loss, outputs and gradients for arrays that kernels cannot write.
+Compiled code makes the copies that spans need (`copies`). The walk (`kernels.cpu.walk`) returns
+where it cannot: for a caller's own loss, for what takes outputs as they come, for arrays whose
+numbers it does not know, and for an id that does not exist, since the reader's error names it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from ..kernels.cpu.slots import (
 )
 from ..memory.optimal import Tables
 from ..memory.schedules import Action, TreeSchedule
-from . import time_views
+from . import copies, time_views
+from .copies import Copy
 from .lanes import Consumer, Lane, Progress
 from .readers import TokenReader, read
 from .time_views import TimeView
@@ -47,8 +49,6 @@ class CompiledWalk:
         self.bound = Bound(chain.recurrences, chain.batch, chain.dtype, device.threads)
         self.final = [np.empty(state.shape, chain.dtype) for state in lane.initial]
         self.back_spans = lane.back_steps or chain.call_steps
-        self.reads = isinstance(lane.reader, TokenReader) or lane.reader.buffer is not None
-        self.asks = False  # whether the loss asks for Python
         self._bind()
 
     def _bind(self) -> None:
@@ -87,10 +87,8 @@ class CompiledWalk:
         self._bind_outputs()
         if back:
             self._bind_back(tokens)
-        bound.set(
-            asks_read=self.reads, asks_read_back=self.reads or self.asks,
-            continues=lane.carry is not None,
-        )  # fmt: skip
+        bound.set(continues=lane.carry is not None)
+        bound.end_copies()
 
     def _bind_dropout(self, index: int) -> None:
         dropout, row = self.chain.dropout, self.bound.layers[index]
@@ -111,20 +109,29 @@ class CompiledWalk:
             bound.place("x", reader.buffer, False)
         else:
             bound.place("x", reader.array, True)
+        self._copy(READ, copies.of_input(reader))
 
-    def _place(self, name: str, view: TimeView) -> bool:
-        """Have spans be written to a view; returns whether Python has to take them over."""
-        moves = view.buffer is None
-        self.bound.place(name, view.array if view.buffer is None else view.buffer, moves)
-        return not moves
+    def _place(self, name: str, view: TimeView) -> None:
+        """Have spans be written to a view, or to its buffer."""
+        whole = view.buffer is None
+        self.bound.place(name, view.array if view.buffer is None else view.buffer, whole)
+
+    def _copy(self, moment: int, own: list[Copy] | None) -> None:
+        """Have compiled code make copies at a moment, or Python if it has more to do then."""
+        if own is None or not all(copy.possible for copy in own):
+            self.bound.ask(moment)
+            return
+        for copy in own:
+            self.bound.copy(moment, copy)
 
     def _bind_outputs(self) -> None:
         out, bound = self.lane.outputs, self.bound
         if isinstance(out, Consumer):
             bound.place("h", out.buffer, False)
-            bound.set(asks_write=1)
+            self._copy(WRITE, None)
         elif out is not None:
-            bound.set(asks_write=self._place("h", out))
+            self._place("h", out)
+            self._copy(WRITE, copies.of_outputs([out]))
 
     def _bind_back(self, tokens: bool) -> None:
         bound, lane, chain = self.bound, self.lane, self.chain
@@ -143,19 +150,25 @@ class CompiledWalk:
             own.bind_back(bound, index, tokens and index == 0, input_grad, arrays)
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
-        writes = lane.grad_x is not None and self._place("dx", lane.grad_x)
-        if lane.deltas:
-            bound.set(whole=1)
-            for index, (view, own) in enumerate(zip(lane.deltas, chain.recurrences, strict=True)):
-                if own.deltas_in_order and view.buffer is None:
-                    bound.place_deltas(index, view.array, True)
-                    continue
-                writes = True
-                target = view.buffer if own.deltas_in_order else chain.scratch[index]
-                assert target is not None
-                bound.place_deltas(index, target, False)
-        self.asks = lane.loss.bind(bound)
-        bound.set(asks_write_back=writes)
+        if lane.grad_x is not None:
+            self._place("dx", lane.grad_x)
+        self._bind_deltas()
+        scored = lane.loss.bind(bound)
+        self._copy(READ_BACK, None if scored is None else copies.of_input(lane.reader) + scored)
+
+    def _bind_deltas(self) -> None:
+        bound, lane, chain = self.bound, self.lane, self.chain
+        bound.set(whole=len(lane.deltas) > 0)
+        for index, (view, own) in enumerate(zip(lane.deltas, chain.recurrences, strict=False)):
+            if own.deltas_in_order and view.buffer is None:
+                bound.place_deltas(index, view.array, True)
+                continue
+            target = view.buffer if own.deltas_in_order else chain.scratch[index]
+            assert target is not None
+            bound.place_deltas(index, target, False)
+        views = [*lane.deltas] if lane.grad_x is None else [lane.grad_x, *lane.deltas]
+        ordered = not lane.deltas or chain.deltas_in_order  # else Python brings them in order
+        self._copy(WRITE_BACK, copies.of_gradients(views) if ordered else None)
 
     def _copies(self, index: int, own: Any) -> tuple[Array, Array | None]:
         """Room for what the gradients of a span's last chunk still read: its states and x."""
@@ -163,7 +176,10 @@ class CompiledWalk:
         shape = (chain.chunk + 1) * split.flows(chain.batch), chain.batch
         states = chain.workspace.empty((*shape, own.hidden), chain.dtype)
         if index == 0:
-            return states, None
+            if not isinstance(self.lane.reader, TokenReader):
+                return states, None
+            # Tokens, which take 8 bytes: the next span is read into the same buffer.
+            return states, chain.workspace.empty((*shape, 8 // chain.dtype.itemsize), chain.dtype)
         # The states of the layer below, in the step cache too.
         below = chain.recurrences[index - 1].hidden
         return states, chain.workspace.empty((*shape, below), chain.dtype)
@@ -228,10 +244,9 @@ class CompiledWalk:
 
     def _read_back(self) -> None:
         a, b = self._span()
-        if self.reads:
-            self._read()
+        self._read()
         loss, bound = self.lane.loss, self.bound
-        if self.asks and bound.get("leg") == 0:
+        if bound.get("leg") == 0:
             assert loss is not None
             loss.fetch(bound, self._top(a, b), a)
 

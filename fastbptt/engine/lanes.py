@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from ..arrays import Array
 from ..memory.schedules import Action
 from .chain import Chain
+from .copies import Copy
 from .readers import Reader
 from .step_cache import StepCache
 from .time_views import TimeView
@@ -68,8 +69,11 @@ class Derivative(Protocol):
         """dE/dh (n, B, H) at the states h and a head; or scratch for it and a head with a loss."""
         ...
 
-    def bind(self, bound: Any) -> bool:
-        """Tell a bound lane where this lies; returns whether it asks to `fetch` each span."""
+    def bind(self, bound: Any) -> list[Copy] | None:
+        """Tell a bound lane where this lies.
+
+        Returns the copies that each span needs; None if Python is to `fetch` it instead.
+        """
         ...
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:

@@ -13,7 +13,8 @@ from ..backends.base import Launching
 from ..kernels import loss_table
 from ..layers.network import Readout
 from ..memory.blocking import BlockSizes, flush_steps
-from . import time_views
+from . import copies, time_views
+from .copies import Copy
 from .problem import Problem
 from .readers import (
     TokenReader,
@@ -172,7 +173,7 @@ class NamedSum:
         head = self.head.with_loss(self.name, self.factor, self.scratch, *given, self.total)
         return self.dh, head
 
-    def bind(self, bound: Any) -> bool:
+    def bind(self, bound: Any) -> list[Copy]:
         """Tell a bound lane where the head and what it reads lie."""
         rows = self.scratch[0].shape[0]
         if self.dh is None:
@@ -187,10 +188,9 @@ class NamedSum:
         else:
             whole = reader.buffer is None
             bound.place_head("y", reader.array if whole else reader.buffer, whole)
-        weighted = self.weights.array is not None
-        if weighted:
+        if self.weights.array is not None:
             bound.place_head("weights", self.weights.buffer, False)
-        return weighted or reader.buffer is not None
+        return copies.of_loss(reader, self.weights)
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
         """Read targets and weights of a span into their buffers."""
@@ -235,9 +235,8 @@ class CallableSum:
         self.total += value
         return read(float_reader(self.device, dh, len(h)), 0, len(h))[0]
 
-    def bind(self, bound: Any) -> bool:
+    def bind(self, bound: Any) -> None:
         """Ask at each span."""
-        return True
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
         """Ask the caller about a span."""
@@ -273,11 +272,11 @@ class GivenDerivative:
         dh = time_views.read(self.dh, start, start + len(h))
         return dh, cast(Launching, self.dh.device).no_head(self.dtype)
 
-    def bind(self, bound: Any) -> bool:
+    def bind(self, bound: Any) -> list[Copy]:
         """Tell a bound lane where the derivative lies."""
-        moves = self.dh.buffer is None
-        bound.place("dh", self.dh.array if self.dh.buffer is None else self.dh.buffer, moves)
-        return not moves
+        whole = self.dh.buffer is None
+        bound.place("dh", self.dh.array if self.dh.buffer is None else self.dh.buffer, whole)
+        return copies.of_derivative(self.dh)
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
         """Read a span into the buffer."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from .optimal import least_feasible
 from .plan import Costs
 
-INDEX_BYTES = 40  # of one indexed row: a token, a class, a weight, and their checks
+# Of one indexed row: a token, a class, a weight, their checks; and a chunk's tokens once more.
+INDEX_BYTES = 40
 CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next per kernel call
 _LEAST_ROWS = 16  # rows of the shortest chunk, if there are so many: products of fewer are slow
 _INDEXED = 4  # rows are indexed for at least so many chunks

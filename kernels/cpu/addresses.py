@@ -54,6 +54,10 @@ def _pointer(dtype, doc):
 
 words = _pointer(types.int64, "The int64 numbers at an address.")
 doubles = _pointer(types.float64, "The float64 numbers at an address.")
+singles = _pointer(types.float32, "The float32 numbers at an address.")
+uint8s = _pointer(types.uint8, "The uint8 numbers at an address.")
+uint16s = _pointer(types.uint16, "The uint16 numbers at an address.")
+uint32s = _pointer(types.uint32, "The uint32 numbers at an address.")
 
 
 @intrinsic

@@ -3,9 +3,25 @@
 import numpy as np
 
 from . import split
-from .slots import DONE, HEAD, HEAD_AT, LANE, LAYER, LAYER_SIZE, LAYERS_AT, LEFT_AT
+from .slots import (
+    COPY,
+    COPY_SIZE,
+    DONE,
+    FLOATING,
+    HEAD,
+    HEAD_AT,
+    LANE,
+    LAYER,
+    LAYER_SIZE,
+    LAYERS_AT,
+    LEFT_AT,
+    SIGNED,
+    UNSIGNED,
+)
 from .team import team_for
 from .walk import build_walk
+
+_NUMBERS = {"f": FLOATING, "i": SIGNED, "u": UNSIGNED, "b": UNSIGNED}  # by a dtype's kind
 
 
 def address_of(array):
@@ -25,6 +41,7 @@ class Bound:
         self.lane, self.head = self.slots[:HEAD_AT], self.slots[HEAD_AT:LEFT_AT]
         self.left = self.slots[LEFT_AT:LAYERS_AT]
         self.layers = self.slots[LAYERS_AT:].reshape(-1, LAYER_SIZE)
+        self.copies = []
         self.keep = []
         self.work = 0  # multiply-adds of the lane, to decide whether workers are worth waking
         self.split = 0
@@ -79,6 +96,37 @@ class Bound:
         self.keep.append(array)
         slots[getattr(names, f"{name}_at")] = address_of(array)
         slots[getattr(names, f"{name}_step")] = array.strides[0] if moves else 0
+
+    def ask(self, moment):
+        """Have every span return with that status, for Python to read or write."""
+        self.lane[LANE.asks] |= 1 << moment
+
+    def copy(self, moment, own):
+        """Have every span make a copy where it would return with that status.
+
+        own : an object with .array (T, ...), .buffer, and .weights, a buffer or None; its other
+            attributes (way, against, classes, scored, waits) are named as their slots
+        """
+        array, row = own.array, np.zeros(COPY_SIZE, np.int64)
+        self.keep += array, own.buffer
+        self.copies.append(row)
+        row[COPY.moment], row[COPY.way], row[COPY.at] = moment, own.way, address_of(array)
+        row[COPY.time_step] = array.strides[0]
+        if array.ndim > 1:
+            row[COPY.batch_step] = array.strides[1]
+        if array.ndim > 2:
+            row[COPY.step], row[COPY.width] = array.strides[2], array.shape[2]
+        row[COPY.item], row[COPY.number] = array.itemsize, _NUMBERS[array.dtype.kind]
+        row[COPY.against], row[COPY.buffer_at] = own.against, address_of(own.buffer)
+        row[COPY.classes], row[COPY.scored], row[COPY.waits] = own.classes, own.scored, own.waits
+        if own.weights is not None:
+            row[COPY.weights_at] = address_of(own.weights)
+
+    def end_copies(self):
+        """Have the lane point to its copies: there will be no more."""
+        if self.copies:
+            self.set(copies=len(self.copies))
+            self.point(copies=np.array(self.copies))
 
     def divide(self, threads):
         """Have so many threads do the work."""

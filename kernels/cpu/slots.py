@@ -20,10 +20,10 @@ LANE, LANE_SIZE = _slots(
     """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
     steps call_steps back_steps flush_steps window arena_at checkpoint
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
-    rows_at p_rows_at counts_at whole has_loss left_at layers_at
+    rows_at p_rows_at counts_at whole has_loss left_at layers_at copies_at copies
     """
-    # What Python does itself for each span: see `walk`.
-    """asks_read asks_write asks_read_back asks_write_back
+    # Bit s is set if Python takes over where the walk returns with status s, at every span.
+    """asks
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half
@@ -54,6 +54,12 @@ LEFT, LEFT_SIZE = _slots(
     live_rows piece_rows block v_pieces w_pieces""",
 )
 
+COPY, COPY_SIZE = _slots(
+    "Copy",  # what is copied to or from a buffer for a span, at the moment of that status: `copies`
+    """moment way at time_step batch_step step width item number against buffer_at
+    classes weights_at scored waits""",
+)
+
 # All of them lie in one array: the lane's, the head's, what is left, and those of each layer.
 HEAD_AT = LANE_SIZE
 LEFT_AT = HEAD_AT + HEAD_SIZE
@@ -70,3 +76,10 @@ ADVANCE, STORE, RESTORE, DISCARD, CACHE, REVERSE, WINDOW, KEEP = range(8)
 
 # Why a walk has returned.
 DONE, TIME, READ, WRITE, READ_BACK, WRITE_BACK, ADD_STATE, FLUSH = range(8)
+
+# The ways of a copy: from an array to a buffer, numbers as they are, ids or loss weights; and from
+# a buffer to an array, whose numbers are overwritten or added to.
+FLOATS, IDS, WEIGHTS, PUT, ADD = range(5)
+
+# What numbers an array holds.
+UNSIGNED, SIGNED, FLOATING = range(3)

@@ -5,22 +5,23 @@ rows goes in. The walk returns, in `status`, when
 
     DONE        the rows are done
     TIME        so many steps are done that Python should look for Ctrl-C and tell the progress
-    READ        what the lane reads is not in memory: Python is to fill the buffer for steps
-                start..stop
+    READ        Python is to fill the buffer of what the lane reads at steps start..stop
     WRITE       outputs of start..stop lie in a buffer, for Python to take
     READ_BACK   the same on the way back: inputs, and what the loss reads or is
     WRITE_BACK  gradients by the inputs, or deltas, of start..stop lie in buffers
     ADD_STATE   a window has reached step 0: the carry is part of the gradient of the initial state
     FLUSH       weight gradients are to be carried into float64, between two windows
 
-and goes on where it stood when it is called again. Time is cut at absolute multiples of
-`call_steps`, so nothing depends on where it has returned.
+and goes on where it stood when it is called again. It fills and empties most buffers itself, see
+`copies`, and does not return for them. Time is cut at absolute multiples of `call_steps`, so
+nothing depends on where it has returned.
 """
 
 from functools import cache
 
 from ..jit import inner
 from .addresses import address, call, words, zero_bytes
+from .copies import copied
 from .slots import (
     ADD_STATE,
     ADVANCE,
@@ -156,13 +157,13 @@ def _forward_row(lane, layers, start, stop, cached):
                 return _returns(lane, TIME)
             lane[LANE.start], lane[LANE.stop] = lane[LANE.at], end
             lane[LANE.phase] = _READY
-            if lane[LANE.asks_read]:
+            if not copied(lane, READ):
                 return _returns(lane, READ)
         if lane[LANE.phase] == _READY:
             _run_layers(lane, layers, lane[LANE.start], lane[LANE.stop], cached)
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
-            if lane[LANE.asks_write]:
+            if not copied(lane, WRITE):
                 return _returns(lane, WRITE)
         lane[LANE.at], lane[LANE.phase] = lane[LANE.stop], _NEXT
     if cached:
@@ -201,14 +202,14 @@ def _back_row(lane, layers, head, low, first_loss, stop, windowed):
                 return _returns(lane, TIME)
             lane[LANE.start], lane[LANE.stop] = begin, lane[LANE.at]
             lane[LANE.phase] = _READY
-            if lane[LANE.asks_read_back]:
+            if not copied(lane, READ_BACK):
                 return _returns(lane, READ_BACK)
         if lane[LANE.phase] == _READY:
             counts = 1 - lane[LANE.leg]
             _back_layers(lane, layers, head, lane[LANE.start], lane[LANE.stop], counts)
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
-            if lane[LANE.asks_write_back]:
+            if not copied(lane, WRITE_BACK):
                 return _returns(lane, WRITE_BACK)
         lane[LANE.at], lane[LANE.phase] = lane[LANE.start], _NEXT
     if not windowed:
