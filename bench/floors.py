@@ -21,7 +21,7 @@ from fastbptt.kernels.cells import registry as cells
 from fastbptt.kernels.cpu import products, split, tile
 from fastbptt.kernels.cpu.memory import Workspace
 from fastbptt.kernels.cpu.weights import Matrix
-from fastbptt.kernels.flat import compiler_fence, data, load, store
+from fastbptt.kernels.flat import compiler_fence, data, load, offset, store
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
@@ -38,7 +38,7 @@ def repeat_product(out, a, w, rows, inner_size, columns, count):
     """out += a @ w, `count` times; `w` is from `packed`."""
     for _ in range(count):
         products.product(
-            data(out), 0, columns, data(a), 0, inner_size, rows, data(w), inner_size, 1, 0, columns
+            data(out), columns, data(a), inner_size, rows, data(w), inner_size, 1, 0, columns
         )
 
 
@@ -141,7 +141,7 @@ def _build_chain(CELL):
         for t in range(count):
             before, after = (t & 1) * H, (1 - (t & 1)) * H
             products.product(
-                data(z), SPLIT * lanes, lanes, data(states), before, H, 1, data(W), H, parts, 0,
+                offset(z, SPLIT * lanes), lanes, offset(states, before), H, 1, data(W), H, parts, 0,
                 lanes,
             )  # fmt: skip
             for j in range(lanes):
@@ -167,7 +167,7 @@ def _build_chain(CELL):
                 store(carry, passing + j, 2 * H, ds, DELTAS)
             compiler_fence()
             products.product(
-                data(carry), passing, lanes, data(delta), SPLIT * H, GATES * H, 1, data(W),
+                offset(carry, passing), lanes, offset(delta, SPLIT * H), GATES * H, 1, data(W),
                 GATES * H, parts, 0, lanes,
             )  # fmt: skip
 
