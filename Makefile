@@ -42,6 +42,8 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m bench.compare
 	$(BIN)/python -m bench.roofline
 	$(BIN)/python -m bench.claims
+	$(BIN)/python -m bench.lengths
+	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.predicted
 	$(BIN)/python -m bench.examples
 

@@ -6,7 +6,7 @@ from fastbptt.kernels import maths
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
-from . import roofline
+from . import floors
 
 DTYPES = ("float32", "float64")
 
@@ -30,10 +30,10 @@ def _sigmoid(out, values):
 def bench_product(benchmark, shape, dtype):
     rows, inner_size, columns = shape
     a = np.full(rows * inner_size, 0.01, dtype)
-    w = roofline.packed(inner_size, columns, 0.01, dtype)
+    w = floors.packed(inner_size, columns, 0.01, dtype)
     out = np.zeros(rows * columns, dtype)
-    roofline.repeat_product(out, a, w, rows, inner_size, columns, 1)
-    benchmark(roofline.repeat_product, out, a, w, rows, inner_size, columns, 1)
+    floors.repeat_product(out, a, w, rows, inner_size, columns, 1)
+    benchmark(floors.repeat_product, out, a, w, rows, inner_size, columns, 1)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,6 +1,6 @@
 """Figures besides the comparison: python -m bench.claims.
 
-The smallest call, the first call of a process, a budget against full caching, vanishing deltas.
+The smallest calls, the first call of a process, budgets against full caching, vanishing deltas.
 What is compared is timed in turns in one process. Figures are medians.
 """
 
@@ -41,15 +41,22 @@ def medians(rounds, *functions):
     return [statistics.median(times) for times in zip(*taken[1:], strict=True)]
 
 
-def smallest_call():
-    """Return the microseconds of forward and backward at T=1, B=1, H=8."""
+def smallest_calls():
+    """Return the microseconds of calls at T=1, B=1, H=8; those of a network have a readout of 1."""
     layer, x = fb.RNN.init(8, 8, rng=0), np.ones((1, 1, 8), "float32")
+    network, y = fb.Network(layer, fb.Readout.init(8, 1, rng=1)), np.ones((1, 1, 1), "float32")
 
     def both():
         h, _, cache = fb.forward(layer, x)
         fb.backward(cache, h)
 
-    return medians(3000, both)[0] * 1e6
+    calls = {
+        "forward and backward": both,
+        "bptt": lambda: fb.bptt(network, x, y),
+        "run": lambda: fb.run(network, x),
+    }
+    taken = medians(3000, *calls.values())
+    return {name: seconds * 1e6 for name, seconds in zip(calls, taken, strict=True)}
 
 
 def first_call():
@@ -95,6 +102,45 @@ def budget(H, T=100_000):
     }
 
 
+def shares(T=1000, B=32, H=256, share=0.05):
+    """Return time and memory within a share of the cached steps, and of all bytes.
+
+    What does not depend on the schedule, weights and scratch, comes on top of the first share; in
+    the second it is included, so that less is left for steps.
+    """
+    network = fb.Network(fb.LSTM.init(H, H, rng=0), fb.Readout.init(H, 1, rng=1))
+    rng = np.random.default_rng(0)
+    x, y = (rng.standard_normal((T, B, width), np.float32) for width in (H, 1))
+    full = fb.plan(network, T, B)
+    budgets = {
+        f"the fixed bytes and {share:.0%} of the cached steps": int(
+            full.fixed_bytes + share * full.cache_bytes
+        ),
+        f"{share:.0%} of all bytes": int(share * full.peak_bytes),
+    }
+    plans = [fb.plan(network, T, B, memory=fb.Checkpointed(within)) for within in budgets.values()]
+    memories = "full", *(plan.memory for plan in plans)
+    full_s, *within_s = medians(
+        5, *(lambda memory=memory: fb.bptt(network, x, y, memory=memory) for memory in memories)
+    )
+    rows = [
+        {
+            "budget": name,
+            "peak_bytes": plan.peak_bytes,
+            "memory_ratio": plan.peak_bytes / full.peak_bytes,
+            "forward_steps": plan.forward_steps,
+            "recomputes": plan.recomputes,
+            "budget_s": taken,
+            "time_ratio": taken / full_s,
+        }
+        for name, plan, taken in zip(budgets, plans, within_s, strict=True)
+    ]
+    return {
+        "cell": "LSTM", "dtype": "float32", "T": T, "B": B, "I": H, "H": H, "O": 1,
+        "full_s": full_s, "full_bytes": full.peak_bytes, "budgets": rows,
+    }  # fmt: skip
+
+
 def vanishing():
     """Return the time of a backward pass with vanishing deltas, relative to an ordinary one."""
     layer = fb.RNN.init(64, 64, rng=0)
@@ -117,9 +163,10 @@ def main():
     args = parser.parse_args()
     result = {
         "machine": info.describe(team.available_cpus()),
-        "smallest_call_us": smallest_call(),
+        "smallest_calls_us": smallest_calls(),
         "first_call": first_call(),
         "budget": [budget(H) for H in (64, 128, 256)],
+        "shares": shares(),
         "vanishing_over_ordinary": vanishing(),
         "barrier_us": team.barrier_seconds() * 1e6,
     }

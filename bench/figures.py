@@ -8,7 +8,9 @@ import statistics
 
 from fastbptt.commands.tables import markdown
 
+from .headlines import headlines, ratios_of
 from .stored import ROOT, load
+from .wording import joined, load_before, or_nothing, short, size, unmeasured, where
 
 _NAMES = ("fastbptt", "torch", "jax")
 
@@ -17,85 +19,6 @@ def block(name):
     """Return the text of a block; its name may have arguments, after colons."""
     kind, *arguments = name.split(":")
     return BLOCKS[kind](*arguments)
-
-
-def headlines():
-    """Return the table and the figures of the first screen."""
-    compared, claims, runs = load("compare"), load("claims"), load("examples")["examples"]
-    ratios = _ratios(compared)
-    times = [point["time_ratio"] for point in claims["budget"]]
-    least = [point["memory_ratio"] for point in claims["budget"]]
-    every = [ratio for group in ratios.values() for ratio in group]
-    sizes = {len(group) for group in ratios.values()}
-    amplifier = runs["amplifier"]
-    lines = [
-        f"**{_means(ratios, 'float32')} the speed of the fastest of PyTorch and JAX** on a CPU in "
-        f"float32, {_means(ratios, 'float64')} in float64: geometric means of "
-        f"{' or '.join(map(str, sorted(sizes)))} sizes each, from {min(every):.2f}x to "
-        f"{max(every):.1f}x.",
-        f"**{_range(least, '.0%')} of the memory for {_range(times, '.1f')} times the time**: an "
-        f"exact gradient through T = {claims['budget'][0]['T']:,} with one recompute, against "
-        f"every step cached; the same bits.",
-        f"**T = {amplifier['steps']:,} in {amplifier['budget']}**: an LSTM learns a guitar "
-        f"amplifier by {amplifier['updates']} exact gradients through 30 s of audio; cuDNN's LSTM "
-        f"ends at T = 65,535.",
-    ]
-    lengths = load("lengths")
-    days = sorted({result["machine"]["date"][:10] for result in (compared, claims, lengths)})
-    note = f"Measured on {where(compared)}; {', '.join(days)}."
-    points = (f"- {line}" for line in lines)
-    return "\n".join([*_peers(lengths), "", *points, "", note, ""])
-
-
-def _range(values, form):
-    """The least and the greatest value in words; one of them where they read alike."""
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low} to {high}"
-
-
-def _ratios(compared):
-    """Return {(cell, dtype): ratios of the points} of the comparison."""
-    ratios = {}
-    for point in compared["points"]:
-        ratios.setdefault((point["cell"], point["dtype"]), []).append(point["ratio"])
-    return ratios
-
-
-def _peers(result):
-    """Return a table of us, PyTorch and JAX: the gradient of the longest sequence, and more."""
-    longest = max(point["T"] for point in result["points"])
-    found = {point["name"]: point for point in result["points"] if point["T"] == longest}
-    full, one, torch, jax = (found[name] for name in ("full", "one recompute", "torch", "jax"))
-    micros = [f"{point['us_per_step']:.1f}" for point in (one, full, torch, jax)]
-    errors = [f"{point['gradient_error']:.0e}" for point in (one, torch, jax)]
-    shape = result["shape"]
-    ours = (
-        f"**{micros[0]}** in {_bytes(one['measured_bytes'])}; "
-        f"{micros[1]} in {_bytes(full['measured_bytes'])}"
-    )
-    what = (
-        f"exact gradient of an {shape['cell'].upper()} (H = {shape['hidden']}, "
-        f"B = {shape['batch']}, T = {longest:,}), µs a step"
-    )
-    by_hand = "checkpoints that you place"
-    rows = [
-        [what, ours, *micros[2:]],
-        ["error of that gradient, against float64", f"**{errors[0]}**", *errors[1:]],
-        ["memory budget", '**`memory="64MB"`**: the same bits', by_hand, by_hand],
-        ["on a GPU", "written, not yet run on one", "**yes**", "**yes**"],
-    ]
-    return markdown(["", "fastbptt", "PyTorch", "JAX"], rows, left=(0, 1, 2, 3))
-
-
-def where(result):
-    """Return the machine and the versions of a result, in a line."""
-    machine = result["machine"]
-    return (
-        f"{machine['CPU']} ({machine['vectors']}), {machine['threads']} threads, "
-        f"Python {machine['Python'].split()[0]}, NumPy {machine['numpy']}, "
-        f"Numba {machine['numba']}, PyTorch {machine['torch']}, "
-        f"JAX {machine['jax']} (`lax.scan`, jitted)"
-    )
 
 
 def speed():
@@ -112,12 +35,12 @@ def speed():
     for point in result["points"]:
         taken = point["us_per_step"]
         cells = [point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH")]
-        cells += [_short(taken[name]) if name in taken else "" for name in _NAMES]
+        cells += [short(taken[name]) if name in taken else "" for name in _NAMES]
         rows.append([*cells, f"{point['ratio']:.2f}"])
     means = (f"{cell} {dtype} {statistics.geometric_mean(values):.1f}"
-             for (cell, dtype), values in _ratios(result).items())  # fmt: skip
+             for (cell, dtype), values in ratios_of(result).items())  # fmt: skip
     lines += [*markdown(head, rows, left=(0, 1)), ""]
-    return _text([*lines, f"Geometric means of the last column: {', '.join(means)}."])
+    return joined([*lines, f"Geometric means of the last column: {', '.join(means)}."])
 
 
 def budget():
@@ -141,14 +64,81 @@ def budget():
     lines += [
         *markdown(head, rows),
         "",
-        f"The smallest call, forward and backward at T = B = 1, takes "
-        f"{result['smallest_call_us']:.0f} µs. The first call ever on a machine takes "
+        *_shares(result.get("shares")),
+        "",
+        f"{_smallest(result)} The first call ever on a machine takes "
         f"{first['cold']['call_s']:.0f} s, which is compilation; the first of a later process "
         f"{first['warm']['call_s']:.2f} s. A backward pass whose deltas vanish takes "
         f"{result['vanishing_over_ordinary']:.2f} times as long as an ordinary one. Two threads "
         f"meet at a barrier in {result['barrier_us']:.2f} µs.",
     ]
-    return _text(lines)
+    return joined(lines)
+
+
+def _shares(found):
+    """The table of an LSTM within 5% of its cached steps, and of all bytes."""
+    if found is None:
+        return ["A share of the cached steps, or of all bytes: " + unmeasured("claims")]
+    sizes = ", ".join(f"{axis} = {found[axis]:,}" for axis in "TBIHO")
+    everything = {
+        "budget": "every step cached", "peak_bytes": found["full_bytes"], "memory_ratio": 1,
+        "forward_steps": found["T"], "budget_s": found["full_s"], "time_ratio": 1,
+    }  # fmt: skip
+    rows = [
+        [
+            row["budget"], size(row["peak_bytes"]), f"{row['memory_ratio']:.1%}",
+            f"{row['forward_steps']:,}", f"{row['budget_s'] * 1e3:.0f} ms",
+            f"{row['time_ratio']:.2f}x",
+        ]
+        for row in [everything, *found["budgets"]]
+    ]  # fmt: skip
+    head = ["budget", "bytes", "of all", "forward steps", "time", "over every step cached"]
+    return [
+        f"An {found['cell']} with its readout, {sizes}, {found['dtype']}, by the budget:",
+        "",
+        *markdown(head, rows, left=(0,)),
+    ]
+
+
+def _smallest(result):
+    """A sentence on the smallest calls."""
+    if "smallest_calls_us" not in result:  # measured before the others were
+        micros = {"forward and backward": result["smallest_call_us"]}
+    else:
+        micros = result["smallest_calls_us"]
+    times = ", ".join(f"{name} {taken:.0f} µs" for name, taken in micros.items())
+    return f"The smallest calls, at T = B = 1 and H = 8: {times}."
+
+
+def load_beside():
+    """Return the table of two layers on a quiet machine and beside busy processes."""
+    result = load("load")
+    if result is None:
+        return joined([unmeasured("load")])
+    names = [name for name in _NAMES if name in result["points"][0]["us_per_step"]]
+    lines = [
+        f"Forward and backward pass, {result['points'][0]['dtype']}, microseconds a time step; "
+        f"medians of {result['rounds']} interleaved rounds of {result['timed']} runs, one for each "
+        f"of {result['tries']} tries, on {where(result)}; {result['machine']['date'][:10]}. "
+        f"{load_before(result['machine'])}",
+        "",
+    ]
+    rows = [
+        [
+            point["cell"], *(f"{point[axis]:,}" for axis in "TBIH"),
+            f"{point['busy']} busy processes" if point["busy"] else "nothing",
+            *(_each(point["us_per_step"][name], short) for name in names),
+            _each(point.get("ratio", ()), "{:.2f}".format),
+        ]
+        for point in result["points"]
+    ]  # fmt: skip
+    titles = {"fastbptt": "fastbptt", "torch": "PyTorch", "jax": "JAX"}
+    head = ["layer", *"TBIH", "beside it", *map(titles.get, names), "PyTorch / fastbptt"]
+    return joined(lines + markdown(head, rows, left=(0, 5)))
+
+
+def _each(values, show):
+    return ", ".join(map(show, values))
 
 
 def roofline():
@@ -156,21 +146,46 @@ def roofline():
     result = load("roofline")
     tile, blas = result["tile"], result["blas"]
     lines = [
-        "The floor is the time that the multiply-adds alone would take on all threads, at the rate "
-        f"at which one core was measured to do them: {tile['float32']:.0f} thousand million a "
-        f"second in float32, {tile['float64']:.0f} in float64 (NumPy's BLAS as shipped: "
+        f"The largest tile does {tile['float32']:.0f} thousand million multiply-adds a second on "
+        f"one core in float32, {tile['float64']:.0f} in float64 (NumPy's BLAS as shipped: "
         f"{blas['float32']['as shipped']:.0f} and {blas['float64']['as shipped']:.0f}).",
         "",
     ]
-    head = ["layer", "dtype", *"TBIH", "floor, µs a step", "fastbptt", "over the floor"]
+    if "reads" not in result:  # measured before the floors were
+        return joined([*lines, f"Floors of a step: {unmeasured('roofline')}"])
+    machine = result["machine"]
+    reads = [result["reads"][key] for key in sorted(result["reads"], key=int)]
+    rates = {}
+    for read in reads:
+        rates.setdefault(read["level"], []).append(read)
+    brought = "; ".join(
+        f"{level} {max(read['alone'] for read in group):.0f}, "
+        f"{max(read['together'] for read in group):.0f}"
+        for level, group in rates.items()
+    )
+    lines[0] += (
+        f" With {machine['threads']} threads at work it is {result['tile_together']:.0f} in "
+        f"float32. A core brings weights from a cache at so many GB a second, alone and beside "
+        f"the others: {brought}. {result['points'][0]['dtype']}, {machine['date'][:10]}. "
+        f"{load_before(machine)}"
+    )
+    head = ["layer", *"TBIH", "fastbptt, µs a step", "arithmetic", "weights", "chain",
+            "over the floor", "held back by", "none of them"]  # fmt: skip
     rows = [
         [
-            point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
-            _short(point["floor_us"]), _short(point["us"]), f"{point['over_floor']:.1f}",
+            point["cell"], *(f"{point[axis]:,}" for axis in "TBIH"), short(point["us"]),
+            *(short(point["floors_us"][name]) for name in ("arithmetic", "weights", "chain")),
+            f"{point['over_floor']:.1f}", _held(point), f"{point['none_of_them']:.0%}",
         ]
         for point in result["points"]
     ]  # fmt: skip
-    return _text(lines + markdown(head, rows, left=(0, 1)))
+    return joined(lines + markdown(head, rows, left=(0, 10)))
+
+
+def _held(point):
+    """The largest floor of a point; for weights with the cache that they stay in."""
+    name = point["held_by"]
+    return f"{name} (W in {point['divided']['W in']})" if name == "weights" else name
 
 
 def lengths():
@@ -185,7 +200,7 @@ def lengths():
         f"One gradient of an {shape['cell'].upper()} with its readout, {sizes}, {shape['dtype']}; "
         f"medians on {where(result)}; {result['machine']['date'][:10]}. The peak is measured, "
         f"beyond x, y and the returned gradients; the error is that against float64 with every "
-        f"step cached. {_load(result['machine'])}",
+        f"step cached. {load_before(result['machine'])}",
         "",
     ]
     rows = []
@@ -194,14 +209,14 @@ def lengths():
         rows.append([
             f"{point['T']:,}",
             point["name"],
-            _or_nothing(_short, point["us_per_step"]),
-            _or_nothing(_bytes, point["measured_bytes"]),
-            _or_nothing(_bytes, point["planned_bytes"]),
-            _or_nothing("{:.1e}".format, point["gradient_error"]),
+            or_nothing(short, point["us_per_step"]),
+            or_nothing(size, point["measured_bytes"]),
+            or_nothing(size, point["planned_bytes"]),
+            or_nothing("{:.1e}".format, point["gradient_error"]),
             point["left_out"] or (f"no error: float64 {missing}" if missing else ""),
         ])  # fmt: skip
     head = ["T", "method", "µs a step", "peak", "planned", "error", "note"]
-    return _text(lines + markdown(head, rows, left=(1, 6)))
+    return joined(lines + markdown(head, rows, left=(1, 6)))
 
 
 def ragged():
@@ -223,13 +238,13 @@ def ragged():
             point["case"],
             point["dtype"],
             f"{point['live']:.0%}",
-            _short(ms["fastbptt"]),
+            short(ms["fastbptt"]),
             f"{point['of_padded']:.0%}",
-            _short(ms["torch"]),
-            _short(ms["torch padded"]),
+            short(ms["torch"]),
+            short(ms["torch padded"]),
             f"{point['ratio']:.1f}",
         ])  # fmt: skip
-    return _text(lines + markdown(head, rows, left=(0, 1)))
+    return joined(lines + markdown(head, rows, left=(0, 1)))
 
 
 def output(name):
@@ -266,7 +281,7 @@ def ptxas():
     head = ["cell", "dtype", "H", "B", *map(" ".join, columns)]
     made = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     note = f"Blocks that share a layer's units, registers, shared memory; {made}."
-    return _text([*markdown(head, rows, left=range(4)), "", note])
+    return joined([*markdown(head, rows, left=range(4)), "", note])
 
 
 def _sizes_of(row):
@@ -282,6 +297,7 @@ BLOCKS = {
     "headlines": headlines,
     "speed": speed,
     "budget": budget,
+    "load": load_beside,
     "roofline": roofline,
     "lengths": lengths,
     "ragged": ragged,
@@ -290,35 +306,3 @@ BLOCKS = {
     "source": source,
     "file": file,
 }
-
-
-def _means(ratios, dtype):
-    """Return the geometric mean of each cell in that dtype, in words."""
-    found = [
-        f"{statistics.geometric_mean(group):.1f}x ({cell})"
-        for (cell, kind), group in ratios.items()
-        if kind == dtype
-    ]
-    return ", ".join(found[:-1]) + " and " + found[-1] if len(found) > 1 else found[0]
-
-
-def _load(machine):
-    """Return a sentence on the load of the machine, or "" where it is unknown."""
-    load = machine.get("load before")
-    return "" if load is None else f"Load of the machine just before: {load:.1f}."
-
-
-def _or_nothing(show, value):
-    return "" if value is None else show(value)
-
-
-def _text(lines):
-    return "\n".join(lines) + "\n"
-
-
-def _short(value):
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _bytes(size):
-    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.3g} MB"

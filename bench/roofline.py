@@ -1,7 +1,11 @@
-"""The limits of this machine, measured: arithmetic, BLAS, bandwidth: python -m bench.roofline.
+"""What this machine can do, and what holds each size back: python -m bench.roofline.
 
-The floor of a forward and backward pass is the time of its multiply-adds at the measured rate. They
-are those of three products of (I + H) x G*H a row, in any implementation.
+Arithmetic, BLAS and bandwidth are measured, and then each size: the time of a forward and backward
+pass with all gradients, and beside it the least that a step can take. That is the largest of three
+floors, measured in the same run (`bench.floors` says how): the multiply-adds at the rate of the
+largest tile, the bytes of the weights at the rate of the cache that they stay in, and the chain of
+operations that wait for each other. The multiply-adds are those of three products of (I + H) x G*H
+a row, in any implementation. `none_of_them` is the part of the time above the floor.
 """
 
 import argparse
@@ -12,17 +16,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from fastbptt.kernels.cpu import products, team, tile
-from fastbptt.kernels.cpu.memory import Workspace
-from fastbptt.kernels.cpu.weights import Matrix
-from fastbptt.kernels.flat import data
+from fastbptt.kernels.cpu import team, tile
 from fastbptt.kernels.jit import OPTIONS
 from numba import njit
 
-from fastbptt.commands import info, measuring
+from fastbptt.commands import info
+from fastbptt.commands.bench import peers
 
-from . import stored
+from . import compare, floors, stored
+from .floors import best, packed, repeat_product
 
+DTYPE = "float32"  # of the sizes
+POINTS = (0, 1, 3, 4, 6, 8)  # indices of compare.GRID
+SHAPES = ((1, 64, 64), (1, 256, 256), (1, 1024, 1024), (32, 64, 256), (32, 1024, 1024))
 _LEVELS = {"16 KiB": 1 << 14, "256 KiB": 1 << 18, "4 MiB": 1 << 22, "256 MiB": 1 << 28}
 _CORES = {64: ("SapphireRapids", "SkylakeX"), 32: ("Zen", "Haswell"), 16: ()}
 _BLAS = """
@@ -32,21 +38,6 @@ for _ in range(12):
     start = time.perf_counter(); a @ b; best = min(best, time.perf_counter() - start)
 print(1024**3 / best / 1e9)
 """
-
-
-@njit(**OPTIONS)
-def repeat_product(out, a, w, rows, inner_size, columns, count):
-    """out += a @ w, `count` times; `w` is from `packed`."""
-    for _ in range(count):
-        products.product(
-            data(out), 0, columns, data(a), 0, inner_size, rows, data(w), inner_size, 1, 0, columns
-        )
-
-
-def packed(inner_size, columns, value, dtype):
-    """Return a matrix of one value, packed for the products."""
-    weight = np.full((inner_size, columns), value, dtype)
-    return Matrix(Workspace(), 1, weight).back
 
 
 @njit(**OPTIONS)
@@ -63,25 +54,6 @@ def _copy(target, source, count):
     for _ in range(count):
         for i in range(source.size):
             target[i] = source[i]
-
-
-def best(function, rounds=9):
-    """Return the least seconds of some runs; the first does not count."""
-    function()
-    return min(measuring.seconds(function) for _ in range(rounds))
-
-
-def tile_peak(dtype):
-    """Return the multiply-adds a second of one core in the largest tile, in units of 10^9.
-
-    The matrix is one packed panel, which fits the first-level cache.
-    """
-    terms = 128
-    columns = tile.PANEL_VECTORS * tile.VECTOR_BYTES // np.dtype(dtype).itemsize
-    out, a = np.zeros(6 * columns, dtype), np.full(6 * terms, 1e-3, dtype)
-    w = packed(terms, columns, 1e-3, dtype)
-    seconds = best(lambda: repeat_product(out, a, w, 6, terms, columns, 20_000))
-    return 6 * terms * columns * 20_000 / seconds / 1e9
 
 
 def product(dtype, rows, inner_size, columns):
@@ -121,51 +93,79 @@ def bandwidth():
     return results
 
 
-def over_floor(compare, peaks, threads):
-    """Return the time of fastbptt over the floor, for each point of a comparison."""
-    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}
-    rows = []
-    for point in compare["points"]:
-        if point["cell"] not in gates:  # a stack, or bidirectional
-            continue
-        B, I, H = point["B"], point["I"], point["H"]
-        work = 3 * B * gates[point["cell"]] * H * (I + H)
-        floor = work / (peaks[point["dtype"]] * threads) / 1e3
-        took = point["us_per_step"]["fastbptt"]
-        names = {name: point[name] for name in ("cell", "dtype", "T", "B", "I", "H")}
-        rows.append({**names, "floor_us": floor, "us": took, "over_floor": took / floor})
-    return rows
+def point(cell, sizes, threads, rounds, measured):
+    """Return the time of fastbptt at a size, its floors, and which of them is the largest."""
+    timed = compare.time_point(cell, *sizes, DTYPE, threads, rounds, ["fastbptt"])
+    name = peers.problem(cell, 1, 1, 1, 1, DTYPE)[0].cell
+    micros, divided = floors.floors(name, *sizes, DTYPE, threads, measured)
+    took, held_by = timed["us_per_step"]["fastbptt"], max(micros, key=micros.get)
+    floor = micros[held_by]
+    return {
+        **{key: timed[key] for key in ("cell", "dtype", "T", "B", "I", "H")},
+        "us": took,
+        "floors_us": micros,
+        "floor_us": floor,
+        "over_floor": took / floor,
+        "held_by": held_by,
+        "none_of_them": max(0.0, 1 - floor / took),
+        "divided": divided,
+    }
 
 
 def main():
     """Measure, print and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--compare", type=Path, default=stored.RESULTS / "compare.json")
+    parser.add_argument("--cells", nargs="+", default=peers.CELLS, choices=peers.CELLS)
+    parser.add_argument("--points", nargs="+", type=int, default=POINTS, help="of bench.compare")
+    parser.add_argument("--threads", type=int, default=team.available_cpus())
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "roofline.json")
     args = parser.parse_args()
-    threads = team.available_cpus()
-    peaks = {dtype: tile_peak(dtype) for dtype in ("float32", "float64")}
-    shapes = ((1, 64, 64), (1, 256, 256), (1, 1024, 1024), (32, 64, 256), (32, 1024, 1024))
+    machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
+    peaks = {dtype: floors.tile_peak(dtype) for dtype in ("float32", "float64")}
+    measured = {
+        "peak": floors.tile_peak(DTYPE, args.threads),
+        "alone": floors.read_rates(DTYPE, 1),
+        "together": floors.read_rates(DTYPE, args.threads),
+    }
     result = {
-        "machine": info.describe(threads),
+        "machine": machine,
         "tile": peaks,
+        "tile_together": measured["peak"],
         "products": {
-            dtype: {"x".join(map(str, shape)): product(dtype, *shape) for shape in shapes}
+            dtype: {"x".join(map(str, shape)): product(dtype, *shape) for shape in SHAPES}
             for dtype in peaks
         },
         "blas": {dtype: blas(dtype) for dtype in peaks},
         "bandwidth": bandwidth(),
-        "units": "multiply-adds: 1e9 a second, one core; bandwidth: GB a second, one core",
+        "reads": {
+            str(size): {
+                "level": floors.level_of(size),
+                **{name: measured[name][size] for name in ("alone", "together")},
+            }
+            for size in floors.SIZES
+        },
+        "units": "multiply-adds: 1e9 a second, one core (tile_together: all threads); bandwidth "
+        "and reads: GB a second, one core",
     }
-    if args.compare.exists():
-        compare = json.loads(args.compare.read_text())
-        result["points"] = over_floor(compare, peaks, compare["machine"]["threads"])
-    stored.save(args.out, result)
-    for name in ("tile", "products", "blas", "bandwidth"):
+    for name in ("tile", "tile_together", "products", "blas", "bandwidth", "reads"):
         print(name, json.dumps(result[name], indent=1))
-    for row in result.get("points", ()):
-        shape = " ".join(f"{axis}{row[axis]}" for axis in "TBIH")
-        print(f"{row['cell']:4} {row['dtype']} {shape:24} {row['over_floor']:6.2f} x the floor")
+    result["points"] = []
+    for cell in args.cells:
+        for index in args.points:
+            found = point(cell, compare.GRID[index], args.threads, args.rounds, measured)
+            result["points"].append(found)
+            print(_line(found), flush=True)
+    stored.save(args.out, result)
+
+
+def _line(found):
+    shape = " ".join(f"{axis}{found[axis]}" for axis in "TBIH")
+    three = "  ".join(f"{name} {value:.3g}" for name, value in found["floors_us"].items())
+    return (
+        f"{found['cell']:4} {shape:24} {found['us']:9.2f} us, {found['over_floor']:5.2f} x the "
+        f"floor ({three}); {found['held_by']}, {found['none_of_them']:.0%} none of them"
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,11 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def load(name):
-    """Return the contents of the result of that name."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    """Return the contents of the result of that name, or None where it has not been measured."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save(path, result):

@@ -48,6 +48,17 @@ def data(typingctx, array):
     return types.CPointer(array.dtype)(array), codegen
 
 
+@intrinsic
+def offset(typingctx, array, start):
+    """The array from its flat element `start` on, without its shape: see `data`."""
+    require_contiguous(array)
+
+    def codegen(context, builder, signature, args):
+        return element(context, builder, array, *args)
+
+    return types.CPointer(array.dtype)(array, types.intp), codegen
+
+
 @intrinsic(prefer_literal=True)
 def stack_array(typingctx, array, size):
     """An array on the stack of `size` bytes (a literal), of the dtype of `array`.

@@ -118,9 +118,9 @@ class Launches:
                 shape = rows, layer.batch, layer.blocks * layer.hidden
                 scratch = deltas[index] if layer.deltas_in_order else scratch.reshape(shape)
             current = layer.reverse(
-                x, ids, below, scratch, states,
-                cache.residuals[index], chain.lengths, dh, chain.carry[index], chain.current, start,
-                stop, first, whole, head, chain.indices, chain.flush_steps,
+                (x, ids, below), (states, cache.residuals[index], chain.lengths),
+                (chain.carry[index], dh, scratch), (start, stop, first, chain.current, whole),
+                head, chain.flush_steps,
             )  # fmt: skip
             if deltas is not None and not layer.deltas_in_order:
                 deltas[index][...] = layer.deltas(scratch[:n])

@@ -154,13 +154,13 @@ class NamedSum:
         """Add the loss of at most two chunks."""
         given = self._given(start, start + len(h))
         self.head.loss(
-            self.name, self.factor, h, self.scratch, *given, self.total, self.lengths, start
+            self.name, self.factor, h, self.scratch, given, self.total, self.lengths, start
         )
 
     def fill(self, h: Array, start: int, dh: Array) -> None:
         """Add the loss of at most two chunks and the readout's gradient; `dh` becomes dE/dh."""
         self.head.loss_and_derivative(
-            self.name, self.factor, h, self.scratch, *self._given(start, start + len(h)),
+            self.name, self.factor, h, self.scratch, self._given(start, start + len(h)),
             self.total, self.lengths, start, dh, flush_steps(self.head.batch),
         )  # fmt: skip
 
@@ -170,7 +170,7 @@ class NamedSum:
             shape = self.scratch[0].shape[0], self.head.batch, h.shape[2]
             self.dh = self.workspace.empty(shape, h.dtype)
         given = self._given(start, start + len(h))
-        head = self.head.with_loss(self.name, self.factor, self.scratch, *given, self.total)
+        head = self.head.with_loss(self.name, self.factor, self.scratch, given, self.total)
         return self.dh, head
 
     def bind(self, bound: Any) -> list[Copy]:

@@ -18,7 +18,7 @@ The scratch of chunk k is the half k & 1 (its parity).
 """
 
 from ..cells.registry import CELLS
-from ..flat import itemsize
+from ..flat import data, itemsize, offset
 from ..jit import inner
 from . import sweeps
 from .linear import project_part, project_rows
@@ -36,22 +36,18 @@ def build_forward(CELL):
 
     @named_job(GANG)
     def members_job(mailbox, cache, h, z, recurrent, place, at, panel, rank, size):
-        states, residuals, lengths = cache
         z_start, _, h_start, _ = place
-        t, n, first, rows, cached = at
-        _, _, B, H = states.shape
+        _, _, B, H = cache[0].shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
-        sweep(
-            mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t, n, B, H,
-            first, rows, cached, 0, B, left, right, rank, size
-        )  # fmt: skip
+        sweep(mailbox, offset(z, z_start), cache, h, h_start, recurrent, at, (0, B, left, right),
+              (rank, size))  # fmt: skip
 
     @named_job(RUNS)
     def runs_job(mailbox, cache, h, z, source, recurrent, span, tokens, cached, runs, low, high):
-        states, residuals, lengths = cache
+        states, _, lengths = cache
         x, ids, U, b = source
         start, stop, chunk, first = span
-        _, rows, B, H = states.shape
+        _, _, B, H = states.shape
         I = x.shape[2]
         for run in range(low, high):
             begin = cut(lengths, start, stop - start, B, runs, run)
@@ -61,49 +57,48 @@ def build_forward(CELL):
                 following = next_cut(t, stop, chunk)
                 row, n = (t - start) * B, following - t
                 live = live_steps(lengths, t, n, begin, end)
-                project_part(z, 0, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I, GATES * H,
-                             live, B, begin, end)  # fmt: skip
-                sweep(mailbox, z, 0, states, residuals, h, row * H, lengths, recurrent, t, n, B, H,
-                      first + t - start, rows, cached, begin, end, 0, H, 0, 1)  # fmt: skip
+                project_part(
+                    data(z), BLOCKS * H, offset(x, row * I), offset(ids, row), tokens,
+                    (data(U), I, GATES * H), b, live, B, begin, end,
+                )  # fmt: skip
+                sweep(mailbox, data(z), cache, h, row * H, recurrent,
+                      (t, n, first + t - start, cached), (begin, end, 0, H), (0, 1))  # fmt: skip
                 t = following
 
     @named_job(CHUNK)
-    def chunk_job(
-        mailbox, cache, h, z, source, recurrent, place, at, tokens, more_rows, I, swept, piece_rows,
-        low, high,
-    ):  # fmt: skip
-        states, residuals, lengths = cache
+    def chunk_job(mailbox, cache, h, z, source, recurrent, place, at, pieces, low, high):
+        states, _, lengths = cache
         x, ids, U, b = source
         z_start, z_next, h_start, row = place
-        t, n, first, rows, cached = at
+        t, n, _, _ = at
+        swept, piece_rows, more_rows = pieces
         _, _, B, H = states.shape
+        I = x.shape[2]
         for piece in range(low, high):
             if piece < swept:
-                sweep(
-                    mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t, n, B,
-                    H, first, rows, cached, cut(lengths, t, n, B, swept, piece),
-                    cut(lengths, t, n, B, swept, piece + 1), 0, H, 0, 1,
-                )  # fmt: skip
+                begin = cut(lengths, t, n, B, swept, piece)
+                end = cut(lengths, t, n, B, swept, piece + 1)
+                sweep(mailbox, offset(z, z_start), cache, h, h_start, recurrent, at,
+                      (begin, end, 0, H), (0, 1))  # fmt: skip
             else:
                 begin = (piece - swept) * piece_rows
-                project_rows(z, z_next, BLOCKS * H, x, row * I, ids, row, tokens, U, b, I,
-                             GATES * H, begin, min(more_rows, begin + piece_rows))  # fmt: skip
+                project_rows(
+                    offset(z, z_next), BLOCKS * H, offset(x, row * I), offset(ids, row),
+                    ids.size > 0, (data(U), I, GATES * H), b, begin,
+                    min(more_rows, begin + piece_rows),
+                )  # fmt: skip
 
     @inner
-    def forward(
-        mailbox, threads, sweeps_, members, chunk, half, start, stop, first, cached, cache, h, z,
-        source, recurrent,
-    ):  # fmt: skip
+    def forward(team, chunk, half, span, cache, h, z, source, recurrent):
         """Steps start..stop of a layer.
 
-        mailbox, threads : the team (see `workers`), and how many of its threads may help
-        sweeps_ : runs of sequences into which a sweep is cut
-        members : threads of a gang, or 1 for none
+        team : (mailbox, threads, sweeps, members): the team (see `workers`) and how many of its
+            threads may help, the runs of sequences into which a sweep is cut, and the threads of a
+            gang, or 1 for none
         chunk : steps of a chunk
         half : the half of `z` that may be used, and this thread does all; or -1 for both
-        start, stop : the span
-        first : row of `states` before step `start`
-        cached : whether all states and residuals are stored, see `sweeps.build_forward`
+        span : (start, stop, first, cached): the span, the row of `states` before step `start`, and
+            whether all states and residuals are stored, see `sweeps.build_forward`
         cache : (states (S, rows, B, H), residuals (rows, B, R*H), lengths (B,) int64)
         h : (n, B, H), takes the outputs, or empty
         z : (chunk, B, 2*blocks*H) scratch
@@ -111,20 +106,24 @@ def build_forward(CELL):
             order of the cell (blocks*H,)); ids are empty unless x is tokens
         recurrent : see `sweeps.build_forward`
         """
+        mailbox, threads, sweeps_, members = team
+        start, stop, first, cached = span
         states, x, ids = cache[0], source[0], source[1]
-        _, rows, B, H = states.shape
+        _, _, B, H = states.shape
         width, I, tokens = GATES * H, x.shape[2], ids.size > 0
         if half >= 0:
-            z_start = half * (z.size // 2)
+            own = offset(z, half * (z.size // 2))
             t = start
             while t < stop:
                 following = next_cut(t, stop, chunk)
                 row, n = (t - start) * B, following - t
                 live = live_steps(cache[2], t, n, 0, B)
-                project_part(z, z_start, BLOCKS * H, x, row * I, ids, row, tokens, source[2],
-                             source[3], I, width, live, B, 0, B)  # fmt: skip
-                sweep(mailbox, z, z_start, states, cache[1], h, row * H, cache[2], recurrent, t, n,
-                      B, H, first + t - start, rows, cached, 0, B, 0, H, 0, 1)  # fmt: skip
+                project_part(
+                    own, BLOCKS * H, offset(x, row * I), offset(ids, row), tokens,
+                    (data(source[2]), I, width), source[3], live, B, 0, B,
+                )  # fmt: skip
+                sweep(mailbox, own, cache, h, row * H, recurrent,
+                      (t, n, first + t - start, cached), (0, B, 0, H), (0, 1))  # fmt: skip
                 t = following
             return
         if sweeps_ >= threads:
@@ -147,7 +146,7 @@ def build_forward(CELL):
             piece_rows = piece_rows_of(more_rows, threads)
             place = (parity * half, (1 - parity) * half, (t - start) * B * H,
                      (following - start) * B)  # fmt: skip
-            at = (t, n, first + t - start, rows, cached)
+            at = (t, n, first + t - start, cached)
             swept = sweeps_ if n > 0 else 0
             if swept > 0 and members > 1:
                 function, arguments = job(GANG, (mailbox, cache, h, z, recurrent, place, at, panel))
@@ -156,8 +155,8 @@ def build_forward(CELL):
             work = B * width * (n * H + more * I)
             function, arguments = job(
                 CHUNK,
-                (mailbox, cache, h, z, source, recurrent, place, at, tokens, more_rows, I, swept,
-                 piece_rows),
+                (mailbox, cache, h, z, source, recurrent, place, at,
+                 (swept, piece_rows, more_rows)),
             )  # fmt: skip
             fork(mailbox, threads_for(work, threads), swept + -(-more_rows // piece_rows), function,
                  arguments)  # fmt: skip

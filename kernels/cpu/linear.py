@@ -1,12 +1,12 @@
 """The products of a span outside its sweep: input products and weight gradients, in pieces.
 
-A row is one (t, b), number t*B + b of the span. `rows[r_start:][:count]` are indices of rows, in
-the order in which gradients add.
+A row is one (t, b), number t*B + b of the span. `rows[:count]` are indices of rows, in the order in
+which gradients add. A `weight` is (w packed, its inputs, its outputs).
 """
 
 from functools import cache
 
-from ..flat import data, get, itemsize, put
+from ..flat import data, get, itemsize, offset, put
 from ..jit import inner, noinline
 from ..maths import cast_like
 from .products import PANEL_BYTES, outer, product
@@ -14,45 +14,45 @@ from .workers import fork, job, named_job, program
 
 
 @inner
-def _fill(out, o, o_step, bias, low, high):
-    """Rows low..high of out[o:] become `bias`, `o_step` numbers apart."""
+def _fill(out, o_step, bias, low, high):
+    """Rows low..high of `out` become `bias`, `o_step` numbers apart."""
     for r in range(low, high):
         for j in range(bias.size):
-            put(out, o + r * o_step + j, get(bias, j))
+            put(out, r * o_step + j, get(bias, j))
 
 
 @inner
-def project_rows(out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, low, high):
-    """out[o:] = bias, and the first `outputs` columns += a[i:] @ w, for rows low..high.
+def project_rows(out, o_step, a, ids, tokens, weight, bias, low, high):
+    """out = bias, and the first columns += a @ w, for rows low..high that are `o_step` apart.
 
-    `w` is packed. With `tokens`, row r of a is one-hot at ids[r], and `w` has a row for each token.
+    With `tokens`, row r of a is one-hot at ids[r], and `w` has a row for each token.
     """
     noinline()
-    out_data = data(out)
-    _fill(out_data, o, o_step, bias, low, high)
+    w, inputs, outputs = weight
+    _fill(out, o_step, bias, low, high)
     if not tokens:
         product(
-            out_data, o + low * o_step, o_step, data(a), i + low * inputs, inputs, high - low,
-            data(w), inputs, 1, 0, outputs,
+            offset(out, low * o_step), o_step, offset(a, low * inputs), inputs, high - low, w,
+            inputs, 1, 0, outputs,
         )  # fmt: skip
         return
     for r in range(low, high):
-        start, w_start = o + r * o_step, get(ids, id_start + r) * outputs
+        start, w_start = r * o_step, get(ids, r) * outputs
         for j in range(outputs):
-            put(out_data, start + j, get(out_data, start + j) + get(w, w_start + j))
+            put(out, start + j, get(out, start + j) + get(w, w_start + j))
 
 
 @inner
-def multiply_rows(out, o, a, i, a_step, w, inputs, outputs, low, high, end):
-    """out[o:] = a[i:] @ w for rows low..high; `w` is packed. From row `end` on a is 0."""
+def multiply_rows(out, a, a_step, weight, low, high, end):
+    """out = a @ w for rows low..high; from row `end` on a is 0."""
     noinline()
-    out_data = data(out)
-    for j in range(o + low * outputs, o + high * outputs):
-        put(out_data, j, 0)
+    w, inputs, outputs = weight
+    for j in range(low * outputs, high * outputs):
+        put(out, j, 0)
     if low < end:
         product(
-            out_data, o + low * outputs, outputs, data(a), i + low * a_step, a_step,
-            min(high, end) - low, data(w), inputs, 1, 0, outputs,
+            offset(out, low * outputs), outputs, offset(a, low * a_step), a_step,
+            min(high, end) - low, w, inputs, 1, 0, outputs,
         )  # fmt: skip
 
 
@@ -67,53 +67,47 @@ def _columns(w, inputs, outputs):
 
 
 @inner
-def project_part(
-    out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, n, B, low, high
-):
+def project_part(out, o_step, a, ids, tokens, weight, bias, n, B, low, high):
     """Like `project_rows`, for sequences low..high of n steps."""
     if high - low == B or tokens:
         for m in range(1 if high - low == B else n):
             begin = m * B + low
             end = n * B if high - low == B else m * B + high
-            project_rows(
-                out, o, o_step, a, i, ids, id_start, tokens, w, bias, inputs, outputs, begin, end
-            )
+            project_rows(out, o_step, a, ids, tokens, weight, bias, begin, end)
         return
     for m in range(n):
-        _fill(data(out), o, o_step, bias, m * B + low, m * B + high)
-    _product_part(out, o, o_step, a, i, inputs, w, inputs, outputs, n, B, low, high)
+        _fill(out, o_step, bias, m * B + low, m * B + high)
+    _product_part(out, o_step, a, weight[1], weight, n, B, low, high)
 
 
 @inner
-def multiply_part(out, o, a, i, a_step, w, inputs, outputs, n, B, low, high, live):
+def multiply_part(out, a, a_step, weight, n, B, low, high, live):
     """Like `multiply_rows`, for sequences low..high of n steps; from step `live` on a is 0."""
-    out_data = data(out)
+    outputs = weight[2]
     for m in range(n):
-        for j in range(o + (m * B + low) * outputs, o + (m * B + high) * outputs):
-            put(out_data, j, 0)
+        for j in range((m * B + low) * outputs, (m * B + high) * outputs):
+            put(out, j, 0)
     if live > 0:
-        _product_part(out, o, outputs, a, i, a_step, w, inputs, outputs, live, B, low, high)
+        _product_part(out, outputs, a, a_step, weight, live, B, low, high)
 
 
 @inner
-def _product_part(out, o, o_step, a, i, a_step, w, inputs, outputs, n, B, low, high):
+def _product_part(out, o_step, a, a_step, weight, n, B, low, high):
     # The loop over blocks of columns is outside, so that a block serves all steps.
-    out_data, a_data, w_data = data(out), data(a), data(w)
+    w, inputs, outputs = weight
     whole = high - low == B
     step = _columns(w, inputs, outputs)
     for j in range(0, outputs, step):
         for m in range(1 if whole else n):
             row = m * B + low
             product(
-                out_data, o + row * o_step, o_step, a_data, i + row * a_step, a_step,
-                n * B if whole else high - low, w_data, inputs, 1, j, min(outputs, j + step),
+                offset(out, row * o_step), o_step, offset(a, row * a_step), a_step,
+                n * B if whole else high - low, w, inputs, 1, j, min(outputs, j + step),
             )  # fmt: skip
 
 
 @inner
-def accumulate(
-    grad, total, ends, d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high
-):
+def accumulate(grad, total, ends, d, d_step, a, inputs, rows, count, low, high):
     """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) for j in low..high.
 
     `grad` is the sum since the last flush. If the next flush is after these rows (`ends`), and
@@ -121,37 +115,34 @@ def accumulate(
     """
     noinline()
     if inputs == 1:  # one row of many columns, not many rows of one column
-        outer(data(grad), a, a_start, 1, d, d_start, d_step, rows, r_start, count, 0, 1, low, high)
+        outer(data(grad), a, 1, d, d_step, rows, count, 0, 1, low, high)
     else:
-        outer(
-            data(grad), d, d_start, d_step, a, a_start, inputs, rows, r_start, count, low, high, 0,
-            inputs,
-        )  # fmt: skip
+        outer(data(grad), d, d_step, a, inputs, rows, count, low, high, 0, inputs)
     if ends and total.size > 0:
         flush(grad, total, low * inputs, high * inputs)
 
 
 @inner
-def add_bias(bias, d, d_start, d_step, rows, r_start, count, low, high):
+def add_bias(bias, d, d_step, rows, count, low, high):
     """bias[j] += sum_r d[r, j] over rows, in float64."""
     for n in range(count):
-        start = d_start + get(rows, r_start + n) * d_step
+        start = get(rows, n) * d_step
         for j in range(low, high):
             put(bias, j, get(bias, j) + get(d, start + j))
 
 
 @inner
-def scatter(table, outputs, d, d_start, d_step, ids, id_start, rows, r_start, count, low, high):
+def scatter(table, outputs, d, d_step, ids, rows, count, low, high):
     """Add the gradients by a table's rows: table[ids[r], j] += d[r, j].
 
     table : (I, outputs) float64. Tokens add to it at once: a sum to be flushed would be nearly all
         zeros
     """
     for n in range(count):
-        r = get(rows, r_start + n)
-        start = get(ids, id_start + r) * outputs
+        r = get(rows, n)
+        start = get(ids, r) * outputs
         for j in range(low, high):
-            put(table, start + j, get(table, start + j) + get(d, d_start + r * d_step + j))
+            put(table, start + j, get(table, start + j) + get(d, r * d_step + j))
 
 
 @inner

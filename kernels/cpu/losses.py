@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from ..flat import data, get, put
+from ..flat import data, get, offset, put
 from ..jit import inner, noinline
 from ..loss_table import LOSSES, READOUTS
 from ..maths import cast_like, exp, sigmoid, tanh
@@ -109,35 +109,41 @@ def counts(lengths, weights, t, b, row):
 
 
 @inner
-def loss_rows(
-    readout, loss, factor, V, V_back, c, h, h_start, o, o_start, y, targets, weights, row,
-    values, v_start, dh, dh_start, lengths, t, B, H, O, low, high,
-):  # fmt: skip
+def loss_rows(kind, weight, h, o, given, values, derivative, lengths, t, sizes, low, high):
     """For rows low..high of a span from time t on: values[r] = w E, o = factor w dE/do h'.
 
-    Row r of the span is row + r of `y`, `targets` and `weights`. Rows past their length, or of
-    weight 0, become 0. Where `dh` is not empty, dE/dh goes there.
+    Rows past their length, or of weight 0, become 0.
+
+    kind : (readout, loss, factor)
+    weight : (V packed for V s, V packed for V^T do, c)
+    given : (y, targets, weights, row); row r of the span is row + r of these arrays
+    derivative : (dh, its first element); unless dh is empty, dE/dh goes there
+    sizes : (B, H, O)
     """
     noinline()
-    project_rows(o, o_start, O, h, h_start, targets, 0, False, V, c, H, O, low, high)
-    o_data = data(o)
+    readout, loss, factor = kind
+    V, V_back, c = weight
+    y, targets, weights, row = given
+    dh, dh_start = derivative
+    B, H, O = sizes
+    project_rows(o, O, h, data(targets), False, (data(V), H, O), c, low, high)
     for r in range(low, high):
-        start = o_start + r * O
+        start = r * O
         if not counts(lengths, weights, t + r // B, r % B, row + r):
             for j in range(start, start + O):
-                put(o_data, j, 0)
+                put(o, j, 0)
             continue
-        weight = get(weights, row + r) if weights.size > 0 else 1.0
-        scale = weight * factor
+        share = get(weights, row + r) if weights.size > 0 else 1.0
+        scale = share * factor
         if loss == _SQUARED_ERROR:
-            value = _squared_error(o_data, start, O, readout, data(y), (row + r) * O, scale)
+            value = _squared_error(o, start, O, readout, data(y), (row + r) * O, scale)
         elif loss == _CROSS_ENTROPY:
-            value = _cross_entropy(o_data, start, O, get(targets, row + r), scale)
+            value = _cross_entropy(o, start, O, get(targets, row + r), scale)
         else:
-            value = _binary_cross_entropy(o_data, start, O, data(y), (row + r) * O, scale)
-        put(values, v_start + r, weight * value)
+            value = _binary_cross_entropy(o, start, O, data(y), (row + r) * O, scale)
+        put(values, r, share * value)
     if dh.size > 0:
-        multiply_rows(dh, dh_start, o, o_start, O, V_back, O, H, low, high, high)
+        multiply_rows(offset(dh, dh_start), o, O, (data(V_back), O, H), low, high, high)
 
 
 @inner

@@ -81,9 +81,9 @@ def _build_forward(CELL):
             view(like, get(layer, LAYER.bias_at), (BLOCKS * H,)),
         )
         run(
-            mailbox, threads, min(threads, get(lane, LANE.parts)),
-            min(threads, get(layer, LAYER.members)), _chunk_of(lane, layer, n, GATES * H * H), half,
-            start, stop, first, cached != 0,
+            (mailbox, threads, min(threads, get(lane, LANE.parts)),
+             min(threads, get(layer, LAYER.members))),
+            _chunk_of(lane, layer, n, GATES * H * H), half, (start, stop, first, cached != 0),
             (states, residuals, view(lane, get(lane, LANE.lengths_at), (B,))),
             view(like, h_at, (given, B, H)),
             view(like, get(layer, LAYER.z_at), (chunk, B, 2 * DELTAS * H)),
@@ -245,15 +245,15 @@ def _build_reverse(CELL):
             put(own, LEFT.next_counts, counts)
             inline = layer_at != get(lane, LANE.layers_at)
             flow(
-                mailbox, threads, own, lane, layer, size, start, stop, first, whole != 0,
+                (mailbox, threads), (own, lane, layer), size, (start, stop, first, whole != 0),
                 (x_at, dx_at, delta_at), inline, cached, back, source, recurrent, lossy, indices,
             )  # fmt: skip
             return
         finish(mailbox, own)
         run(
-            mailbox, threads, parts, members, size, get(lane, LANE.flush_steps), start, stop, first,
-            get(lane, LANE.current), whole != 0, cached, back, source, recurrent,
-            _gradients(like, layer, wide, H), lossy, indices,
+            (mailbox, threads, parts, members), size, get(lane, LANE.flush_steps),
+            (start, stop, first, get(lane, LANE.current), whole != 0), cached, back, source,
+            recurrent, _gradients(like, layer, wide, H), lossy, indices,
         )  # fmt: skip
 
     return reverse

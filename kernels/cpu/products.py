@@ -11,7 +11,7 @@ from functools import cache
 
 from numba.extending import intrinsic
 
-from ..flat import at, borrow, get, give_back, itemsize, put, stack_array
+from ..flat import at, borrow, get, give_back, itemsize, offset, put, stack_array
 from ..jit import inner, noinline
 from ..maths import cast_like
 from .shared import call, shared
@@ -69,35 +69,33 @@ def _build_strip(R, C=1):
     V0, V1, V2, V3 = (*(V for V in _TILES[R] if V * C <= 8), 0, 0, 0)[:4]
 
     @inner
-    def strip(
-        out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, j, high
-    ):
+    def strip(out, o_step, a, a_step, a_next, w, w_panel, count, fresh, j, high):
         lanes = VECTOR_BYTES // itemsize(out)
         width = PANEL_BYTES // itemsize(out)
         while j + V0 * lanes <= high:
-            p = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
-                 R, V0, C, 0)  # fmt: skip
+            p = j // width * w_panel + j % width
+            tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
+                 (R, V0, C, 0))  # fmt: skip
             j += V0 * lanes
         if V1 > 0 and j + V1 * lanes <= high:
-            p = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
-                 R, V1, C, 0)  # fmt: skip
+            p = j // width * w_panel + j % width
+            tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
+                 (R, V1, C, 0))  # fmt: skip
             j += V1 * lanes
         if V2 > 0 and j + V2 * lanes <= high:
-            p = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
-                 R, V2, C, 0)  # fmt: skip
+            p = j // width * w_panel + j % width
+            tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
+                 (R, V2, C, 0))  # fmt: skip
             j += V2 * lanes
         if V3 > 0 and j + V3 * lanes <= high:
-            p = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh, 0,
-                 R, V3, C, 0)  # fmt: skip
+            p = j // width * w_panel + j % width
+            tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
+                 (R, V3, C, 0))  # fmt: skip
             j += V3 * lanes
         if j < high:
-            p = w_start + j // width * w_panel + j % width
-            tile(out, o + j, o_step, a, i, a_step, a_next, w, p, w_panel, first, last, fresh,
-                 high - j, R, 1, C, 1)  # fmt: skip
+            p = j // width * w_panel + j % width
+            tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh,
+                 high - j, (R, 1, C, 1))  # fmt: skip
 
     return strip
 
@@ -107,9 +105,7 @@ _strip1_2, _strip1_4 = (_build_strip(1, C) for C in (2, 4))
 
 
 @inner
-def _block(
-    out, o, o_step, height, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
-):
+def _block(out, o_step, height, a, a_step, a_next, w, w_panel, count, fresh, low, high):
     """Add to `height` rows by columns low..high; the loop over panels is outside.
 
     So a panel serves every row while it is in the cache.
@@ -117,27 +113,25 @@ def _block(
     noinline()
     width = PANEL_BYTES // itemsize(out)
     if height == 1:
-        _strip1(
-            out, o, o_step, a, i, a_step, a_next, w, w_start, w_panel, first, last, fresh, low, high
-        )
+        _strip1(out, o_step, a, a_step, a_next, w, w_panel, count, fresh, low, high)
         return
     while low < high:
         end = min(high, (low // width + 1) * width)
-        q, r, left = o, i, height
+        q, r, left = 0, 0, height
         while left >= 6:
-            _strip6(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+            _strip6(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
                     low, end)  # fmt: skip
             q, r, left = q + 6 * o_step, r + 6 * a_step, left - 6
         if left >= 4:
-            _strip4(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+            _strip4(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
                     low, end)  # fmt: skip
             q, r, left = q + 4 * o_step, r + 4 * a_step, left - 4
         if left >= 2:
-            _strip2(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+            _strip2(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
                     low, end)  # fmt: skip
             q, r, left = q + 2 * o_step, r + 2 * a_step, left - 2
         if left > 0:
-            _strip1(out, q, o_step, a, r, a_step, a_next, w, w_start, w_panel, first, last, fresh,
+            _strip1(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
                     low, end)  # fmt: skip
         low = end
 
@@ -145,31 +139,26 @@ def _block(
 def _share():
     """Share the two products, under the names of the functions below."""
 
-    @shared("float n n float n n n float n n n n")
-    def product(
-        out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, parts, low, high
-    ):
-        panel = inner_size * (PANEL_BYTES // itemsize(out))
+    @shared("float n float n n float n n n n")
+    def product(out, out_step, a, a_step, rows, w, inner_size, parts, low, high):
+        width = PANEL_BYTES // itemsize(out)
+        panel = inner_size * width
         if rows == 1 and parts == 2:
-            _strip1_2(out, out_start, out_step, a, a_start, a_step, 1, w, 0, panel, 0, inner_size,
-                      0, low, high)  # fmt: skip
+            _strip1_2(out, out_step, a, a_step, 1, w, panel, inner_size, 0, low, high)
             return
         if rows == 1 and parts == 4:
-            _strip1_4(out, out_start, out_step, a, a_start, a_step, 1, w, 0, panel, 0, inner_size,
-                      0, low, high)  # fmt: skip
+            _strip1_4(out, out_step, a, a_step, 1, w, panel, inner_size, 0, low, high)
             return
         step = inner_size if rows == 1 else _INNER_BLOCK
         if parts > 1:
             step = inner_size // parts
         for k in range(0, inner_size, step):
-            last = min(k + step, inner_size)
-            _block(out, out_start, out_step, rows, a, a_start, a_step, 1, w, 0, panel, k, last,
-                   1 if parts > 1 and k > 0 else 0, low, high)  # fmt: skip
+            _block(out, out_step, rows, offset(a, k), a_step, 1, offset(w, k * width), panel,
+                   min(step, inner_size - k), 1 if parts > 1 and k > 0 else 0, low,
+                   high)  # fmt: skip
 
-    @shared("float float n n float n n int n n n n n n")
-    def outer(
-        out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, left, right
-    ):
+    @shared("float float n float n int n n n n n")
+    def outer(out, d, outputs, a, inputs, rows, count, low, high, left, right):
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
         # Not all of it is on the stack, which is as small as 64 KiB in some threads.
@@ -180,12 +169,12 @@ def _share():
             aligned = (borrowed + _LINE - 1) // _LINE * _LINE
             near_a, near_d = at(a, aligned), at(d, aligned + _NEAR_A)
         panel = block * width
-        for n in range(r_start, r_start + count, block):
-            terms = min(block, r_start + count - n)
+        for n in range(0, count, block):
+            terms = min(block, count - n)
             for k in range(left, right, span):
                 wide = min(span, right - k)
                 for m in range(terms):
-                    source = a_start + get(rows, n + m) * inputs + k
+                    source = get(rows, n + m) * inputs + k
                     for c in range(0, wide, width):
                         target = c // width * panel + m * width
                         for e in range(width):
@@ -197,12 +186,12 @@ def _share():
                 for j in range(low, high, _OUTER_HEIGHT):
                     height = min(_OUTER_HEIGHT, high - j)
                     for m in range(terms):
-                        source = d_start + get(rows, n + m) * outputs + j
+                        source = get(rows, n + m) * outputs + j
                         for e in range(height):
                             put(near_d, m * height + e, get(d, source + e))
                     _block(
-                        out, j * inputs + k, inputs, height, near_d, 0, 1, height, near_a, 0, panel,
-                        0, terms, 0, 0, wide
+                        offset(out, j * inputs + k), inputs, height, near_d, 1, height, near_a,
+                        panel, terms, 0, 0, wide,
                     )  # fmt: skip
         if borrowed != 0:
             give_back(borrowed)
@@ -212,29 +201,24 @@ _share()
 
 
 @intrinsic
-def product(
-    typingctx, out, out_start, out_step, a, a_start, a_step, rows, w, inner_size, parts, low, high
-):
+def product(typingctx, out, out_step, a, a_step, rows, w, inner_size, parts, low, high):
     """out[r, j] += sum_k a[r, k] * w[k, j] for `rows` rows and the columns low..high.
 
     `w` is packed; `parts` is 1 or what `chains` says; `low` is the first column of a panel.
     """
-    return call("product", out, (out, out_start, out_step, a, a_start, a_step, rows, w, inner_size,
-                                 parts, low, high))  # fmt: skip
+    given = out, out_step, a, a_step, rows, w, inner_size, parts, low, high
+    return call("product", out, given)
 
 
 @intrinsic
-def outer(
-    typingctx, out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count, low, high, left,
-    right,
-):  # fmt: skip
+def outer(typingctx, out, d, outputs, a, inputs, rows, count, low, high, left, right):
     """out[j, k] += sum_r d[r, j] * a[r, k] for low <= j < high, left <= k < right.
 
-    The sum is over r in rows[r_start:][:count]; `out` is (outputs, inputs). Rows are far apart in
-    memory, so blocks of both factors are copied together first.
+    The sum is over r in rows[:count]; `out` is (outputs, inputs). Rows are far apart in memory, so
+    blocks of both factors are copied together first.
     """
-    return call("outer", out, (out, d, d_start, outputs, a, a_start, inputs, rows, r_start, count,
-                               low, high, left, right))  # fmt: skip
+    given = out, d, outputs, a, inputs, rows, count, low, high, left, right
+    return call("outer", out, given)
 
 
 @named_job("pack panels")

@@ -87,26 +87,27 @@ class Head(LayerHead):
             mailbox, threads, self.kind, own.forth, self.bias, h, NO_IDS, o, lengths, start
         )
 
-    def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
+    def loss(self, kind, factor, h, scratch, given, total, lengths, start):
         """Add the loss of a span of outputs to `total`; see `loss_programs` for the arguments."""
-        own, (o, values, rows) = self.weight, scratch
+        own = self.weight
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
         loss_programs.build_loss()(
-            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, self.bias, h, o, y,
-            targets, weights, values, rows, total, o[:0], lengths, start
+            mailbox, threads, (self.kind, LOSSES[kind].number, factor),
+            (own.forth, own.forth, self.bias), h, scratch, given, scratch[0][:0], total, lengths,
+            start,
         )  # fmt: skip
 
     def loss_and_derivative(
-        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
+        self, kind, factor, h, scratch, given, total, lengths, start, dh, flush_steps
     ):
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
-        own, sum_, (o, values, rows) = self.weight, self.sum, scratch
+        own, sum_ = self.weight, self.sum
         self.start()
         mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
         loss_programs.build_loss_and_derivative()(
-            mailbox, threads, self.kind, LOSSES[kind].number, factor, own.forth, own.back,
-            self.bias, h, o, y, targets, weights, values, rows, total, dh, lengths, start,
-            flush_steps, sum_.grad, sum_.total, self.bias_total,
+            mailbox, threads, (self.kind, LOSSES[kind].number, factor),
+            (own.forth, own.back, self.bias), h, scratch, given, dh, total, lengths, start,
+            (flush_steps, sum_.grad, sum_.total, self.bias_total),
         )  # fmt: skip
 
     def bind(self, bound, kind, factor, scratch, total):

@@ -10,7 +10,7 @@ read of the step cache is copied at the end of a span, since the schedule may fi
 """
 
 from ..cells.registry import CELLS
-from ..flat import data, put
+from ..flat import data, offset, put
 from ..jit import inner
 from . import sweeps
 from .addresses import address, copy_bytes, view, words, words_of
@@ -42,7 +42,7 @@ def build_left(CELL, arrays):
         delta = view(like, own[LEFT.delta_at], (n, B, DELTAS * H))
         width, O, block = GATES * H, head[6].shape[2], own[LEFT.block]
         ends = t % lane[LANE.flush_steps] == 0
-        indexed = data(indices[1]), half * span, indices[2][2 + half]
+        indexed = offset(indices[1], half * span), indices[2][2 + half]
         for piece in range(low, high):
             index = piece
             if index < own[LEFT.v_pieces]:
@@ -62,8 +62,8 @@ def build_left(CELL, arrays):
                 continue
             x, dx = source[0], source[3]
             begin = (index - own[LEFT.w_pieces]) * own[LEFT.piece_rows]
-            multiply_rows(dx, 0, delta, 0, DELTAS * H, source[2], width, x.shape[2], begin,
-                          min(n * B, begin + own[LEFT.piece_rows]),
+            multiply_rows(data(dx), data(delta), DELTAS * H, (data(source[2]), width, x.shape[2]),
+                          begin, min(n * B, begin + own[LEFT.piece_rows]),
                           own[LEFT.live_rows])  # fmt: skip
 
     return left
@@ -77,25 +77,28 @@ def build_flow(CELL):
 
     @inner
     def flow(
-        mailbox, threads, own, lane, layer, chunk, start, stop, first, whole, places, inline, cache,
-        back, source, recurrent, head, indices
-    ):  # fmt: skip
+        team, slots, chunk, span, places, inline, cache, back, source, recurrent, head, indices
+    ):
         """Steps stop back to start of a layer.
 
-        own, lane, layer : the slots LEFT of what is left to do, of the lane and of the layer
+        team : (mailbox, threads): the team (see `workers`), and how many of its threads may help
+        slots : (own, lane, layer): the slots LEFT of what is left to do, of the lane, of the layer
         chunk : steps of a chunk
-        start, stop, first, whole, cache, back, source, recurrent, head, indices : as in
-            `reverse_pass.build_reverse`
+        span : (start, stop, first, whole): as in `reverse_pass.build_reverse`, and so are cache,
+            back, source, recurrent, head, indices
         places : the addresses of x, of dx and of delta, of the span's first step
         inline : whether dx is needed at once, by the layer below
         """
-        states, residuals, lengths = cache
-        carry, dh, delta = back
+        mailbox, threads = team
+        own, lane, layer = slots
+        start, stop, first, whole = span
+        states, _, lengths = cache
+        dh = back[1]
         x, dx, O = source[0], source[3], head[6].shape[2]
-        _, rows, B, H = states.shape
+        _, _, B, H = states.shape
         width, step, I = GATES * H, DELTAS * H, x.shape[2]
         tokens, item = layer[LAYER.tokens], lane[LANE.item]
-        span, block = lane[LANE.chunk] * B, block_of(width, threads)
+        rows, block = lane[LANE.chunk] * B, block_of(width, threads)
         x_row = B * 8 if tokens else B * I * item
         current, end = lane[LANE.current], stop
         while end > start:
@@ -106,26 +109,24 @@ def build_flow(CELL):
             row, before = (t - start) * B, first + t - start
             dh_start = row * H
             if O > 0:
-                dh_start = half * span * H
+                dh_start = half * rows * H
                 loss_piece(head, states, before, dh, dh_start, lengths, (t, n, row, before, half),
-                           span, 0, n * B)  # fmt: skip
-                count = index_rows(indices[0], half * span, lengths, head[9], row, t, n, B)
+                           rows, 0, n * B)  # fmt: skip
+                count = index_rows(indices[0], half * rows, lengths, head[9], row, t, n, B)
                 indices[2][half] = count
-                add_losses(head[11], head[10], half * span, indices[0], half * span, count)
+                add_losses(head[11], head[10], half * rows, indices[0], half * rows, count)
             elif dh.shape[0] < stop - start:
                 dh_start = 0
             nothing = head[9][:0]
-            indices[2][2 + half] = index_rows(indices[1], half * span, lengths, nothing, 0, t, n, B)
-            d_start = row * step if whole else half * span * step
-            sweep(
-                mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths, recurrent,
-                half * span * H, t, n, B, H, before, rows, current, 0, B, 0, H, 0, 1
-            )  # fmt: skip
+            indices[2][2 + half] = index_rows(indices[1], half * rows, lengths, nothing, 0, t, n, B)
+            d_start = row * step if whole else half * rows * step
+            sweep(mailbox, cache, back, (dh_start, d_start, half * rows * H), recurrent,
+                  (t, n, before, current), (0, B, 0, H), (0, 1))  # fmt: skip
             current ^= n & 1
             live = live_steps(lengths, t, n, 0, B)
             if inline:
-                multiply_rows(dx, row * I, delta, d_start, step, source[2], width, I, 0, n * B,
-                              live * B)  # fmt: skip
+                multiply_rows(offset(dx, row * I), offset(back[2], d_start), step,
+                              (data(source[2]), width, I), 0, n * B, live * B)  # fmt: skip
             finish(mailbox, own)
             states_at = address(states) + before * B * H * item
             x_at = places[0] + (t - start) * x_row

@@ -1,7 +1,7 @@
 """A layer's reverse pass over a span of time as one kernel call: see `forward_pass`."""
 
 from ..cells.registry import CELLS
-from ..flat import data, itemsize
+from ..flat import data, itemsize, offset
 from ..jit import inner
 from . import sweeps
 from .linear import multiply_part, multiply_rows
@@ -21,28 +21,26 @@ def build_reverse(CELL):
 
     @named_job(GANG)
     def members_job(mailbox, cache, back, recurrent, places, S, current, panel, rank, size):
-        states, residuals, lengths = cache
-        carry, dh, delta = back
         t, n, _, first, _ = S
-        dh_start, d_start, v_start = places
-        _, rows, B, H = states.shape
+        _, _, B, H = cache[0].shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
-        sweep(
-            mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths, recurrent,
-            v_start, t, n, B, H, first, rows, current, 0, B, left, right, rank, size
-        )  # fmt: skip
+        sweep(mailbox, cache, back, places, recurrent, (t, n, first, current), (0, B, left, right),
+              (rank, size))  # fmt: skip
 
     @named_job(CHUNK)
     def chunk_job(
-        mailbox, flush_steps, cache, back, source, recurrent, gradients, head, indices, places, L,
-        S, V, P, current, span, together, counts, block, piece_rows, low, high
-    ):  # fmt: skip
-        states, residuals, lengths = cache
-        carry, dh, delta = back
+        mailbox, cache, back, source, recurrent, gradients, lossy, places, chunks, how, low, high
+    ):
+        states, _, lengths = cache
+        _, dh, delta = back
+        head, indices = lossy
+        L, S, V, P = chunks
+        flush_steps, current, span, together, block, piece_rows, counts = how
         x, U_back, dx = source[0], source[2], source[3]
         dh_start, d_start, p_start, v_start, v_p_start = places
-        _, rows, B, H = states.shape
+        _, _, B, H = states.shape
         width, step, I, O = GATES * H, DELTAS * H, x.shape[2], head[6].shape[2]
+        U_weight = data(U_back), width, I
         swept, lost, V_pieces, W_pieces = counts
         for piece in range(low, high):
             index = piece
@@ -55,15 +53,12 @@ def build_reverse(CELL):
                     for m in range(1 if whole else n):
                         loss_piece(head, states, first, dh, dh_start, lengths, S, span,
                               m * B + begin, n * B if whole else m * B + end)  # fmt: skip
-                sweep(
-                    mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths,
-                    recurrent, v_start, t, n, B, H, first, rows, current, begin, end, 0, H, 0, 1
-                )  # fmt: skip
+                sweep(mailbox, cache, back, (dh_start, d_start, v_start), recurrent,
+                      (t, n, first, current), (begin, end, 0, H), (0, 1))  # fmt: skip
                 if together and dx.size > 0:
                     live = live_steps(lengths, t, n, begin, end)
-                    multiply_part(
-                        dx, row * I, delta, d_start, step, U_back, width, I, n, B, begin, end, live
-                    )
+                    multiply_part(offset(dx, row * I), offset(delta, d_start), step, U_weight, n, B,
+                                  begin, end, live)  # fmt: skip
                 continue
             index -= swept
             if index == 0:
@@ -83,7 +78,7 @@ def build_reverse(CELL):
             index -= V_pieces
             t, n, row, first, parity = P
             ends = t % flush_steps == 0
-            indexed = data(indices[1]), parity * span, indices[2][2 + parity]
+            indexed = offset(indices[1], parity * span), indices[2][2 + parity]
             if index < W_pieces:
                 input_gradient(source, delta, p_start, indexed, row, H, ends, index * block,
                                min(width, (index + 1) * block))  # fmt: skip
@@ -96,22 +91,20 @@ def build_reverse(CELL):
                 continue
             begin = (index - W_pieces) * piece_rows
             live = live_steps(lengths, t, n, 0, B)
-            multiply_rows(dx, row * I, delta, p_start, step, U_back, width, I, begin,
+            multiply_rows(offset(dx, row * I), offset(delta, p_start), step, U_weight, begin,
                           min(n * B, begin + piece_rows), live * B)  # fmt: skip
 
     @inner
     def reverse(
-        mailbox, threads, sweeps_, members, chunk, flush_steps, start, stop, first, current, whole,
-        cache, back, source, recurrent, gradients, head, indices,
-    ):  # fmt: skip
+        team, chunk, flush_steps, span, cache, back, source, recurrent, gradients, head, indices
+    ):
         """Steps stop back to start of a layer.
 
-        mailbox, threads, sweeps_, members, chunk : see `forward_pass.build_forward`
+        team, chunk : see `forward_pass.build_forward`
         flush_steps : at its multiples weight gradients are flushed to float64
-        start, stop : the span
-        first : row of `states` before step `start`
-        current : the half of `carry` that holds the derivatives by the state after the span
-        whole : whether `delta` takes the deltas of the whole span
+        span : (start, stop, first, current, whole): the span, the row of `states` before step
+            `start`, the half of `carry` that holds the derivatives by the state after the span, and
+            whether `delta` takes the deltas of the whole span
         cache : (states (S, rows, B, H), residuals (rows, B, R*H), lengths (B,) int64)
         back : (carry (S, 2, B, H), dh, delta). dh: (n, B, H) derivatives by the outputs; scratch
             (2*chunk, B, H) where there is a loss; or zeros (chunk, B, H). delta: (n, B, D*H) if
@@ -127,12 +120,14 @@ def build_reverse(CELL):
             total of c's (O,)): see `losses.loss_rows`; there is no loss if o is empty
         indices : (rows, rows, counts): int64 scratch, (2*chunk*B,) twice and (4,)
         """
+        mailbox, threads, sweeps_, members = team
+        start, stop, first, current, whole = span
         states, dh = cache[0], back[1]
         x, dx, O = source[0], source[3], head[6].shape[2]
         B, H = states.shape[2:]
         width, step, I = GATES * H, DELTAS * H, x.shape[2]
         panel = PANEL_BYTES // itemsize(states)
-        span = chunk * B
+        rows = chunk * B  # in a half of the scratch
         block = block_of(width, threads)
         together = sweeps_ >= threads
         every_step = dh.shape[0] >= stop - start  # dh has a row for each step
@@ -150,11 +145,11 @@ def build_reverse(CELL):
             t, n, row, _, parity = S
             dh_start = row * H if every_step else 0
             places = (
-                parity * span * H if O > 0 else dh_start,
-                row * step if whole else parity * span * step,
-                P[2] * step if whole else P[4] * span * step,
-                parity * span * H,
-                P[4] * span * H,
+                parity * rows * H if O > 0 else dh_start,
+                row * step if whole else parity * rows * step,
+                P[2] * step if whole else P[4] * rows * step,
+                parity * rows * H,
+                P[4] * rows * H,
             )
             swept = sweeps_ if n > 0 else 0
             if swept > 0 and members > 1:
@@ -173,9 +168,9 @@ def build_reverse(CELL):
             total = swept + 1 + lost + V_pieces + 2 * W_pieces + X_pieces
             function, arguments = job(
                 CHUNK,
-                (mailbox, flush_steps, cache, back, source, recurrent, gradients, head, indices,
-                 places, L, S, V, P, current, span, together, (swept, lost, V_pieces, W_pieces),
-                 block, piece_rows),
+                (mailbox, cache, back, source, recurrent, gradients, (head, indices), places,
+                 (L, S, V, P), (flush_steps, current, rows, together, block, piece_rows,
+                  (swept, lost, V_pieces, W_pieces))),
             )  # fmt: skip
             work = B * width * (n * H + P[1] * (2 * I + H)) + 3 * O * H * B * L[1]
             fork(mailbox, threads_for(work, threads), total, function, arguments)

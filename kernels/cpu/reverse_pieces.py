@@ -6,14 +6,14 @@ Tuples that they take:
 - a chunk : (t, n, row, first, parity), its first step, how many steps it has, its first row of x, y
   and weights, its first row of `states`, and its half of the scratch
 - L, S, V : the chunks whose loss, whose sweep and whose readout gradient come next
-- indexed : (rows, r_start, count), the indices of the chunk's rows that count
+- indexed : (rows, count), the indices of the chunk's rows that count
 
 `span` is chunk * B, the rows in a half of the scratch. `ends` says whether the weight gradients are
 flushed after these rows.
 """
 
 from ..cells.registry import CELLS
-from ..flat import data
+from ..flat import offset
 from ..jit import inner
 from .linear import accumulate, add_bias, scatter
 from .losses import add_losses, index_rows, loss_rows
@@ -27,9 +27,9 @@ def loss_piece(head, states, first, dh, dh_start, lengths, L, span, low, high):
     _, _, B, H = states.shape
     O = o.shape[2]
     loss_rows(
-        readout, loss, factor, V_forth, V_back, c, data(states), (first + 1) * B * H, o,
-        parity * span * O, y, targets, weights, row, values, parity * span, dh, dh_start, lengths,
-        t, B, H, O, low, high,
+        (readout, loss, factor), (V_forth, V_back, c), offset(states, (first + 1) * B * H),
+        offset(o, parity * span * O), (y, targets, weights, row), offset(values, parity * span),
+        (dh, dh_start), lengths, t, (B, H, O), low, high,
     )  # fmt: skip
 
 
@@ -54,10 +54,11 @@ def readout_gradient(head, indices, states, V, span, ends, low, high):
     _, first, parity = V[2:]
     _, _, B, H = states.shape
     O = o.shape[2]
-    indexed = data(indices[0]), parity * span, indices[2][parity]
-    accumulate(grad, total, ends, data(o), parity * span * O, O, data(states),
-               (first + 1) * B * H, H, *indexed, low, high)  # fmt: skip
-    add_bias(bias, data(o), parity * span * O, O, *indexed, low, high)
+    rows, count = offset(indices[0], parity * span), indices[2][parity]
+    do = offset(o, parity * span * O)
+    accumulate(grad, total, ends, do, O, offset(states, (first + 1) * B * H), H, rows, count, low,
+               high)  # fmt: skip
+    add_bias(bias, do, O, rows, count, low, high)
 
 
 def build_gradients(CELL):
@@ -70,11 +71,11 @@ def build_gradients(CELL):
     def input_gradient(source, delta, d_start, indexed, row, H, ends, low, high):
         """Rows low..high of the gradient of U, and the sums of those blocks of deltas."""
         x, ids, _, _, grad, total, bias = source
-        rows, r_start, count = indexed
+        rows, count = indexed
         I, step, width = x.shape[2], DELTAS * H, GATES * H
         if ids.size > 0:
             scatter(
-                total, width, data(delta), d_start, step, ids, row, rows, r_start, count, low, high
+                total, width, offset(delta, d_start), step, offset(ids, row), rows, count, low, high
             )
         else:
             # Where the last gate is split its input part comes first, and the others a block later.
@@ -83,9 +84,9 @@ def build_gradients(CELL):
                 begin, end = (low, min(high, last)) if part == 0 else (max(low, last), high)
                 shift = H * SPLIT if part == 0 else -last
                 if begin < end:
-                    accumulate(grad, total, ends, data(delta), d_start + shift, step, data(x),
-                               row * I, I, rows, r_start, count, begin, end)  # fmt: skip
-        add_bias(bias, data(delta), d_start, step, rows, r_start, count, low, high)
+                    accumulate(grad, total, ends, offset(delta, d_start + shift), step,
+                               offset(x, row * I), I, rows, count, begin, end)  # fmt: skip
+        add_bias(bias, offset(delta, d_start), step, rows, count, low, high)
 
     @inner
     def recurrent_gradient(
@@ -95,19 +96,19 @@ def build_gradients(CELL):
         v = recurrent[5]
         grad, total = gradients
         d_start, v_start = starts
-        rows, r_start, count = indexed
+        rows, count = indexed
         _, _, B, H = states.shape
         step, width, last = DELTAS * H, GATES * H, FIRST * H
         begin, end = low, min(high, last)
         if begin < end:
-            accumulate(grad, total, ends, data(delta), d_start + SPLIT * H, step, data(states),
-                       first * B * H, H, rows, r_start, count, begin, end)  # fmt: skip
+            accumulate(grad, total, ends, offset(delta, d_start + SPLIT * H), step,
+                       offset(states, first * B * H), H, rows, count, begin, end)  # fmt: skip
         begin = max(low, last)
         if begin < high:
-            accumulate(grad, total, ends, data(delta), d_start, step, data(v), v_start, H, rows,
-                       r_start, count, begin, high)  # fmt: skip
+            accumulate(grad, total, ends, offset(delta, d_start), step, offset(v, v_start), H, rows,
+                       count, begin, high)  # fmt: skip
         if DELTAS > GATES:
             begin, end = min(step, width + low), min(step, width + high)
-            add_bias(source[6], data(delta), d_start, step, rows, r_start, count, begin, end)
+            add_bias(source[6], offset(delta, d_start), step, rows, count, begin, end)
 
     return input_gradient, recurrent_gradient

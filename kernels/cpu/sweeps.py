@@ -4,21 +4,19 @@ A sequence past its length keeps its state, and its deltas are zero. Arguments t
 take, arrays of the cell's dtype unless said:
 
 - mailbox : by which the members of a gang meet at a barrier, see `workers`
-- states : (S, rows, B, H); step t reads row `first + t` and writes row `first + t + 1`
-- residuals : (rows, B, R*H)
-- lengths : (B,) int64
+- cache : (states (S, rows, B, H), of which step t reads row `first + t` and writes the next;
+  residuals (rows, B, R*H); lengths (B,) int64)
 - recurrent : (W packed, its `chains`, the gate of a second product packed or empty, its `chains`,
   params (P, H), v: scratch for what the second product multiplies)
-- t0, n : the span's first step and how many steps it has
-- B, H : sequences and units
-- first, rows : the span's first row of `states`, and how many rows there are
-- low, high : sequences of this call
-- left, right : units of this call: all, or a gang member's share
-- rank, size : of the member and of its gang; 0 and 1 without one
+- span : its first step t0, how many steps n it has, its first row of `states`, and a fourth that
+  each sweep names
+- part : (low, high, left, right): the sequences low..high of this call, and its units left..right,
+  which are all, or a gang member's share
+- member : (rank, size), of the member and of its gang; 0 and 1 without one
 """
 
 from ..cells import registry as cells
-from ..flat import compiler_fence, data, get, load, put, store
+from ..flat import compiler_fence, data, get, load, offset, put, store
 from ..jit import inner, noinline
 from ..maths import cast_like
 from .products import product
@@ -59,23 +57,26 @@ def build_forward(CELL):
     FIRST = GATES - SECOND  # gates whose product is with s
 
     @inner
-    def forward(
-        mailbox, z, z_start, states, residuals, h, h_start, lengths, recurrent, t0, n, B, H, first,
-        rows, cached, low, high, left, right, rank, size
-    ):  # fmt: skip
-        """Steps t0..t0+n for units left..right.
+    def forward(mailbox, z, cache, h, h_start, recurrent, span, part, member):
+        """Steps t0..t0+n.
 
-        z : (n, B, blocks*H) from `z_start` on, U x + b on entry; becomes the pre-activations
+        z : (n, B, blocks*H), U x + b on entry; becomes the pre-activations
         h : (n, B, H) from `h_start` on, takes the outputs, 0 past a sequence's length; or empty
-        cached : all states and residuals are stored. Otherwise `states` has two rows, which
-            alternate, `first` being the one to start from, and `residuals` one, as scratch
+        span : (t0, n, first, cached). With `cached` all states and residuals are stored. Otherwise
+            `states` has two rows, which alternate, `first` being the one to start from, and
+            `residuals` one, as scratch
         """
         noinline()
+        states, residuals, lengths = cache
         W, parts, W_second, parts_second, params, v = recurrent
+        t0, n, first, cached = span
+        low, high, left, right = part
+        rank, size = member
+        _, rows, B, H = states.shape
         plane = rows * B * H
         step = BLOCKS * H
         width = FIRST * H
-        z_data, states_data, W_data, v_data = data(z), data(states), data(W), data(v)
+        W_data = data(W)
         gated = v.size - B * H if SECOND > 0 else 0  # the gradients may still read other rows
         for t in range(n):
             before = first + t if cached else (first + t) & 1
@@ -83,17 +84,17 @@ def build_forward(CELL):
             b = low
             while b < high:
                 end = _running(lengths, t0 + t, b, high)
-                z_row, s_row = z_start + (t * B + b) * step + SPLIT * H, (before * B + b) * H
+                z_row = offset(z, (t * B + b) * step + SPLIT * H)
+                s_row = offset(states, (before * B + b) * H)
                 if right - left == H:
-                    product(z_data, z_row, step, states_data, s_row, H, end - b, W_data, H, parts,
-                            0, width)  # fmt: skip
+                    product(z_row, step, s_row, H, end - b, W_data, H, parts, 0, width)
                 else:
                     for gate in range(0, width, H):
-                        product(z_data, z_row, step, states_data, s_row, H, end - b, W_data, H,
-                                parts, gate + left, gate + right)  # fmt: skip
+                        product(z_row, step, s_row, H, end - b, W_data, H, parts, gate + left,
+                                gate + right)  # fmt: skip
                 if SECOND > 0:
                     for r in range(b, end):
-                        source, old = z_start + (t * B + r) * step, (before * B + r) * H
+                        source, old = (t * B + r) * step, (before * B + r) * H
                         for j in range(left, right):
                             a = load(z, source + j, H, BLOCKS)
                             s = load(states, old + j, plane, STATES)
@@ -101,10 +102,10 @@ def build_forward(CELL):
                             gated_s = (cells.gate(CELL, a, s, p),)
                             store(v, gated + r * H + j, 0, gated_s, 0)
                         compiler_fence()
-                    product(z_data, z_row + width, step, v_data, gated + b * H, H, end - b,
+                    product(offset(z_row, width), step, offset(v, gated + b * H), H, end - b,
                             data(W_second), H, parts_second, left, right)  # fmt: skip
                 for r in range(b, end):
-                    source = z_start + (t * B + r) * step
+                    source = (t * B + r) * step
                     old = (before * B + r) * H
                     new = (after * B + r) * H
                     keep = ((first + t) * B + r) * RESIDUALS * H if cached else r * RESIDUALS * H
@@ -143,27 +144,31 @@ def build_reverse(CELL):
     NEXT = DELTAS + 1
 
     @inner
-    def reverse(
-        mailbox, states, residuals, dh, dh_start, carry, delta, d_start, lengths, recurrent,
-        v_start, t0, n, B, H, first, rows, current, low, high, left, right, rank, size
-    ):  # fmt: skip
-        """Steps t0+n down to t0 for units left..right; fills `delta`.
+    def reverse(mailbox, cache, back, starts, recurrent, span, part, member):
+        """Steps t0+n down to t0; fills `delta`.
 
         delta_t = (W^T delta_{t+1} + dE_t/ds_t) * g'(a_t) (Werbos 1990).
 
-        dh : (n, B, H) from `dh_start` on, dE_t/ds_t
-        carry : (S, 2, B, H); half `current` holds the derivatives by the state after the span.
-            Those by the state before it end in the half that is current after n steps
-        delta : (n, B, D*H) from `d_start` on
-        v_start : from here on the v of `recurrent` takes what the second product multiplied; its
-            last B rows are scratch
+        back : (carry (S, 2, B, H), dh (n, B, H), which is dE_t/ds_t, delta (n, B, D*H))
+        starts : (first element of dh, of delta, and of the v of `recurrent`, which from there on
+            takes what the second product multiplied; its last B rows are scratch)
+        span : (t0, n, first, current). Half `current` of `carry` holds the derivatives by the state
+            after the span. Those by the state before it end in the half that is current after n
+            steps
         """
         noinline()
+        states, residuals, lengths = cache
+        carry, dh, delta = back
+        dh_start, d_start, v_start = starts
         W, parts, W_second, parts_second, params, v = recurrent
+        t0, n, first, current = span
+        low, high, left, right = part
+        rank, size = member
+        _, rows, B, H = states.shape
         plane = rows * B * H
         step = DELTAS * H
         width = FIRST * H
-        carry_data, delta_data, W_data, v_data = data(carry), data(delta), data(W), data(v)
+        W_data = data(W)
         dv = v.size - B * H if SECOND > 0 else 0
         for t in range(n - 1, -1, -1):
             before, after = first + t, first + t + 1
@@ -190,10 +195,10 @@ def build_reverse(CELL):
                     compiler_fence()
                 if SECOND > 0:
                     for j in range(dv + b * H, dv + end * H):
-                        put(v_data, j, 0)
+                        put(v, j, 0)
                     product(
-                        v_data, dv + b * H, H,
-                        delta_data, d_start + (t * B + b) * step + width, step,
+                        offset(v, dv + b * H), H,
+                        offset(delta, d_start + (t * B + b) * step + width), step,
                         end - b, data(W_second), H, parts_second, left, right,
                     )  # fmt: skip
                     for r in range(b, end):
@@ -224,8 +229,8 @@ def build_reverse(CELL):
             while b < high:
                 end = _running(lengths, t0 + t, b, high)
                 product(
-                    carry_data, (passing * B + b) * H, H,
-                    delta_data, d_start + (t * B + b) * step + SPLIT * H, step,
+                    offset(carry, (passing * B + b) * H), H,
+                    offset(delta, d_start + (t * B + b) * step + SPLIT * H), step,
                     end - b, W_data, width, parts, left, right,
                 )  # fmt: skip
                 b = end + 1

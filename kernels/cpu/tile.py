@@ -36,15 +36,12 @@ PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as f
 
 
 @intrinsic(prefer_literal=True)
-def tile(
-    typingctx, out, out_start, out_step, a, a_start, a_step, a_next, w, w_start, w_panel,
-    first, last, fresh, valid, R, V, C, MASKED,
-):  # fmt: skip
-    """Add the block's sum over first <= k < last.
+def tile(typingctx, out, out_step, a, a_step, a_next, w, w_panel, count, fresh, valid, SHAPE):
+    """Add the block's sum over 0 <= k < count. SHAPE is (R, V, C, MASKED).
 
-    Row r of `out` is at out_start + r * out_step, a[r, k] at a_start + r * a_step + k * a_next. `w`
-    comes in panels of PANEL_VECTORS columns, `w_panel` numbers apart, the first at `w_start`. With
-    MASKED the last vector of `out` has only `valid` lanes.
+    Row r of `out` is at r * out_step, a[r, k] at r * a_step + k * a_next. `w` comes in panels of
+    PANEL_VECTORS columns, `w_panel` numbers apart. With MASKED the last vector of `out` has only
+    `valid` lanes.
 
     With `fresh` the sum starts at zero and is then added to `out`. With C > 1 the range is cut into
     C equal parts, each with a sum of its own: the first starts at `out`, the others are added to it
@@ -54,22 +51,16 @@ def tile(
         require_contiguous(array)
     dtype = out.dtype
     lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
-    height, width, masked = R.literal_value, V.literal_value, MASKED.literal_value
-    chains = C.literal_value
+    shape = tuple(number.literal_value for number in SHAPE)
 
     def codegen(context, builder, signature, args):
-        (out_, out_start_, out_step_, a_, a_start_, a_step_, a_next_, w_, w_start_, w_panel_,
-         first_, last_, fresh_, valid_, *_) = args  # fmt: skip
-        size = first_.type
-        a_start_ = builder.add(a_start_, builder.mul(first_, a_next_))
-        w_start_ = builder.add(w_start_, builder.mul(first_, size(PANEL_VECTORS * lanes)))
+        out_, out_step_, a_, a_step_, a_next_, w_, w_panel_, count_, fresh_, valid_, _ = args
+        zero = count_.type(0)
         values = [
-            element(context, builder, out, out_, out_start_), out_step_,
-            element(context, builder, a, a_, a_start_), a_step_, a_next_,
-            element(context, builder, w, w_, w_start_), w_panel_,
-            builder.sub(last_, first_), fresh_, valid_,
+            element(context, builder, out, out_, zero), out_step_,
+            element(context, builder, a, a_, zero), a_step_, a_next_,
+            element(context, builder, w, w_, zero), w_panel_, count_, fresh_, valid_,
         ]  # fmt: skip
-        shape = (height, width, chains, masked)
         name = f"fastbptt.tile.f{dtype.bitwidth}x{lanes}.{'.'.join(map(str, shape))}"
         kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
         function = cgutils.get_or_insert_function(builder.module, kind, name)
@@ -81,9 +72,7 @@ def tile(
         return context.get_dummy_value()
 
     intp = types.intp
-    signature = types.void(
-        out, intp, intp, a, intp, intp, intp, w, intp, intp, intp, intp, intp, intp, R, V, C, MASKED
-    )
+    signature = types.void(out, intp, a, intp, intp, w, intp, intp, intp, intp, SHAPE)
     return signature, codegen
 
 

@@ -83,32 +83,36 @@ class Head(LayerHead):
         o = xp.empty((chunk, self.batch, self.weight.outputs), self.weight.dtype)
         return o, xp.empty(chunk * self.batch)
 
-    def _loss(self, loss, factor, h, scratch, y, targets, weights, total, lengths, start):
+    def _loss(self, loss, factor, h, scratch, given, total, lengths, start):
         """Add the losses of a chunk to `total`; returns factor * dE/d(V h + c)."""
         n, B, _ = h.shape
+        y, targets, weights = given
         o, values = scratch[0][:n], scratch[1][: n * B]
         self._product(h, o)
         kernel = rowwise.loss_kernel(loss, self.readout.activation, self.dtype)
         rowwise.elements(
             kernel, n * B,
             (o, self.bias, y, targets, weights, int(weights.size > 0), lengths, values,
-             float(factor), start, n * B, B, o.shape[2]),
+             float(factor), start, B, o.shape[2]),
         )  # fmt: skip
         total[:1] += values.sum()
         return o
 
-    def loss(self, kind, factor, h, scratch, y, targets, weights, total, lengths, start):
-        """Add the loss of a span of outputs to `total`; `rowwise` has the arguments' shapes."""
-        for a, b, given in self._cut(h, scratch, y, targets, weights):
-            self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
+    def loss(self, kind, factor, h, scratch, given, total, lengths, start):
+        """Add the loss of a span of outputs to `total`; given: (y, targets, weights).
+
+        `rowwise` has the arguments' shapes.
+        """
+        for a, b, part in self._cut(h, scratch, given):
+            self._loss(kind, factor, h[a:b], scratch, part, total, lengths, start + a)
 
     def loss_and_derivative(
-        self, kind, factor, h, scratch, y, targets, weights, total, lengths, start, dh, flush_steps
+        self, kind, factor, h, scratch, given, total, lengths, start, dh, flush_steps
     ):
         """Like `loss`; `dh` becomes dE/dh, and the readout's gradient adds up."""
-        for a, b, given in self._cut(h, scratch, y, targets, weights):
-            do = self._loss(kind, factor, h[a:b], scratch, *given, total, lengths, start + a)
-            self._back(do, h[a:b], dh[a:b], given[2], lengths, start + a)
+        for a, b, part in self._cut(h, scratch, given):
+            do = self._loss(kind, factor, h[a:b], scratch, part, total, lengths, start + a)
+            self._back(do, h[a:b], dh[a:b], part[2], lengths, start + a)
 
     def _back(self, do, h, dh, weights, lengths, start):
         runtime.matmul(_rows(do), self.weight.value, out=_rows(dh))
@@ -118,17 +122,21 @@ class Head(LayerHead):
         self.sum.add(_rows(do), _rows(h))
         self.bias_total += _rows(do).sum(axis=0, dtype=np.float64)
 
-    def _cut(self, h, scratch, y, targets, weights):
-        chunk = len(scratch[0])
-        for a, b in _chunks(0, len(h), chunk):
-            yield a, b, tuple(part[a:b] if part.size else part for part in (y, targets, weights))
+    def _cut(self, h, scratch, given):
+        for a, b in _chunks(0, len(h), len(scratch[0])):
+            yield a, b, _rows_of(given, slice(a, b))
 
-    def with_loss(self, kind, factor, scratch, y, targets, weights, total):
+    def with_loss(self, kind, factor, scratch, given, total):
         """What `Recurrence.reverse` takes for `head`."""
-        return self, kind, factor, scratch, y, targets, weights, total
+        return self, kind, factor, scratch, given, total
 
     def flush(self):
         """Nothing: every chunk adds up in float64."""
+
+
+def _rows_of(given, steps):
+    """Those steps of (y, targets, weights), of which any may be empty."""
+    return tuple(part[steps] if part.size else part for part in given)
 
 
 def _rows(array):
@@ -205,16 +213,23 @@ class Recurrence(LayerRecurrence):
                  (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
             )  # fmt: skip
 
-    def reverse(
-        self, x, ids, dx, delta, states, residuals, lengths, dh, carry, current, start, stop, first,
-        whole, head, indices, flush_steps,
-    ):  # fmt: skip
+    def reverse(self, source, cache, back, span, head, flush_steps):
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
-        The arguments are those of `kernels.cpu.recurrence`. `dh` is (n, B, H), or of a chunk:
-        scratch where there is a loss, else zeros. `head` is from `Head.with_loss`, or None;
-        `indices` and `flush_steps` are not used. Returns the half of `carry` that is now current.
+        source : (x, ids, dx), the input as floats or as tokens, and its derivative
+        cache : (states, residuals, lengths)
+        back : (carry, dh, delta). dh is (n, B, H), or of a chunk: scratch where there is a loss,
+            else zeros
+        span : (start, stop, first, current, whole), as in `kernels.cpu.reverse_pass`
+        head : from `Head.with_loss`, or None
+        flush_steps : not used
+
+        Returns the half of `carry` that is now current.
         """
+        x, ids, dx = source
+        states, residuals, lengths = cache
+        carry, dh, delta = back
+        start, stop, first, current, whole = span
         if not self.batch:
             return current
         xp, B, H = runtime.arrays(), self.batch, self.hidden
@@ -229,11 +244,10 @@ class Recurrence(LayerRecurrence):
             given = dh[here] if every_step else dh[:n]
             row = first + at
             if head is not None:
-                readout, kind, factor, buffer, y, targets, weights, total = head
-                parts = (part[here] if part.size else part for part in (y, targets, weights))
+                readout, kind, factor, buffer, all_given, total = head
                 readout.loss_and_derivative(
-                    kind, factor, states[0, row + 1 : row + 1 + n], buffer, *parts, total, lengths,
-                    a, given, flush_steps,
+                    kind, factor, states[0, row + 1 : row + 1 + n], buffer,
+                    _rows_of(all_given, here), total, lengths, a, given, flush_steps,
                 )  # fmt: skip
             d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
             self._launch(

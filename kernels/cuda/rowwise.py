@@ -170,9 +170,9 @@ def loss_kernel(loss, readout, dtype):
     zero = dtype(0)
     CLASSES = LOSSES[loss].classes
 
-    def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, rows, B, O):
+    def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, B, O):
         r = cuda.grid(1)
-        if r < rows:
+        if r < values.size:
             weight = weights[r] if weighted else 1.0
             if weight == 0.0 or t + r // B >= lengths[r % B]:
                 values[r] = 0.0
