@@ -46,7 +46,6 @@ class CompiledWalk:
         chain, device = lane.chain, lane.chain.device
         self.bound = Bound(chain.recurrences, chain.batch, chain.dtype, device.threads)
         self.final = [np.empty(state.shape, chain.dtype) for state in lane.initial]
-        self.back_spans = lane.back_steps or chain.call_steps
         self.reads = isinstance(lane.reader, TokenReader) or lane.reader.buffer is not None
         self.asks = False  # whether the loss asks for Python
         self._bind()
@@ -55,8 +54,8 @@ class CompiledWalk:
         bound, lane, chain = self.bound, self.lane, self.chain
         arena = lane.arena
         bound.set(
-            chunk=chain.chunk, steps=lane.steps, call_steps=chain.call_steps,
-            back_steps=self.back_spans, flush_steps=chain.flush_steps, window=lane.window or 0,
+            chunk=chain.chunk, steps=lane.steps, between_steps=chain.call_steps,
+            flush_steps=chain.flush_steps, window=lane.window or 0,
             checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
         )  # fmt: skip
         bound.point(lengths=chain.lengths)
@@ -91,6 +90,18 @@ class CompiledWalk:
             asks_read=self.reads, asks_read_back=self.reads or self.asks,
             continues=lane.carry is not None,
         )  # fmt: skip
+        self._bind_spans()
+
+    def _bind_spans(self) -> None:
+        """Layers go side by side in a span: where Python has no part in spans, they are long."""
+        bound, chain = self.bound, self.chain
+        forth, back = chain.call_steps, self.lane.back_steps or chain.call_steps
+        if len(chain.recurrences) > 1:
+            if not (bound.get("asks_read") or bound.get("asks_write")):
+                forth = max(forth, chain.unheard)
+            if not (bound.get("asks_read_back") or bound.get("asks_write_back")):
+                back = max(back, chain.unheard)
+        bound.set(call_steps=forth, back_steps=back)
 
     def _bind_dropout(self, index: int) -> None:
         dropout, row = self.chain.dropout, self.bound.layers[index]
@@ -143,6 +154,9 @@ class CompiledWalk:
             own.bind_back(bound, index, tokens and index == 0, input_grad, arrays)
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
+                if split.flows(chain.batch):  # of the top layer they are those of the lane
+                    _, p_rows, counts = chain.device.indices(2 * chain.chunk * chain.batch)
+                    bound.point_layer(index, p_rows=p_rows, counts=counts)
         writes = lane.grad_x is not None and self._place("dx", lane.grad_x)
         if lane.deltas:
             bound.set(whole=1)

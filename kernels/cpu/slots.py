@@ -20,10 +20,13 @@ LANE, LANE_SIZE = _slots(
     """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
     steps call_steps back_steps flush_steps window arena_at checkpoint
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
-    rows_at p_rows_at counts_at whole has_loss left_at layers_at
+    rows_at p_rows_at counts_at whole has_loss left_at layers_at between_steps
     """
     # What Python does itself for each span: see `walk`.
     """asks_read asks_write asks_read_back asks_write_back
+    """
+    # Layers side by side: see `wavefront`.
+    """wave wave_least wave_lanes_at wave_left_at wave_marks_at
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half
@@ -38,7 +41,7 @@ LAYER, LAYER_SIZE = _slots(
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
-    mask_key mask_threshold mask_scale mask_start""",
+    mask_key mask_threshold mask_scale mask_start p_rows_at counts_at""",
 )
 
 HEAD, HEAD_SIZE = _slots(
@@ -51,7 +54,7 @@ LEFT, LEFT_SIZE = _slots(
     "Left",  # the gradients of a chunk that are still to be done: see `reverse_flow`
     """open started lane_at layer_at head_at counts next_layer_at next_head_at next_counts
     x_at dx_at states_at delta_at start steps half
-    live_rows piece_rows block v_pieces w_pieces""",
+    live_rows piece_rows block v_pieces w_pieces pieces""",
 )
 
 # Rows of a schedule: a kind and three times. The names are those of `memory.schedules`.
