@@ -36,7 +36,7 @@ def steps_of_part(lane, n):
     wanted = max(least, n // (_PARTS * lane[LANE.layers]))
     while steps > wanted or 2 * steps > lane[LANE.between_steps]:
         if steps % 2 and lane[LANE.window]:
-            break  # a chunk is a window: other chunks than now would begin where flushes are due
+            break  # a chunk is a window: half of it would begin where flushes are due
         steps //= 2
     fits = least <= 2 * steps <= 4 * wanted and 2 * steps <= lane[LANE.between_steps]
     return steps if fits and n >= _LEAST_PARTS * steps else 0
