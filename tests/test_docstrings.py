@@ -7,8 +7,8 @@ import re
 import pytest
 
 import fastbptt as fb
-from fastbptt.calls.gradient import Result
 from fastbptt.calls.cache import Cache, Gradient
+from fastbptt.calls.gradient import Result
 from fastbptt.calls.reach import Reach
 from fastbptt.layers.model import Model
 from fastbptt.memory.plan import Frontier, Plan

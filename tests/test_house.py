@@ -24,8 +24,6 @@ LONG_SIGNATURES = {
     # The contract fixes these two.
     "fastbptt.calls.gradient.bptt",
     "fastbptt.calls.planning.plan",
-    # A compiled schedule calls it by its address, with words alone.
-    "fastbptt.kernels.cpu.passes.reverse",
     # A launch passes arrays and numbers, one parameter each.
     "fastbptt.kernels.cuda.sweeps.forward",
     "fastbptt.kernels.cuda.sweeps.reverse",

@@ -117,5 +117,5 @@ class CPU:
             f"chunks of {blocks.chunk:,}, whose scratch stays in a core's cache"
         ]
         for layer in layers:
-            lines += describe.lines(layer.cell, layer.hidden, batch, layer.dtype)
+            lines += describe.lines(layer.cell, layer.hidden, batch, layer.dtype, len(layers) > 1)
         return lines

@@ -16,6 +16,7 @@ _ROWS = 256  # rows that a chunk has at least: each adds to all gradients of the
 _WORK = 300_000_000  # multiply-adds in a kernel call, a lane: at most some 40 ms, to hear Ctrl-C
 _UNIT = 200  # multiply-adds that take as long as a gate of a unit
 _CALL_STEPS = 1 << 16  # steps in a kernel call: a step takes a while even when it is small
+_SLOTS = 1 << 11  # bytes by which a layer beside others is told what to do
 _OBJECTS = 1 << 16  # bytes for the interpreter's own small objects
 
 
@@ -59,7 +60,9 @@ def footprint(
     numbers += copied
     # In a short one also: copies of x and y, dx, the states given to a callable or zeros for dh.
     copies = 2 * layers[0][2] + outputs + top
-    rows = batch * (4 * 8 + 2 * 8)  # row numbers, loss values
+    lower = len(layers) - 1
+    # Row numbers, loss values; row numbers of the lower layers, which go back beside the top one.
+    rows = batch * (4 * 8 + 2 * 8 + 2 * 8 * lower * flows(batch))
     short = batch * item * (numbers + copies) + rows + INDEX_BYTES * batch
     per_step = max(1, batch * item * numbers + rows, -(-short // 2))
     fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
@@ -76,6 +79,7 @@ def footprint(
         + (4 * units + copied) * batch * item
         + 64 * batch
         + schedule
+        + _SLOTS * lower
         + _OBJECTS,
         per_step=per_step,
         state=state,

@@ -48,15 +48,14 @@ class CompiledWalk:
         chain, device = lane.chain, lane.chain.device
         self.bound = Bound(chain.recurrences, chain.batch, chain.dtype, device.threads)
         self.final = [np.empty(state.shape, chain.dtype) for state in lane.initial]
-        self.back_spans = lane.back_steps or chain.call_steps
         self._bind()
 
     def _bind(self) -> None:
         bound, lane, chain = self.bound, self.lane, self.chain
         arena = lane.arena
         bound.set(
-            chunk=chain.chunk, steps=lane.steps, call_steps=chain.call_steps,
-            back_steps=self.back_spans, flush_steps=chain.flush_steps, window=lane.window or 0,
+            chunk=chain.chunk, steps=lane.steps, between_steps=chain.call_steps,
+            flush_steps=chain.flush_steps, window=lane.window or 0,
             checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
         )  # fmt: skip
         bound.point(lengths=chain.lengths)
@@ -89,6 +88,18 @@ class CompiledWalk:
             self._bind_back(tokens)
         bound.set(continues=lane.carry is not None)
         bound.end_copies()
+        self._bind_spans()
+
+    def _bind_spans(self) -> None:
+        """Layers go side by side in a span: where nothing is done between spans, they are long."""
+        bound, chain = self.bound, self.chain
+        forth, back = chain.call_steps, self.lane.back_steps or chain.call_steps
+        if len(chain.recurrences) > 1:
+            if bound.goes_on(READ, WRITE):
+                forth = max(forth, chain.unheard)
+            if bound.goes_on(READ_BACK, WRITE_BACK):
+                back = max(back, chain.unheard)
+        bound.set(call_steps=forth, back_steps=back)
 
     def _bind_dropout(self, index: int) -> None:
         dropout, row = self.chain.dropout, self.bound.layers[index]
@@ -150,6 +161,9 @@ class CompiledWalk:
             own.bind_back(bound, index, tokens and index == 0, input_grad, arrays)
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
+                if split.flows(chain.batch):  # of the top layer they are those of the lane
+                    _, p_rows, counts = chain.device.indices(2 * chain.chunk * chain.batch)
+                    bound.point_layer(index, p_rows=p_rows, counts=counts)
         if lane.grad_x is not None:
             self._place("dx", lane.grad_x)
         self._bind_deltas()

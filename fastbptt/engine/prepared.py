@@ -33,7 +33,16 @@ from ..kernels.cpu.team import team_for
 from ..kernels.cpu.walk import build_walk
 
 # What begins at zero. The carry and the initial state are set anew where a call is given them.
-_ZERO = {"carry_at", "dsum_at", "counts_at", "zeros_at", "initial_at", "total_at", "dc_at"}
+_ZERO = {
+    "carry_at",
+    "dsum_at",
+    "counts_at",
+    "zeros_at",
+    "initial_at",
+    "total_at",
+    "dc_at",
+    "wave_left_at",
+}
 _BEGIN, *_KERNELS = short.build_short()
 
 

@@ -11,6 +11,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np import arrayobj
 
+from ..jit import inner
+
 _WORD = ir.IntType(64)
 
 
@@ -134,6 +136,17 @@ def zero_bytes(typingctx, target, count):
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp), codegen
+
+
+@inner
+def place(at, step, row, t, begin):
+    """The address of step t in a place (see `slots`), for a span whose first step is `begin`.
+
+    row : bytes of a step; 0 is the address in no place
+    """
+    if at == 0 or step != 0:
+        return at + t * step
+    return at + (t - begin) * row
 
 
 @intrinsic

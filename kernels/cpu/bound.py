@@ -11,10 +11,12 @@ from .slots import (
     HEAD,
     HEAD_AT,
     LANE,
+    LANE_SIZE,
     LAYER,
     LAYER_SIZE,
     LAYERS_AT,
     LEFT_AT,
+    LEFT_SIZE,
     SIGNED,
     UNSIGNED,
 )
@@ -47,6 +49,11 @@ class Bound:
         self.split = 0
         self.set(batch=batch, item=dtype.itemsize, layers=len(recurrences))
         self.point(left=self.left)
+        if len(recurrences) > 1:
+            count = len(recurrences)
+            shapes = (count, LANE_SIZE), (count, 2, LEFT_SIZE), 2 * count
+            lanes, left, self.marks = (np.zeros(shape, np.int64) for shape in shapes)
+            self.point(wave_lanes=lanes, wave_left=left, wave_marks=self.marks)
         self._walk = build_walk()
 
     def set(self, **values):
@@ -122,6 +129,11 @@ class Bound:
         if own.weights is not None:
             row[COPY.weights_at] = address_of(own.weights)
 
+    def goes_on(self, *moments):
+        """Whether nothing is done at these moments of a span, in Python or for copies."""
+        asked = any(self.lane[LANE.asks] >> moment & 1 for moment in moments)
+        return not asked and all(row[COPY.moment] not in moments for row in self.copies)
+
     def end_copies(self):
         """Have the lane point to its copies: there will be no more."""
         if self.copies:
@@ -137,6 +149,17 @@ class Bound:
         self.set(threads=threads, parts=split.sweep_parts(threads, self.batch))
         for row, own in zip(self.layers, self.recurrences, strict=True):
             row[LAYER.members] = split.gang_size(threads, own.cell, own.hidden, self.batch, item)
+        self.set(wave_least=self._wave_least(threads))
+
+    def _wave_least(self, threads):
+        """The least steps of a part where layers go side by side; 0 where they do not."""
+        if (self.layers[:, LAYER.members] > 1).any():
+            return 0
+        shapes = [
+            (own.cell.gates, own.hidden, int(row[LAYER.inputs]) * (1 - int(row[LAYER.tokens])))
+            for row, own in zip(self.layers, self.recurrences, strict=True)
+        ]
+        return split.wave_least(threads, self.batch, shapes, int(self.head[HEAD.outputs]))
 
     def walk(self, rows, budget):
         """Carry out rows from where the walk stands; returns why it stopped: see `walk`."""

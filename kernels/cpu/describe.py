@@ -6,8 +6,8 @@ from .products import tiles
 from .tile import VECTOR_BYTES
 
 
-def lines(cell, hidden, batch, dtype):
-    """Describe kernel, vectors, tile and threads for one layer."""
+def lines(cell, hidden, batch, dtype, others):
+    """Describe kernel, vectors, tile and threads for one layer, `others` there being or not."""
     gates = CELLS[cell].gates
     lanes = VECTOR_BYTES // dtype.itemsize
     rows, vectors = tiles(batch)
@@ -28,6 +28,7 @@ def lines(cell, hidden, batch, dtype):
         how = (
             f"the sweep on {runs} of {threads}, its steps depending on each other; "
             "the others do the products of the chunks before and after"
+            + (", or sweep other layers" if others else "")
         )
     return [
         f"kernel     {cell} sweep, {dtype}, {lanes} lanes of {VECTOR_BYTES * 8} bits",

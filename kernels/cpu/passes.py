@@ -13,7 +13,7 @@ from ..cells.registry import CELLS, title
 from ..flat import get, put
 from ..jit import callback, inner
 from . import dropout, forward_pass, reverse_flow, reverse_pass
-from .addresses import as_double, as_unsigned, doubles, view, words
+from .addresses import as_double, as_unsigned, doubles, place, view, words
 from .shared import ready
 from .slots import HEAD, LANE, LAYER, LEFT
 from .workers import finish
@@ -40,6 +40,8 @@ def _chunk_of(lane, layer, steps, recurrent):
     if get(lane, LANE.parts) < get(lane, LANE.threads) and get(layer, LAYER.members) == 1:
         cost = batch * (recurrent + 2000)
         while chunk * 8 > steps and chunk * batch > 64 and chunk * cost > 1_000_000:
+            if chunk % 2 and get(lane, LANE.window):
+                break  # a chunk is a window: half of it would begin where flushes are due
             chunk //= 2
     return chunk
 
@@ -108,12 +110,18 @@ def _recurrent(like, layer, w_at, chains, second_at, width, H, B):
 
 
 @inner
-def _head(like, head, counts, n, B, H, span, start):
+def _head(like, lane, head, counts, n, B, H, start):
     """The head of `reverse_pass.build_reverse` from `start` on; an empty one if none `counts`."""
-    O = get(head, HEAD.outputs) * counts
-    y_at = get(head, HEAD.y_at) + start * get(head, HEAD.y_step)
-    targets_at = get(head, HEAD.targets_at) + start * get(head, HEAD.targets_step)
-    weights_at = get(head, HEAD.weights_at) + start * get(head, HEAD.weights_step)
+    O, span, begin = get(head, HEAD.outputs) * counts, get(lane, LANE.chunk), get(lane, LANE.start)
+    y_at = place(
+        get(head, HEAD.y_at), get(head, HEAD.y_step), B * O * get(lane, LANE.item), start, begin
+    )
+    targets_at = place(
+        get(head, HEAD.targets_at), get(head, HEAD.targets_step), B * 8, start, begin
+    )
+    weights_at = place(
+        get(head, HEAD.weights_at), get(head, HEAD.weights_step), B * 8, start, begin
+    )
     total_at = get(head, HEAD.dv_total_at)
     weighted = n if get(head, HEAD.weights_at) else 0
     summed = O if total_at else 0
@@ -190,7 +198,7 @@ def _build_left(CELL):
         return (
             source,
             _gradients(like, layer, GATES * H, H),
-            _head(like, head, get(own, LEFT.counts), n, B, H, chunk, 0),
+            _head(like, lane, head, get(own, LEFT.counts), n, B, H, get(own, LEFT.start)),
             _indices(lane, 2 * chunk * B),
             recurrent,
         )
@@ -206,8 +214,7 @@ def _build_reverse(CELL):
     run, flow = reverse_pass.build_reverse(CELL), reverse_flow.build_flow(CELL)
 
     def reverse(
-        like, lane_at, layer_at, head_at, x_at, dx_at, dh_at, dh_steps, counts, start, stop, first,
-        delta_at, whole,
+        like, lane_at, layer_at, head_at, x_at, dx_at, dh_at, dh_steps, counts, start, stop, first
     ):  # fmt: skip
         lane, layer, head = words(lane_at), words(layer_at), words(head_at)
         own = words(get(lane, LANE.left_at))
@@ -219,6 +226,13 @@ def _build_reverse(CELL):
         mailbox = _mailbox(lane)
         source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H)
         # Scratch for two chunks, or an array of the span.
+        whole, delta_at = get(lane, LANE.whole), get(layer, LAYER.z_at)
+        if whole:
+            row = B * DELTAS * H * get(lane, LANE.item)
+            begin = get(lane, LANE.start)
+            delta_at = place(
+                get(layer, LAYER.delta_at), get(layer, LAYER.delta_step), row, start, begin
+            )
         delta = view(like, delta_at, (n if whole else 2 * chunk, B, DELTAS * H))
         cached = (
             view(like, get(layer, LAYER.states_at), (STATES, rows, B, H)),
@@ -234,25 +248,28 @@ def _build_reverse(CELL):
             like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
             get(layer, LAYER.second_back_at), (GATES - SECOND) * H, H, B,
         )  # fmt: skip
-        lossy = _head(like, head, counts, n, B, H, chunk, start)
+        lossy = _head(like, lane, head, counts, n, B, H, start)
         indices = _indices(lane, 2 * chunk * B)
         size = _chunk_of(lane, layer, n, wide * H)
+        current = get(lane, LANE.current) ^ ((get(lane, LANE.stop) - stop) & 1)
         # A large readout is shared among threads, so is a sweep of several runs of sequences.
-        if parts == 1 and threads > 1 and members == 1 and 4 * lossy[6].shape[2] <= wide:
+        flows = parts == 1 and threads > 1 and members == 1 and 4 * lossy[6].shape[2] <= wide
+        if flows or get(lane, LANE.wave):
             put(own, LEFT.lane_at, lane_at)
             put(own, LEFT.next_layer_at, layer_at)
             put(own, LEFT.next_head_at, head_at)
             put(own, LEFT.next_counts, counts)
             inline = layer_at != get(lane, LANE.layers_at)
             flow(
-                (mailbox, threads), (own, lane, layer), size, (start, stop, first, whole != 0),
+                (mailbox, threads), (own, lane, layer), size,
+                (start, stop, first, current, whole != 0),
                 (x_at, dx_at, delta_at), inline, cached, back, source, recurrent, lossy, indices,
             )  # fmt: skip
             return
         finish(mailbox, own)
         run(
             (mailbox, threads, parts, members), size, get(lane, LANE.flush_steps),
-            (start, stop, first, get(lane, LANE.current), whole != 0), cached, back, source,
+            (start, stop, first, current, whole != 0), cached, back, source,
             recurrent, _gradients(like, layer, wide, H), lossy, indices,
         )  # fmt: skip
 
@@ -285,7 +302,7 @@ def passes(cell, dtype):
     what = f"the {title(cell)} kernels"
     return (
         _compiled(_build_forward(cell), dtype, 8, what),
-        _compiled(_build_reverse(cell), dtype, 13, what),
+        _compiled(_build_reverse(cell), dtype, 11, what),
         _compiled(_build_left(cell), dtype, 2, what),
     )
 

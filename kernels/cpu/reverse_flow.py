@@ -84,14 +84,14 @@ def build_flow(CELL):
         team : (mailbox, threads): the team (see `workers`), and how many of its threads may help
         slots : (own, lane, layer): the slots LEFT of what is left to do, of the lane, of the layer
         chunk : steps of a chunk
-        span : (start, stop, first, whole): as in `reverse_pass.build_reverse`, and so are cache,
-            back, source, recurrent, head, indices
+        span : (start, stop, first, current, whole): as in `reverse_pass.build_reverse`, and so are
+            cache, back, source, recurrent, head, indices
         places : the addresses of x, of dx and of delta, of the span's first step
         inline : whether dx is needed at once, by the layer below
         """
         mailbox, threads = team
         own, lane, layer = slots
-        start, stop, first, whole = span
+        start, stop, first, current, whole = span
         states, _, lengths = cache
         dh = back[1]
         x, dx, O = source[0], source[3], head[6].shape[2]
@@ -100,7 +100,7 @@ def build_flow(CELL):
         tokens, item = layer[LAYER.tokens], lane[LANE.item]
         rows, block = lane[LANE.chunk] * B, block_of(width, threads)
         x_row = B * 8 if tokens else B * I * item
-        current, end = lane[LANE.current], stop
+        end, wave = stop, lane[LANE.wave]  # a wave leaves them to a task of its own
         while end > start:
             t = previous_cut(end, start, chunk)
             n = end - t
@@ -130,7 +130,7 @@ def build_flow(CELL):
             finish(mailbox, own)
             states_at = address(states) + before * B * H * item
             x_at = places[0] + (t - start) * x_row
-            if t == start:
+            if t == start and not wave:
                 copy_bytes(layer[LAYER.states_copy_at], states_at, (n + 1) * B * H * item)
                 states_at = layer[LAYER.states_copy_at]
                 if layer[LAYER.x_copy_at]:
@@ -155,8 +155,10 @@ def build_flow(CELL):
             put(own, LEFT.v_pieces, v_pieces)
             put(own, LEFT.w_pieces, w_pieces)
             total = v_pieces + 2 * w_pieces + (-(-n * B // piece_rows) if later else 0)
-            work = B * n * (width * (H + I) + O * H)
-            leave(mailbox, own, threads_for(work, threads), total, layer[LAYER.left])
+            put(own, LEFT.pieces, total)
+            if not wave:
+                work = B * n * (width * (H + I) + O * H)
+                leave(mailbox, own, threads_for(work, threads), total, layer[LAYER.left])
             end = t
 
     return flow

@@ -21,9 +21,13 @@ LANE, LANE_SIZE = _slots(
     steps call_steps back_steps flush_steps window arena_at checkpoint
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
     rows_at p_rows_at counts_at whole has_loss left_at layers_at copies_at copies
+    between_steps
     """
     # Bit s is set if Python takes over where the walk returns with status s, at every span.
     """asks
+    """
+    # Layers side by side: see `wavefront`.
+    """wave wave_least wave_lanes_at wave_left_at wave_marks_at
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half
@@ -38,7 +42,7 @@ LAYER, LAYER_SIZE = _slots(
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
-    mask_key mask_threshold mask_scale mask_start ordered_at""",
+    mask_key mask_threshold mask_scale mask_start ordered_at p_rows_at counts_at""",
 )
 
 HEAD, HEAD_SIZE = _slots(
@@ -51,7 +55,7 @@ LEFT, LEFT_SIZE = _slots(
     "Left",  # the gradients of a chunk that are still to be done: see `reverse_flow`
     """open started lane_at layer_at head_at counts next_layer_at next_head_at next_counts
     x_at dx_at states_at delta_at start steps half
-    live_rows piece_rows block v_pieces w_pieces""",
+    live_rows piece_rows block v_pieces w_pieces pieces""",
 )
 
 COPY, COPY_SIZE = _slots(

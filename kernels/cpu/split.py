@@ -9,6 +9,9 @@ _SMALL = 30_000  # multiply-adds that take as long as starting a job
 _ROWS = 24  # the least rows in a piece of a product
 _LARGE = 100_000  # bytes of a weight times sequences, below which a barrier a step never pays
 _GANG = 1e12  # the same for each second that a barrier takes: other threads have products to do
+_LEAST_ROWS = 64  # of a part: products of fewer are slower
+_STEP = 2000  # multiply-adds that take as long as the rest of a step
+_TASK = 250_000  # multiply-adds of a part: some hundred times as long as taking it
 _FEW = 4  # sequences that a sweep does in little more time than one
 
 
@@ -45,6 +48,24 @@ def sweep_parts(threads, B):
 def flows(batch):
     """Whether gradients may flow behind the sweep: where one thread does all of it."""
     return sweep_parts(2, batch) == 1
+
+
+def wave_least(threads, batch, layers, outputs):
+    """The least steps of a part where layers go side by side (see `wavefront`), or 0.
+
+    layers : (gates, hidden, inputs) of each; no inputs for tokens
+    outputs : of the readout
+    """
+    gates, hidden, _ = layers[-1]
+    if threads == 1 or len(layers) == 1 or sweep_parts(threads, batch) > 1:
+        return 0
+    if 4 * outputs > gates * hidden:
+        return 0  # such a readout is shared among threads
+    # A product of many rows takes a quarter of the time of one in each step.
+    work = [_STEP + gates * hidden * (hidden + inputs // 4) for gates, hidden, inputs in layers]
+    if 4 * max(work) > 3 * sum(work):
+        return 0  # the others are done in no time; it has products for other threads
+    return max(1, _LEAST_ROWS // batch, _TASK // (batch * max(work)))
 
 
 def gang_size(threads, cell, H, B, itemsize):

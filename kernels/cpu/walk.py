@@ -20,8 +20,9 @@ nothing depends on where it has returned.
 from functools import cache
 
 from ..jit import inner
-from .addresses import address, call, words, zero_bytes
+from .addresses import address, words, zero_bytes
 from .copies import copied
+from .layer_spans import back_layer, forward_layer
 from .slots import (
     ADD_STATE,
     ADVANCE,
@@ -55,76 +56,45 @@ from .walk_states import (
     set_initial,
     state_bytes,
 )
+from .wavefront import side_by_side, steps_of_part
 from .workers import finish, program
 
 _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
 
 
 @inner
-def _drop(lane, layers, index, out, values, start, n):
-    """Dropout of the outputs of layer `index`, from `values` to `out`; returns where they are."""
-    if layers[index, LAYER.drop] == 0:
-        return values
-    own = address(layers) + index * layers.shape[1] * 8
-    call(layers[index, LAYER.drop], (0, address(lane), own, out, values, start, n))
-    return out
-
-
-@inner
-def _run_layers(lane, layers, start, stop, cached):
-    """Run all layers over a span, from the live state or the end of the step cache."""
-    n, last = stop - start, lane[LANE.layers] - 1
-    first = start - lane[LANE.cache_start] if cached else lane[LANE.live]
-    x = lane[LANE.x_at] + start * lane[LANE.x_step]
-    for index in range(last + 1):
-        out = lane[LANE.h_at] + start * lane[LANE.h_step] if index == last else 0
-        if index < last and not cached:
-            out = layers[index, LAYER.outputs_at]
-        own = address(layers) + index * layers.shape[1] * 8
-        call(layers[index, LAYER.forward],
-             (0, address(lane), own, x, out, start, stop, first, cached))  # fmt: skip
-        if index < last:
-            if cached:
-                size = state_bytes(lane, layers, index)
-                out = layers[index, LAYER.states_at] + (first + 1) * size
-            x = _drop(lane, layers, index, layers[index, LAYER.outputs_at], out, start, n)
+def _run_layers(mailbox, lane, layers, head, cached):
+    """Run all layers over the span, from the live state or the end of the step cache."""
+    start, stop = lane[LANE.start], lane[LANE.stop]
+    steps = steps_of_part(lane, stop - start)
+    if steps > 0:
+        side_by_side(mailbox, lane, layers, head, steps, 0, cached)
+    else:
+        while start < stop:
+            end = next_cut(start, stop, lane[LANE.between_steps])
+            for index in range(lane[LANE.layers]):
+                forward_layer(lane, layers, index, start, end, cached, 0)
+            start = end
     if cached:
         lane[LANE.cache_stop] = stop
     else:
-        lane[LANE.live] ^= n & 1
+        lane[LANE.live] ^= (stop - lane[LANE.start]) & 1
 
 
 @inner
-def _back_layers(lane, layers, head, start, stop, counts):
-    """Go back through all layers over a span of the step cache."""
-    n, first, last = stop - start, start - lane[LANE.cache_start], lane[LANE.layers] - 1
-    if counts:
-        dh = lane[LANE.dh_at] + start * lane[LANE.dh_step]
-        dh_steps = lane[LANE.dh_steps] if lane[LANE.has_loss] else n
-        counts = lane[LANE.has_loss]
+def _back_layers(mailbox, lane, layers, head, counts):
+    """Go back through all layers over the span, which is in the step cache."""
+    start, stop = lane[LANE.start], lane[LANE.stop]
+    n = stop - start
+    steps = steps_of_part(lane, n)
+    if steps > 0:
+        side_by_side(mailbox, lane, layers, head, steps, 1, counts)
     else:
-        dh, dh_steps = lane[LANE.zeros_at], lane[LANE.chunk]
-    for index in range(last, -1, -1):
-        if index == 0:
-            x = lane[LANE.x_at] + start * lane[LANE.x_step]
-            below = lane[LANE.dx_at] + start * lane[LANE.dx_step]
-        else:
-            size = state_bytes(lane, layers, index - 1)
-            x = layers[index - 1, LAYER.states_at] + (first + 1) * size
-            outputs = layers[index - 1, LAYER.outputs_at]
-            x = _drop(lane, layers, index - 1, outputs, x, start, n)
-            below = layers[index - 1, LAYER.below_at]
-        delta, whole = layers[index, LAYER.delta_at], lane[LANE.whole]
-        delta = delta + start * layers[index, LAYER.delta_step] if whole else delta
-        if whole == 0:
-            delta = layers[index, LAYER.z_at]
-        own = address(layers) + index * layers.shape[1] * 8
-        call(layers[index, LAYER.reverse],
-             (0, address(lane), own, address(head), x, below, dh, dh_steps, counts, start, stop,
-              first, delta, whole))  # fmt: skip
-        if index > 0:
-            _drop(lane, layers, index - 1, below, below, start, n)
-        dh, dh_steps, counts = below, n, 0
+        while stop > start:
+            begin = previous_cut(stop, start, lane[LANE.between_steps])
+            for index in range(lane[LANE.layers] - 1, -1, -1):
+                back_layer(lane, layers, head, index, begin, stop, counts, 0)
+            stop = begin
     lane[LANE.current] ^= n & 1
     lane[LANE.since_flush] += n
 
@@ -142,7 +112,7 @@ def _over(lane, steps):
 
 
 @inner
-def _forward_row(lane, layers, start, stop, cached):
+def _forward_row(mailbox, lane, layers, head, start, stop, cached):
     """A row that runs steps start..stop; returns whether it is done."""
     if lane[LANE.phase] == _BEGIN:
         if cached:
@@ -160,7 +130,7 @@ def _forward_row(lane, layers, start, stop, cached):
             if not copied(lane, READ):
                 return _returns(lane, READ)
         if lane[LANE.phase] == _READY:
-            _run_layers(lane, layers, lane[LANE.start], lane[LANE.stop], cached)
+            _run_layers(mailbox, lane, layers, head, cached)
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
             if not copied(lane, WRITE):
@@ -182,7 +152,7 @@ def _begin_window(lane, layers):
 
 
 @inner
-def _back_row(lane, layers, head, low, first_loss, stop, windowed):
+def _back_row(mailbox, lane, layers, head, low, first_loss, stop, windowed):
     """A row that goes back from stop to low; losses before `first_loss` do not count."""
     if lane[LANE.phase] == _BEGIN:
         if windowed:
@@ -205,8 +175,7 @@ def _back_row(lane, layers, head, low, first_loss, stop, windowed):
             if not copied(lane, READ_BACK):
                 return _returns(lane, READ_BACK)
         if lane[LANE.phase] == _READY:
-            counts = 1 - lane[LANE.leg]
-            _back_layers(lane, layers, head, lane[LANE.start], lane[LANE.stop], counts)
+            _back_layers(mailbox, lane, layers, head, 1 - lane[LANE.leg])
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
             if not copied(lane, WRITE_BACK):
@@ -227,18 +196,18 @@ def _back_row(lane, layers, head, low, first_loss, stop, windowed):
 
 
 @inner
-def _rows(lane, layers, head, rows):
+def _rows(mailbox, lane, layers, head, rows):
     """Carry out rows until they are done or Python is needed."""
     while lane[LANE.row] < lane[LANE.rows]:
         row = lane[LANE.row]
         kind, a, b, c = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
         done = True
         if kind in (ADVANCE, CACHE):
-            done = _forward_row(lane, layers, a, b, 1 if kind == CACHE else 0)
+            done = _forward_row(mailbox, lane, layers, head, a, b, 1 if kind == CACHE else 0)
         elif kind == REVERSE:
-            done = _back_row(lane, layers, head, a, a, b, False)
+            done = _back_row(mailbox, lane, layers, head, a, a, b, False)
         elif kind == WINDOW:
-            done = _back_row(lane, layers, head, a, b, c, True)
+            done = _back_row(mailbox, lane, layers, head, a, b, c, True)
         elif kind == KEEP:
             forget_before(lane, layers, a)
         elif kind == STORE:
@@ -272,13 +241,13 @@ def build_walk():
         slots : of a lane, its head, what is left, and its layers: see `slots`
         rows : (n, 4) int64, each a kind and three times
         """
-        lane, head = slots, slots[HEAD_AT:]
+        lane, head = slots[:HEAD_AT], slots[HEAD_AT:]
         layers = slots[LAYERS_AT:].reshape(slots[LANE.layers], LAYER_SIZE)
         lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
         lane[LANE.layers_at] = address(layers)
         lane[LANE.used] = 0
         lane[LANE.status] = DONE
-        _rows(lane, layers, head, rows)
+        _rows(mailbox, lane, layers, head, rows)
         finish(mailbox, words(lane[LANE.left_at]))  # nobody else may need the team meanwhile
 
     return walk

@@ -70,7 +70,7 @@ def _call(typingctx, function, data, low, high):
 
 
 @inner
-def _wait(spins):
+def wait(spins):
     """Wait for a moment, in the loop's turn number `spins`."""
     if spins < _SPINS:
         pause()
@@ -97,7 +97,7 @@ def _join_gang(mailbox):
         return
     spins = 0
     while load_acquire(mailbox, _SIZE) == 0:
-        _wait(spins)
+        wait(spins)
         spins += 1
     _call(mailbox[_FUNCTION], mailbox[_DATA], rank, mailbox[_SIZE])
 
@@ -109,7 +109,7 @@ def barrier(mailbox, rank, size, step):
     for other in range(size):
         spins = 0
         while load_acquire(mailbox, other * LINE + _STEP) < step:
-            _wait(spins)
+            wait(spins)
             spins += 1
 
 
@@ -141,7 +141,7 @@ def build_serve():
                     last = serial
                 add(mailbox, _ACTIVE, -1)
                 spins = 0
-            _wait(spins)
+            wait(spins)
             spins += 1
         store(mailbox, line, AWAY)
         restore(word)
@@ -177,7 +177,7 @@ def _finish(mailbox, started):
     ended = cycles()
     spins = 0
     while load(mailbox, _ACTIVE) > 0:
-        _wait(spins)
+        wait(spins)
         spins += 1
     if cycles() - ended > ended - started + _LATE:  # preempted in the middle of a piece
         mailbox[_ALONE] = _PENALTY
