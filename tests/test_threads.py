@@ -7,7 +7,7 @@ import pytest
 from checks import HANGS
 from fastbptt.kernels.cells.registry import CELLS as SPECS
 from fastbptt.kernels.cpu import split, team, workers
-from helpers import CELLS, DTYPES, flatten, make_problem
+from helpers import CELLS, DTYPES, assert_same_bits, flatten, make_problem
 
 import fastbptt as fb
 
@@ -124,3 +124,13 @@ def test_memory_that_is_used_again_shows_in_no_result(cell, set_threads):
         assert one.tobytes() == other.tobytes()
     for one, other in zip(everything(p), kept, strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+def test_long_truncation_in_odd_windows_has_the_bits_of_one_thread(set_threads):
+    """A flush would be due where half a window begins, at 37 * 4096 steps."""
+    p = make_problem("rnn-tanh", (152_000, 1, 4, 128, 2), "float32")
+    given = {"memory": fb.Truncated(75, 150)}
+    set_threads(1)
+    alone = fb.bptt(p.network, p.x, p.y, **given)
+    set_threads(2)
+    assert_same_bits(fb.bptt(p.network, p.x, p.y, **given), alone)
