@@ -63,7 +63,14 @@ def returns(monkeypatch):
         counted[status] += 1
         return status
 
+    beside = Bound.walk_beside
+
+    def counting_both(self, rows, other, other_rows, budget):
+        beside(self, rows, other, other_rows, budget)
+        counted.update((self.status, other.status))
+
     monkeypatch.setattr(Bound, "walk", counting)
+    monkeypatch.setattr(Bound, "walk_beside", counting_both)
     return counted
 
 

@@ -4,6 +4,7 @@ import threading
 
 import numpy as np
 import pytest
+from results import forward_and_backward, same
 
 import fastbptt as fb
 from fastbptt.calls import short, short_calls
@@ -18,31 +19,6 @@ LAYERS = {
         [fb.LSTM.init(3, 8, rng=0, dtype=dtype), fb.GRU.init(8, 5, rng=1, dtype=dtype)]
     ),
 }
-
-
-def arrays_of(value):
-    """All arrays in what a call has returned, in a fixed order."""
-    if isinstance(value, np.ndarray):
-        return [value]
-    if isinstance(value, float):
-        return [np.array(value)]
-    if isinstance(value, tuple):
-        return [array for part in value for array in arrays_of(part)]
-    if isinstance(value, fb.Network) or hasattr(value, "arrays"):
-        return value.arrays()
-    if hasattr(value, "grad_state"):
-        return arrays_of((value.loss, value.grad, value.state, value.grad_state, value.grad_x))
-    if value is None:
-        return []
-    return arrays_of((value.layer, value.x, value.state, value.deltas))
-
-
-def same(found, due):
-    """Whether two results have the same shapes and bits."""
-    pairs = list(zip(arrays_of(found), arrays_of(due), strict=True))
-    return bool(pairs) and all(
-        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs
-    )
 
 
 @pytest.fixture
@@ -68,11 +44,6 @@ def given(layer, T, B, squeeze=False):
     shape = (T,) if squeeze else (T, B)
     widths = layer.inputs, layer.outputs, 2
     return [rng.normal(size=(*shape, width)).astype(layer.dtype) for width in widths]
-
-
-def forward_and_backward(layer, x, dh, state=None, dstate=None, **options):
-    h, last, cache = fb.forward(layer, x, state)
-    return h, last, fb.backward(cache, dh, dstate, **options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

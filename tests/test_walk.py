@@ -6,7 +6,7 @@ from fastbptt.kernels.cpu.bound import Bound
 from fastbptt.kernels.cpu.slots import ACTIONS
 
 import fastbptt as fb
-from fastbptt.engine import compiled
+from fastbptt.engine import row_blocks
 from fastbptt.memory import schedules
 from fastbptt.memory.optimal import best, least_feasible
 
@@ -71,7 +71,7 @@ def results(layer):
 def test_bits_do_not_depend_on_where_the_walk_returns(name, monkeypatch):
     """The clock is made to cut after every chunk, and the schedule comes in blocks of one row."""
     expected = results(LAYERS[name])
-    walk, returns = Bound.walk, []
+    walk, beside, returns = Bound.walk, Bound.walk_beside, []
 
     def one_chunk(self, rows, budget):
         chunk = self.get("chunk")
@@ -79,8 +79,15 @@ def test_bits_do_not_depend_on_where_the_walk_returns(name, monkeypatch):
         returns.append(walk(self, rows, 1))
         return returns[-1]
 
+    def one_chunk_each(self, rows, other, other_rows, budget):
+        for bound in (self, other):
+            chunk = bound.get("chunk")
+            bound.set(call_steps=chunk, back_steps=chunk)
+        returns.append(beside(self, rows, other, other_rows, 1))
+
     monkeypatch.setattr(Bound, "walk", one_chunk)
-    monkeypatch.setattr(compiled, "BLOCK", 1)
+    monkeypatch.setattr(Bound, "walk_beside", one_chunk_each)
+    monkeypatch.setattr(row_blocks, "BLOCK", 1)
     for array, due in zip(results(LAYERS[name]), expected, strict=True):
         np.testing.assert_array_equal(array, due)
     assert len(returns) > 100
@@ -107,7 +114,7 @@ def test_compiled_code_makes_the_rows_of_a_tree(seed):
     m = int(draw.integers(least, max(least + 1, min(steps * C, 150 * C))))
     due, made = list(schedules.optimal(steps, m, S, C)), []
     names = {number: name for name, number in ACTIONS.items()}
-    for block in compiled._blocks(schedules.optimal(steps, m, S, C)):
+    for block in row_blocks.row_blocks(schedules.optimal(steps, m, S, C)):
         for kind, a, b, _ in block.tolist():
             name = names[kind]
             made.append((name, a, b) if name in ("advance", "cache", "reverse") else (name, a))

@@ -79,6 +79,10 @@ class Backend(Protocol):
 
     # Kernels.
 
+    def one_thread_each(self, batch: int) -> bool:
+        """Whether two sweeps of so many sequences go at once, each as the work of one thread."""
+        ...
+
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         """A layer's weights as kernels read them, which no kernel writes.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..kernels.cpu import describe, dropout, recurrence, team
+from ..kernels.cpu import describe, dropout, recurrence, split, team
 from ..kernels.cpu.memory import Workspace, writable
 from ..kernels.cpu.weights import Weights
 from ..memory.blocking import BlockSizes, Footprint
@@ -61,6 +61,9 @@ class CPU:
 
     def workspace(self) -> Any:
         return Workspace()
+
+    def one_thread_each(self, batch: int) -> bool:
+        return split.flows(batch)
 
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         return Weights(layer, workspace, team.get_num_threads())

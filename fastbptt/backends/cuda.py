@@ -117,6 +117,9 @@ class CUDA:
     def workspace(self) -> Any:
         return _Pool(self.xp)
 
+    def one_thread_each(self, batch: int) -> bool:
+        return False
+
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         return Weights(layer, batch)
 

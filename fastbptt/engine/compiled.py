@@ -7,9 +7,6 @@ numbers it does not know, and for an id that does not exist, since the reader's 
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -17,9 +14,7 @@ import numpy as np
 from ..arrays import Array
 from ..kernels.cpu import passes, split
 from ..kernels.cpu.bound import Bound
-from ..kernels.cpu.rows import MOST, build_rows
 from ..kernels.cpu.slots import (
-    ACTIONS,
     ADD_STATE,
     DONE,
     FLUSH,
@@ -29,15 +24,12 @@ from ..kernels.cpu.slots import (
     WRITE,
     WRITE_BACK,
 )
-from ..memory.optimal import Tables
-from ..memory.schedules import Action, TreeSchedule
 from . import copies, time_views
 from .copies import Copy
 from .lanes import Consumer, Lane, Progress
 from .readers import TokenReader, read
+from .row_blocks import row_blocks
 from .time_views import TimeView
-
-BLOCK = 256  # rows that are handed over at a time
 
 
 class CompiledWalk:
@@ -200,15 +192,26 @@ class CompiledWalk:
 
     def walk(self) -> None:
         """Carry out all rows."""
-        lane, chain, bound = self.lane, self.chain, self.bound
+        self.begin()
+        for block in row_blocks(self.lane.rows):
+            self.bound.begin_rows(len(block))
+            while True:
+                self.bound.walk(block, self.chain.unheard)
+                if self.answer() == DONE:
+                    break
+        self.end()
+
+    def begin(self) -> None:
+        """Stand at the initial state."""
+        lane, chain = self.lane, self.chain
         if lane.steps == 0:
             self.final = [state.copy() for state in lane.initial]
         chain.row = 0
         chain.set_state(lane.initial)
-        for block in _blocks(lane.rows):
-            bound.begin_rows(len(block))
-            while self._go(block) != DONE:
-                pass
+
+    def end(self) -> None:
+        """Hand over what the lane has found, once its rows are done."""
+        lane, chain, bound = self.lane, self.chain, self.bound
         lane.final = self.final if bound.get("noted") or lane.steps == 0 else []
         if lane.cache is not None:
             lane.cache.start, lane.cache.stop = bound.get("cache_start"), bound.get("cache_stop")
@@ -219,9 +222,10 @@ class CompiledWalk:
             chain.flush()
             lane.loss.flush()
 
-    def _go(self, block: Array) -> int:
+    def answer(self) -> int:
+        """Do what the walk has returned for; returns its status."""
         bound = self.bound
-        status: int = bound.walk(block, self.chain.unheard)
+        status: int = bound.status
         self.chain.device.wait()
         if used := bound.get("used"):
             self.progress.add(used)
@@ -296,26 +300,22 @@ class CompiledWalk:
             time_views.commit(out, a, b)
 
 
-def _blocks(rows: Iterable[Action]) -> Iterator[Array]:
-    """The rows as numbers (n, 4), some at a time."""
-    tables = rows.tree.tables() if isinstance(rows, TreeSchedule) else None
-    if isinstance(rows, TreeSchedule) and tables is not None:
-        yield from _tree_blocks(rows.steps, rows.tree.recomputes, tables)
-        return
-    actions = iter(rows)
-    while True:
-        block = array("q")
-        for name, *times in islice(actions, BLOCK):
-            block.extend((ACTIONS[name], *times, 0, 0)[:4])
-        if not block:
-            return
-        yield np.frombuffer(block, np.int64).reshape(-1, 4)
-
-
-def _tree_blocks(steps: int, recomputes: int, tables: Tables) -> Iterator[Array]:
-    make, (P, low, high) = build_rows(), tables
-    place = np.array([0, 0, steps, recomputes, 0])
-    ends, turns = np.empty(len(P), np.int64), np.empty(len(P), np.int64)
-    block = np.zeros((max(BLOCK, MOST), 4), np.int64)
-    while count := make(place, ends, turns, P, low, high, block):
-        yield block[:count]
+def walk_beside(first: CompiledWalk, second: CompiledWalk) -> None:
+    """Carry out two lanes at once, row by row: neither begins a row before both have ended one."""
+    walks = first, second
+    for walk in walks:
+        walk.begin()
+    for rows in zip(first.lane.rows, second.lane.rows, strict=True):
+        blocks = [next(row_blocks([row])) for row in rows]
+        for walk, block in zip(walks, blocks, strict=True):
+            walk.bound.begin_rows(len(block))
+        going, budget = list(zip(walks, blocks, strict=True)), first.chain.unheard
+        while going:
+            if len(going) == 2:
+                first.bound.walk_beside(blocks[0], second.bound, blocks[1], budget)
+            else:
+                walk, block = going[0]
+                walk.bound.walk(block, budget)
+            going = [pair for pair in going if pair[0].answer() != DONE]
+    for walk in walks:
+        walk.end()

@@ -114,7 +114,8 @@ def _addresses(count: int) -> Iterator[tuple[int, str]]:
         (first + number, name)
         for first, names in groups
         for number, name in enumerate(names._fields)
-        if name.endswith("_at") and name not in ("left_at", "layers_at", "mailbox_at")
+        if name.endswith("_at")
+        and name not in ("left_at", "layers_at", "mailbox_at", "beside_at", "actions_at")
     ]
     return iter(sorted(found, key=lambda slot: slot[1] not in _ZERO))
 

@@ -94,6 +94,7 @@ def _add_stage(
                 cache=caches[number] if caches else None,
             )
         )  # fmt: skip
+    lanes[0].beside = stages.beside(level)
     stages.forth += lanes
     return program.add(lanes, after)
 
@@ -106,17 +107,38 @@ def _add_backward(
     for level in range(len(stages.stages) - 1, -1, -1):
         number -= len(stages.stages[level])
         below = stages.store(level - 1) if level else grad_x
+        lanes = []
         for which in range(len(stages.stages[level])):
             lane = _lane_back(stages, way, level, which, number + which, dh)
             lane.grad_x = stages.grad_of_input(below, level, which, way.adds)
             stages.back[number + which] = lane
-            # One at a time: both add to the gradient of what they read, and may share an arena.
-            after = program.add([lane], after)
+            lanes.append(lane)
+        if _back_beside(stages, level, lanes, below):
+            after = program.add(lanes, after)
+        else:  # one at a time: both add to the gradient of what they read, and may share an arena
+            for lane in lanes:
+                after = program.add([lane], after)
         if level:
             assert below is not None
             drops = stages.drop(below, level - 1)
             after = program.add(drops, after) if drops else after
         dh = below
+
+
+def _back_beside(stages: Stages, level: int, lanes: list[Lane], below: Array | None) -> bool:
+    """Let the two directions of a stage go back at once, if they can.
+
+    Both add to the gradient of what they read, one from its end on, the other from its beginning.
+    So they come to the middle together, and only then go on to where the other has been.
+    """
+    T, cached = stages.T, all(lane.cache is not None for lane in lanes)
+    apart = below is None or not stages.problem.shapes.ragged
+    if not (stages.beside(level) and T > 1 and cached and apart):
+        return False
+    lanes[0].beside = True
+    for lane in lanes:
+        lane.rows = ("reverse", T // 2, T), ("reverse", 0, T // 2)
+    return True
 
 
 def _lane_back(

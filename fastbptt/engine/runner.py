@@ -17,11 +17,16 @@ def run(program: Program, progress: Progress = SILENT) -> None:
     """
     done: set[int] = set()
     for number, (lane, after) in enumerate(zip(program.lanes, program.after, strict=True)):
+        if number in done:
+            continue
         assert done.issuperset(after)  # lanes are added after those that they wait for
         if isinstance(lane, OutputsLane):
             cut = backward_spans if lane.backward else spans
             for start, stop in cut(0, lane.stop, lane.steps):
                 lane.work(start, stop)
+        elif lane.beside and lane.chain.device.compiled:
+            _walk_beside(lane, program.lanes[number + 1], progress)
+            done.add(number + 1)
         else:
             _walk(lane, progress)
         done.add(number)
@@ -34,3 +39,10 @@ def _walk(lane: Lane, progress: Progress) -> None:
         CompiledWalk(lane, progress).walk()
     else:
         Walk(lane, progress).walk()
+
+
+def _walk_beside(first: Lane, second: Lane | OutputsLane, progress: Progress) -> None:
+    from .compiled import CompiledWalk, walk_beside
+
+    assert isinstance(second, Lane)
+    walk_beside(CompiledWalk(first, progress), CompiledWalk(second, progress))

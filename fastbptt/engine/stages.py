@@ -87,6 +87,11 @@ class Stages:
         """Whether the outputs are those of two directions, joined."""
         return len(self.stages[-1]) > 1
 
+    def beside(self, level: int) -> bool:
+        """Whether the directions of a stage are two that go at once: where each is one thread's."""
+        few = self.device.one_thread_each(self.problem.shapes.B)
+        return len(self.stages[level]) == 2 and few
+
     # What lanes read and write.
 
     def reversal_of(self, direction: Direction) -> TimeReversal | None:

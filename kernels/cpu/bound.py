@@ -161,13 +161,41 @@ class Bound:
         ]
         return split.wave_least(threads, self.batch, shapes, int(self.head[HEAD.outputs]))
 
+    @property
+    def status(self):
+        """Why the walk has stopped: see `walk`."""
+        return int(self.lane[LANE.status])
+
     def walk(self, rows, budget):
-        """Carry out rows from where the walk stands; returns why it stopped: see `walk`."""
+        """Carry out rows from where it stands, some `budget` steps at most; returns the status."""
         mailbox, threads = team_for(self.work, self.threads)
         self.divide(threads)
         self.lane[LANE.budget] = budget
         self._walk(mailbox, self.slots, rows)
-        return int(self.lane[LANE.status])
+        return self.status
+
+    def walk_beside(self, rows, other, other_rows, budget):
+        """The same for two lanes that do not touch, each on a thread of its own."""
+        mailbox, threads = team_for(self.work + other.work, self.threads)
+        if threads == 1 or self.gangs(threads) or other.gangs(threads):
+            self.walk(rows, budget)
+            other.walk(other_rows, budget)
+            return
+        for bound in (self, other):
+            bound.divide(1)
+            bound.lane[LANE.budget] = budget
+        other.lane[LANE.actions_at], other.lane[LANE.actions] = (
+            address_of(other_rows),
+            len(other_rows),
+        )
+        self.lane[LANE.beside_at] = address_of(other.slots)
+        self._walk(mailbox, self.slots, rows)
+        self.lane[LANE.beside_at] = 0
+
+    def gangs(self, threads):
+        """Whether several threads do a sweep of one of the layers."""
+        self.divide(threads)
+        return bool((self.layers[:, LAYER.members] > 1).any())
 
     def begin_rows(self, count):
         """Stand before the first of `count` rows."""

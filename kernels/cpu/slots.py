@@ -29,6 +29,9 @@ LANE, LANE_SIZE = _slots(
     # Layers side by side: see `wavefront`.
     """wave wave_least wave_lanes_at wave_left_at wave_marks_at
     """
+    # Another lane that is walked beside this one, if any; and of that other lane, its rows.
+    """beside_at actions_at actions
+    """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half
     live current stored carved cache_start cache_stop continues since_flush noted""",

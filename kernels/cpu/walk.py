@@ -19,8 +19,8 @@ nothing depends on where it has returned.
 
 from functools import cache
 
-from ..jit import inner
-from .addresses import address, words, zero_bytes
+from ..jit import inner, noinline
+from .addresses import address, view, words, zero_bytes
 from .copies import copied
 from .layer_spans import back_layer, forward_layer
 from .slots import (
@@ -57,7 +57,7 @@ from .walk_states import (
     state_bytes,
 )
 from .wavefront import side_by_side, steps_of_part
-from .workers import finish, program
+from .workers import finish, fork, job, named_job, program
 
 _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
 
@@ -229,6 +229,29 @@ def _rows(mailbox, lane, layers, head, rows):
         lane[LANE.phase] = _BEGIN
 
 
+@inner
+def _walk(mailbox, slots, rows):
+    """Walk one lane until its rows are done or Python is needed."""
+    noinline()
+    lane, head = slots[:HEAD_AT], slots[HEAD_AT:]
+    layers = slots[LAYERS_AT:].reshape(slots[LANE.layers], LAYER_SIZE)
+    lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
+    lane[LANE.layers_at] = address(layers)
+    lane[LANE.used] = 0
+    lane[LANE.status] = DONE
+    _rows(mailbox, lane, layers, head, rows)
+    finish(mailbox, words(lane[LANE.left_at]))  # nobody else may need the team meanwhile
+
+
+@named_job("lanes beside each other")
+def _beside(alone, slots, rows, other, other_rows, low, high):
+    for piece in range(low, high):
+        if piece == 0:
+            _walk(alone, slots, rows)
+        else:
+            _walk(alone, other, other_rows)
+
+
 @cache
 def build_walk():
     """The walk, a program."""
@@ -238,16 +261,20 @@ def build_walk():
         """Carry out rows, from number `row` of the lane on: see the module.
 
         mailbox : of the team, see `workers`
-        slots : of a lane, its head, what is left, and its layers: see `slots`
+        slots : of a lane, its head, what is left, and its layers: see `slots`. If another lane is
+            to be walked beside it, each has a thread of its own
         rows : (n, 4) int64, each a kind and three times
         """
-        lane, head = slots[:HEAD_AT], slots[HEAD_AT:]
-        layers = slots[LAYERS_AT:].reshape(slots[LANE.layers], LAYER_SIZE)
-        lane[LANE.mailbox_at], lane[LANE.mailbox_size] = address(mailbox), mailbox.size
-        lane[LANE.layers_at] = address(layers)
-        lane[LANE.used] = 0
-        lane[LANE.status] = DONE
-        _rows(mailbox, lane, layers, head, rows)
-        finish(mailbox, words(lane[LANE.left_at]))  # nobody else may need the team meanwhile
+        at = slots[LANE.beside_at]
+        if at == 0:
+            _walk(mailbox, slots, rows)
+            return
+        lane = words(at)
+        other = view(lane, at, (LAYERS_AT + lane[LANE.layers] * LAYER_SIZE,))
+        other_rows = view(lane, lane[LANE.actions_at], (lane[LANE.actions], 4))
+        function, data = job(
+            "lanes beside each other", (mailbox[:0], slots, rows, other, other_rows)
+        )
+        fork(mailbox, 2, 2, function, data)
 
     return walk
