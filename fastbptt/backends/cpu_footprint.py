@@ -49,9 +49,11 @@ def footprint(
     if outputs:
         matrices.append((outputs, read))  # by a readout of that many states
     weights = sum(
-        (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * n * 8 + m * (item + 8)
+        (packed_size(m, n, item) + packed_size(n, m, item)) * item + m * (item + 8)
         for m, n in matrices
     )
+    # Sums in float64 beside those in float32; in any case those of tokens, if the first reads them.
+    weights += 8 * sum(m * n for m, n in (matrices if item < 8 else matrices[:1]))
     weights += sum(m * n * item for m, n in parts) + 16 * panels
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
     numbers = 2 * (panels + units + outputs) + 2 * (CHUNKS_BETWEEN_LAYERS - 1) * (units - top)

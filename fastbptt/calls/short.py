@@ -27,7 +27,7 @@ from ..memory.plan import Policy
 from ..memory.policies import as_policy
 from . import inputs, planning
 from .inputs import Inputs
-from .short_calls import Given, ShortCall, call_of, find, given_state, no_params, usable
+from .short_calls import LARGE, Given, ShortCall, call_of, find, given_state, no_params, usable
 
 if TYPE_CHECKING:
     from ..engine.prepared import Running
@@ -224,6 +224,8 @@ def gradient(
         return None
     O = V.shape[0]
     if not usable(y, call.x.dtype, (call.T, O) if call.squeeze else (call.T, call.B, O)):
+        return None
+    if y.nbytes > LARGE:
         return None
     given = given_state(call, state)
     if given is None:

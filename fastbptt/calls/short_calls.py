@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..engine.preparing import Prepared
 
 _MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
+LARGE = 1 << 15  # bytes of x or y: a layout is made on copies of them, which no plan counts
 _ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
 _HELD = 256  # shapes that are remembered
 
@@ -74,6 +75,8 @@ def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
     else:
         return None
     if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
+        return None
+    if x.nbytes > LARGE:
         return None
     shape, dtype, adds = x.shape, x.dtype, 0
     key = [kind, shape, dtype.char]
