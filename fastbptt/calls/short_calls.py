@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from threading import Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..arrays import Array
+from ..backends.base import Backend
 from ..engine.problem import Arrays, Lengths, Problem, problem_of
 from ..layers.composite import Layer, Stack, State
 from ..layers.recurrent import Recurrent
@@ -29,6 +31,7 @@ _HELD = 256  # shapes that are remembered
 
 # By the key of a call; True: there was one such call; False: it is none of ours.
 _known: dict[tuple[Any, ...], Prepared | bool] = {}
+_making = Lock()
 
 
 class ShortCall(NamedTuple):
@@ -105,9 +108,11 @@ def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
     return ShortCall(layer, parts, x, T, B, squeeze, adds, tuple(key))
 
 
-def find(
-    call: ShortCall, device: str | None, make: Callable[[Problem, int], Prepared | bool]
-) -> Prepared | None:
+Make: TypeAlias = "Callable[[Problem, int], Prepared | bool]"
+"""`make(problem, threads)` prepares a call; False where it is none of ours."""
+
+
+def find(call: ShortCall, device: str | None, make: Make) -> Prepared | None:
     """What is prepared for a call, if it is to be short; `make` prepares it."""
     backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
     if not backend.compiled:
@@ -118,15 +123,22 @@ def find(
         for oldest in tuple(_known)[:-_HELD]:
             _known.pop(oldest, None)
         return None
-    if found is True:
-        found = False
-        if flush_steps(call.B) >= call.T:
-            initial = states.zeros(backend, call.parts, call.B)
-            arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
-            threads = call.key[-1] if call.adds > _ALONE else 1
-            found = make(problem_of(call.layer, backend, arrays), threads)
-        _known[call.key] = found
+    # A signal's handler may make a call in the middle of this: that goes the general way.
+    if found is True and _making.acquire(blocking=False):
+        try:
+            found = _known[call.key] = _make(call, backend, make)
+        finally:
+            _making.release()
     return None if isinstance(found, bool) else found
+
+
+def _make(call: ShortCall, backend: Backend, make: Make) -> Prepared | bool:
+    if flush_steps(call.B) < call.T:
+        return False
+    initial = states.zeros(backend, call.parts, call.B)
+    arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
+    threads = call.key[-1] if call.adds > _ALONE else 1
+    return make(problem_of(call.layer, backend, arrays), threads)
 
 
 Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array

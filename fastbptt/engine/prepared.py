@@ -9,6 +9,7 @@ of calls may use it at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from ..kernels.cpu.slots import (
 )
 from ..kernels.cpu.team import team_for
 from ..kernels.cpu.walk import build_walk
+from ..kernels.jit import prepare
 
 # What begins at zero. The carry and the initial state are set anew where a call is given them.
 _ZERO = {
@@ -102,6 +104,24 @@ class Running:
         return self.memory[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
+@cache
+def load_kernels(dtype: DType) -> None:
+    """Compile the kernels of short calls, or load them: nothing of that is left to a first call."""
+    one, two, three = (np.zeros((1,) * axes, dtype) for axes in (1, 2, 3))
+    slots, memory = np.zeros(1, np.int64), np.zeros(1, np.uint8)
+    given: list[tuple[Any, ...]] = [
+        (slots, slots, slots, memory, memory, 0, three, three, three),
+        (slots, 0, 0, two),
+        (slots, 0, 0, two, two, one, one, three),
+        (slots, 0, two, two),
+        (slots, 0, slots, slots, one, one, three),
+        (slots, two, one, two),
+        (slots, one),
+    ]
+    for kernel, arguments in zip(short.build_short(), given, strict=True):
+        prepare(kernel, *arguments)
+
+
 def layer_at(index: int) -> int:
     """The first slot of a layer."""
     return LAYERS_AT + index * LAYER_SIZE
@@ -138,6 +158,7 @@ def layout_of(
     tape : by address, where the arrays of the way forward lie in its memory
     room : slots to point to so many bytes more
     """
+    load_kernels(given[0].dtype)
     rows = np.zeros((len(actions), 4), np.int64)
     for row, (name, *times) in zip(rows, actions, strict=True):
         row[: len(times) + 1] = ACTIONS[name], *times
