@@ -47,7 +47,7 @@ class CompiledWalk:
         arena = lane.arena
         bound.set(
             chunk=chain.chunk, steps=lane.steps, between_steps=chain.call_steps,
-            flush_steps=chain.flush_steps, window=lane.window or 0,
+            flush_steps=chain.flush_steps, room=lane.room or 0,
             checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
         )  # fmt: skip
         bound.point(lengths=chain.lengths)
@@ -73,7 +73,8 @@ class CompiledWalk:
                 bound.point_layer(index, states=states, residuals=residuals)
                 bound.layers[index, LAYER.rows] = states.shape[1]
         if cache is not None:
-            bound.set(carved=1, cache_start=cache.start, cache_stop=cache.stop)
+            start, stop = cache.start, cache.stop
+            bound.set(carved=1, cache_start=start, cache_stop=stop, cache_base=start)
         bound.work *= lane.steps
         self._bind_outputs()
         if back:
@@ -142,7 +143,7 @@ class CompiledWalk:
         chain.begin_reverse(lane.carry)
         lane.grad_state = [np.zeros(state.shape, chain.dtype) for state in lane.initial]
         self.zeros = np.zeros((0, 0, 0), chain.dtype)
-        if lane.window is not None:
+        if lane.room is not None:
             self.zeros = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
         rows, p_rows, counts = chain.indices
         bound.point(zeros=self.zeros, rows=rows, p_rows=p_rows, counts=counts)
@@ -274,11 +275,11 @@ class CompiledWalk:
         def states() -> Array:
             lane, chain, bound = self.lane, self.chain, self.bound
             H = chain.layers[-1].hidden
-            first = start - bound.get("cache_start") + 1
+            row = bound.layers[-1]
+            first = (start - bound.get("cache_base")) % (int(row[LAYER.rows]) - 1) + 1
             if lane.cache is not None:
                 return lane.cache.states[-1][0, first : first + stop - start]
             assert lane.arena is not None
-            row = bound.layers[-1]
             at = (int(row[LAYER.states_at]) - bound.get("arena_at")) // chain.dtype.itemsize
             size = chain.batch * H
             memory = lane.arena[at + first * size : at + (first + stop - start) * size]

@@ -94,7 +94,7 @@ class Lane:
     chain, reader : the layers, and what they read
     rows : of a schedule
     initial : for each layer, the state before the first step
-    steps, window : T, and how many steps are cached at a time at most, if there are windows
+    steps, room : T, and how many steps the cache has room for, if there are windows
     outputs : where the states go that are computed on the way forward
     loss : on the way back, dE/dh
     grad_x, deltas : views that are filled on the way back: dE/dx, and for each layer its deltas
@@ -113,7 +113,7 @@ class Lane:
     rows: Iterable[Action]
     initial: Sequence[Array]
     steps: int
-    window: int | None = None
+    room: int | None = None
     outputs: TimeView | Consumer | None = None
     loss: Derivative | None = None
     grad_x: TimeView | None = None

@@ -36,7 +36,7 @@ class WayBack:
 
     rows, caches, arenas : of each lane
     loss : of the top stage's states; or dh, the gradient of the outputs, (T, B, outputs)
-    window : steps that are cached at a time at most, or None
+    room : steps that the cache has room for where there are windows, else None
     carry : for each recurrent layer, dE/d(final state), or None
     deltas : for each recurrent layer, an array (T, B, G*H) to fill, or none at all
     adds : whether windows overlap, and so add to dE/dx
@@ -47,7 +47,7 @@ class WayBack:
     arenas: Sequence[Array | None]
     loss: LossSum | None = None
     dh: Array | None = None
-    window: int | None = None
+    room: int | None = None
     carry: Sequence[Array] | None = None
     deltas: Sequence[Array] = ()
     adds: bool = False
@@ -159,7 +159,7 @@ def _lane_back(
         way.rows[number],
         own.of(stages.problem.arrays.initial),
         stages.T,
-        window=way.window,
+        room=way.room,
         loss=loss,
         deltas=[view(stages.device, out, steps, reversal) for out in own.of(way.deltas)],
         carry=None if way.carry is None else own.of(way.carry),
@@ -209,8 +209,8 @@ def gradient(
         _gradient_of_stored(stages, plan, loss, grad_x, report)
         return
     arena = stages.arena(plan.cache_bytes + plan.state_bytes)
-    window = plan.memory.window(stages.T)
-    way = WayBack([plan.schedule()], [None], [arena], loss=loss, window=window, adds=not plan.exact)
+    room = plan.memory.room(stages.T)
+    way = WayBack([plan.schedule()], [None], [arena], loss=loss, room=room, adds=not plan.exact)
     program = Program()
     _add_backward(stages, program, (), way, grad_x)
     run(program, Progress(report, plan.forward_steps + plan.backward_steps))

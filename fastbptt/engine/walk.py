@@ -77,7 +77,7 @@ class Walk:
         if self.cache is None:
             assert lane.arena is not None
             room = lane.arena[len(self.stored) * self.checkpoint :]
-            steps = lane.window or stop - start
+            steps = lane.room or stop - start
             self.cache = StepCache(room, chain.recurrences, steps)
         if self.cache.stop == self.cache.start:
             self.launches.begin(self.cache, start)

@@ -93,6 +93,10 @@ class Policy(Protocol):
         """The most steps that a window goes back over, of T = `steps`; None without windows."""
         ...
 
+    def room(self, steps: int) -> int | None:
+        """The most steps that are cached at a time, or one more; None without windows."""
+        ...
+
     def plan(self, costs: Costs) -> Plan:
         """The plan at these costs. Raises MemoryLimitError if no schedule fits the budget."""
         ...

@@ -39,6 +39,9 @@ class Full:
     def window(self, steps: int) -> None:
         """None: there are no windows."""
 
+    def room(self, steps: int) -> None:
+        """None: there are no windows."""
+
     def plan(self, costs: Costs) -> Plan:
         """Every step is cached, and run once."""
         return costs.plan(self, costs.full_bytes, costs.steps)
@@ -111,6 +114,9 @@ class Checkpointed:
             object.__setattr__(self, "segment", arguments.integer("segment", self.segment, 1))
 
     def window(self, steps: int) -> None:
+        """None: there are no windows."""
+
+    def room(self, steps: int) -> None:
         """None: there are no windows."""
 
     def plan(self, costs: Costs) -> Plan:
@@ -190,8 +196,9 @@ class Truncated:
     k2 : the window: steps that each goes back over, ``k2 >= k1 >= 1``
 
     Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
-    windows without overlap, and holds the state before each constant. Memory is k2*C bytes and does
-    not grow with T; about T*k2/k1 steps are run back. k2 >= T is full BPTT.
+    windows without overlap, and holds the state before each constant. Memory is k2*C bytes, or
+    (k2+1)*C where windows overlap, and does not grow with T; about T*k2/k1 steps are run back.
+    k2 >= T is full BPTT.
 
     Raises
     ------
@@ -216,6 +223,14 @@ class Truncated:
         """The steps of a window: k2, or all T if these are fewer."""
         return min(steps, self.k2)
 
+    def room(self, steps: int) -> int:
+        """The steps of the cache: where windows overlap, a ring with room for one step more.
+
+        The step that comes next then never lies where the oldest does, nor its states.
+        """
+        overlap = self.k1 < self.k2 < steps
+        return self.window(steps) + overlap
+
     def plan(self, costs: Costs) -> Plan:
         """One window after the other; exact if k2 >= T."""
         if costs.stores_outputs:
@@ -225,7 +240,7 @@ class Truncated:
             )
         T = costs.steps
         return costs.plan(
-            self, min(T, self.k2) * costs.step_bytes, T,
+            self, self.room(T) * costs.step_bytes, T,
             backward_steps=schedules.truncated_backward_steps(T, self.k1, self.k2),
             exact=self.k2 >= T,
         )  # fmt: skip

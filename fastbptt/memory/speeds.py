@@ -72,6 +72,9 @@ class Sample:
     def window(self, steps: int) -> None:
         """None: there are no windows."""
 
+    def room(self, steps: int) -> None:
+        """None: there are no windows."""
+
     def plan(self, costs: Costs) -> Plan:
         """A checkpoint for each turn to the right, and a leaf."""
         T, outputs, leaf = costs.steps, int(costs.stores_outputs), self.leaf

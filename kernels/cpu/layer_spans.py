@@ -7,7 +7,7 @@ first step of a buffer that the span uses.
 from ..jit import inner
 from .addresses import address, call, place
 from .slots import LANE, LAYER
-from .walk_states import state_bytes
+from .walk_states import slot_of, state_bytes
 
 
 @inner
@@ -41,7 +41,7 @@ def forward_layer(lane, layers, index, start, stop, cached, shift):
     size, own = state_bytes(lane, layers, index), slots_of(layers, index)
     first = lane[LANE.live] ^ ((start - begin) & 1)
     if cached:
-        first = start - lane[LANE.cache_start]
+        first = slot_of(lane, layers, start)
     if index == 0:
         x = _input(lane, layers, start)
     else:
@@ -66,7 +66,7 @@ def forward_layer(lane, layers, index, start, stop, cached, shift):
 def back_layer(lane, layers, head, index, start, stop, counts, shift):
     """Go back through a layer over a part of the lane's span, all of it in the step cache."""
     n, begin, last = stop - start, lane[LANE.start], lane[LANE.layers] - 1
-    first, size = start - lane[LANE.cache_start], state_bytes(lane, layers, index)
+    first, size = slot_of(lane, layers, start), state_bytes(lane, layers, index)
     if index < last:
         dh, dh_steps, counts = layers[index, LAYER.below_at] + shift * size, n, 0
     elif counts == 0:

@@ -40,7 +40,7 @@ def _chunk_of(lane, layer, steps, recurrent):
     if get(lane, LANE.parts) < get(lane, LANE.threads) and get(layer, LAYER.members) == 1:
         cost = batch * (recurrent + 2000)
         while chunk * 8 > steps and chunk * batch > 64 and chunk * cost > 1_000_000:
-            if chunk % 2 and get(lane, LANE.window):
+            if chunk % 2 and get(lane, LANE.room):
                 break  # a chunk is a window: half of it would begin where flushes are due
             chunk //= 2
     return chunk

@@ -18,7 +18,7 @@ LANE, LANE_SIZE = _slots(
     "Lane",
     # Of the call.
     """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
-    steps call_steps back_steps flush_steps window arena_at checkpoint
+    steps call_steps back_steps flush_steps room arena_at checkpoint
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
     rows_at p_rows_at counts_at whole has_loss left_at layers_at copies_at copies
     between_steps
@@ -34,7 +34,7 @@ LANE, LANE_SIZE = _slots(
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half
-    live current stored carved cache_start cache_stop continues since_flush noted""",
+    live current stored carved cache_start cache_stop cache_base continues since_flush noted""",
 )
 
 LAYER, LAYER_SIZE = _slots(

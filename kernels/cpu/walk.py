@@ -50,10 +50,13 @@ from .split import next_cut, previous_cut
 from .walk_states import (
     between,
     checkpoint,
-    forget_before,
+    close_lap,
+    lap_end,
+    lap_start,
     note_final,
     open_cache,
     set_initial,
+    slot_of,
     state_bytes,
 )
 from .wavefront import side_by_side, steps_of_part
@@ -123,6 +126,8 @@ def _forward_row(mailbox, lane, layers, head, start, stop, cached):
             if lane[LANE.at] >= stop:
                 break
             end = next_cut(lane[LANE.at], stop, lane[LANE.call_steps])
+            if cached:
+                end = min(end, lap_end(lane, layers, lane[LANE.at]))
             if _over(lane, end - lane[LANE.at]):
                 return _returns(lane, TIME)
             lane[LANE.start], lane[LANE.stop] = lane[LANE.at], end
@@ -130,6 +135,8 @@ def _forward_row(mailbox, lane, layers, head, start, stop, cached):
             if not copied(lane, READ):
                 return _returns(lane, READ)
         if lane[LANE.phase] == _READY:
+            if cached:
+                close_lap(lane, layers, lane[LANE.start])
             _run_layers(mailbox, lane, layers, head, cached)
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
@@ -137,7 +144,7 @@ def _forward_row(mailbox, lane, layers, head, start, stop, cached):
                 return _returns(lane, WRITE)
         lane[LANE.at], lane[LANE.phase] = lane[LANE.stop], _NEXT
     if cached:
-        between(lane, layers, stop, False)
+        between(lane, layers, slot_of(lane, layers, stop - 1) + 1, False)
     note_final(lane, layers, stop)
     return True
 
@@ -168,6 +175,7 @@ def _back_row(mailbox, lane, layers, head, low, first_loss, stop, windowed):
                 lane[LANE.leg] = 1
                 continue
             begin = previous_cut(lane[LANE.at], until, lane[LANE.back_steps])
+            begin = max(begin, lap_start(lane, layers, lane[LANE.at]))
             if _over(lane, lane[LANE.at] - begin):
                 return _returns(lane, TIME)
             lane[LANE.start], lane[LANE.stop] = begin, lane[LANE.at]
@@ -209,7 +217,7 @@ def _rows(mailbox, lane, layers, head, rows):
         elif kind == WINDOW:
             done = _back_row(mailbox, lane, layers, head, a, b, c, True)
         elif kind == KEEP:
-            forget_before(lane, layers, a)
+            lane[LANE.cache_start] = a
         elif kind == STORE:
             stored = lane[LANE.stored]
             at = lane[LANE.arena_at] + stored * lane[LANE.checkpoint]

@@ -1,4 +1,10 @@
-"""Moving states as a lane walks: the live one, checkpoints, and the step cache; see `walk`."""
+"""Moving states as a lane walks: the live one, checkpoints, and the step cache; see `walk`.
+
+The step cache is a ring of slots. Its steps lie one after another from slot 0 on; after the last
+slot comes slot 0 again. Row r of the states is the one before the step of slot r, and row r + 1 the
+one after it. So what is forgotten is overwritten in time, and nothing is moved, except for the one
+state between the last slot and slot 0, which lies in both of their rows.
+"""
 
 from ..jit import inner
 from .addresses import copy_bytes
@@ -49,10 +55,28 @@ def note_final(lane, layers, stop):
 
 
 @inner
+def slot_of(lane, layers, t):
+    """The slot of step t in the step cache: the row of the state before it."""
+    return (t - lane[LANE.cache_base]) % (layers[0, LAYER.rows] - 1)
+
+
+@inner
+def lap_end(lane, layers, t):
+    """The end of the steps from t on that may lie one after another."""
+    return t + layers[0, LAYER.rows] - 1 - slot_of(lane, layers, t)
+
+
+@inner
+def lap_start(lane, layers, stop):
+    """The first of the steps before `stop` that lie one after another."""
+    return stop - 1 - slot_of(lane, layers, stop - 1)
+
+
+@inner
 def open_cache(lane, layers, start, stop):
     """Carve a step cache out of the arena, if there is none, and begin it at the live state."""
     if lane[LANE.carved] == 0:
-        steps = lane[LANE.window] if lane[LANE.window] else stop - start
+        steps = lane[LANE.room] if lane[LANE.room] else stop - start
         at = lane[LANE.arena_at] + lane[LANE.stored] * lane[LANE.checkpoint]
         for index in range(lane[LANE.layers]):
             size = state_bytes(lane, layers, index)
@@ -64,36 +88,29 @@ def open_cache(lane, layers, start, stop):
         lane[LANE.carved] = 1
         lane[LANE.cache_start] = lane[LANE.cache_stop] = start
     if lane[LANE.cache_stop] == lane[LANE.cache_start]:
-        lane[LANE.cache_start] = lane[LANE.cache_stop] = start
-        between(lane, layers, start, True)
+        lane[LANE.cache_start] = lane[LANE.cache_stop] = lane[LANE.cache_base] = start
+        between(lane, layers, 0, True)
 
 
 @inner
-def between(lane, layers, at, begins):
-    """Copy the live state to the step cache's state before step `at`, or back."""
+def close_lap(lane, layers, start):
+    """Where the cache goes on with step `start` in slot 0: copy the state before it there."""
+    if start == lane[LANE.cache_base] or slot_of(lane, layers, start) > 0:
+        return
+    for index in range(lane[LANE.layers]):
+        size, at = state_bytes(lane, layers, index), layers[index, LAYER.states_at]
+        plane = layers[index, LAYER.rows] * size
+        _copy_states(layers[index, LAYER.states], size, at, plane, at + plane - size, plane)
+
+
+@inner
+def between(lane, layers, row, begins):
+    """Copy the live state to the step cache's states in that row, or back."""
     for index in range(lane[LANE.layers]):
         size, count = state_bytes(lane, layers, index), layers[index, LAYER.states]
         live = layers[index, LAYER.live_at] + lane[LANE.live] * size
-        row = layers[index, LAYER.states_at] + (at - lane[LANE.cache_start]) * size
-        plane = layers[index, LAYER.rows] * size
+        at, plane = layers[index, LAYER.states_at] + row * size, layers[index, LAYER.rows] * size
         if begins:
-            _copy_states(count, size, row, plane, live, 2 * size)
+            _copy_states(count, size, at, plane, live, 2 * size)
         else:
-            _copy_states(count, size, live, 2 * size, row, plane)
-
-
-@inner
-def forget_before(lane, layers, start):
-    """Move the cached steps from `start` on to the front."""
-    shift, steps = start - lane[LANE.cache_start], lane[LANE.cache_stop] - start
-    if shift <= 0:
-        return
-    for index in range(lane[LANE.layers]):
-        size = state_bytes(lane, layers, index)
-        for k in range(layers[index, LAYER.states]):
-            at = layers[index, LAYER.states_at] + k * layers[index, LAYER.rows] * size
-            copy_bytes(at, at + shift * size, (steps + 1) * size)
-        size *= layers[index, LAYER.residuals]
-        at = layers[index, LAYER.residuals_at]
-        copy_bytes(at, at + shift * size, steps * size)
-    lane[LANE.cache_start] = start
+            _copy_states(count, size, live, 2 * size, at, plane)
