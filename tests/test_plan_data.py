@@ -168,15 +168,17 @@ def test_a_segment_of_everything_is_full():
         assert (plan.cache_bytes, plan.recomputes) == (60, 0)
 
 
-def test_a_truncated_plan_holds_one_window_and_runs_no_step_twice():
+def test_a_truncated_plan_holds_a_window_and_a_step_and_runs_no_step_twice():
     plan = make_plan(1000, 1, 2, 6, 50, Truncated(10, 30))
-    assert (plan.cache_bytes, plan.forward_steps, plan.exact) == (180, 1000, False)
+    assert (plan.cache_bytes, plan.forward_steps, plan.exact) == (31 * 6, 1000, False)
     assert plan.backward_steps == sum(
         times[2] - times[0] for action, *times in plan.actions if action == "window"
     )
     longer = make_plan(10**9, 1, 2, 6, 50, Truncated(10, 30))
     assert longer.peak_bytes == plan.peak_bytes
     assert longer.time_factor == pytest.approx((1 + 2 * 3) / 3)
+    apart = make_plan(1000, 1, 2, 6, 50, Truncated(30, 30))  # windows share no steps
+    assert (apart.cache_bytes, apart.memory.room(1000)) == (30 * 6, 30)
 
 
 def test_a_window_of_everything_is_exact():
