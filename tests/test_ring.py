@@ -8,7 +8,7 @@ from fastbptt.kernels.cpu.slots import CACHE, KEEP, LAYER
 from helpers import all_results, assert_bptt_close, make_problem, oracle_bptt
 
 import fastbptt as fb
-from fastbptt.engine import compiled
+from fastbptt.engine import compiled, row_blocks
 
 # T is no multiple of k1 or k2; the steps go round the ring once, or many times.
 SIZES = (97, 3, 4, 6, 2)
@@ -33,21 +33,26 @@ def planes(walk):
 @pytest.fixture
 def written(monkeypatch):
     """Of each row of a schedule its kind, its steps, and the most slots that it has written."""
-    seen, go = [], compiled.CompiledWalk._go
+    seen, walk, answer = [], Bound.walk, compiled.CompiledWalk.answer
 
-    def watched(self, block):
+    def noted(self, rows, budget):
+        self.row = rows[0].tolist()
+        return walk(self, rows, budget)
+
+    def watched(self):
         before = self.arrays if hasattr(self, "arrays") else None
-        status = go(self, block)
+        status = answer(self)
         self.arrays = list(planes(self)) if self.bound.get("carved") else None
         if before is not None:
             pairs = zip(before, self.arrays, strict=True)
             most = max(int((a != b).any(axis=(0, 2)).sum()) for a, b in pairs)
-            kind, start, stop, _ = block[0].tolist()
+            kind, start, stop, _ = self.bound.row
             seen.append((kind, stop - start, most))
         return status
 
-    monkeypatch.setattr(compiled.CompiledWalk, "_go", watched)
-    monkeypatch.setattr(compiled, "BLOCK", 1)
+    monkeypatch.setattr(Bound, "walk", noted)
+    monkeypatch.setattr(compiled.CompiledWalk, "answer", watched)
+    monkeypatch.setattr(row_blocks, "BLOCK", 1)
     return seen
 
 

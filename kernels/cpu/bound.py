@@ -26,6 +26,16 @@ from .walk import build_walk
 _NUMBERS = {"f": FLOATING, "i": SIGNED, "u": UNSIGNED, "b": UNSIGNED}  # by a dtype's kind
 
 
+def _arrays(names):
+    """By the name of an array, the numbers of its slots: that of its address, and of its step."""
+    found = dict(zip(names._fields, names, strict=True))
+    ends = [name.removesuffix("_at") for name in found if name.endswith("_at")]
+    return {name: (found[name + "_at"], found.get(name + "_step")) for name in ends}
+
+
+_LANE, _LAYER, _HEAD = map(_arrays, (LANE, LAYER, HEAD))
+
+
 def address_of(array):
     """The address of an array's first number."""
     return array.__array_interface__["data"][0]
@@ -68,15 +78,15 @@ class Bound:
     def _point(self, slots, names, arrays):
         for name, array in arrays.items():
             self.keep.append(array)
-            slots[getattr(names, f"{name}_at")] = address_of(array)
+            slots[names[name][0]] = address_of(array)
 
     def point(self, **arrays):
         """Have the lane point to arrays."""
-        self._point(self.lane, LANE, arrays)
+        self._point(self.lane, _LANE, arrays)
 
     def point_layer(self, index, **arrays):
         """Have a layer point to arrays."""
-        self._point(self.layers[index], LAYER, arrays)
+        self._point(self.layers[index], _LAYER, arrays)
 
     def hold(self, *arrays):
         """Keep arrays alive that slots point to."""
@@ -84,7 +94,7 @@ class Bound:
 
     def place(self, name, array, moves):
         """Have spans lie in an array (T, B, ...), or `moves` being false at a buffer's start."""
-        self._place(self.lane, LANE, name, array, moves)
+        self._place(self.lane, _LANE, name, array, moves)
 
     def take(self, dh):
         """Have the derivative of the next span lie in `dh`, until the one after it."""
@@ -93,16 +103,17 @@ class Bound:
 
     def place_head(self, name, array, moves):
         """The same for what the head reads."""
-        self._place(self.head, HEAD, name, array, moves)
+        self._place(self.head, _HEAD, name, array, moves)
 
     def place_deltas(self, index, array, moves):
         """The same for a layer's deltas."""
-        self._place(self.layers[index], LAYER, "delta", array, moves)
+        self._place(self.layers[index], _LAYER, "delta", array, moves)
 
     def _place(self, slots, names, name, array, moves):
         self.keep.append(array)
-        slots[getattr(names, f"{name}_at")] = address_of(array)
-        slots[getattr(names, f"{name}_step")] = array.strides[0] if moves else 0
+        at, step = names[name]
+        slots[at] = address_of(array)
+        slots[step] = array.strides[0] if moves else 0
 
     def ask(self, moment):
         """Have every span return with that status, for Python to read or write."""
