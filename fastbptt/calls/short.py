@@ -225,7 +225,7 @@ def gradient(
     O = V.shape[0]
     if not usable(y, call.x.dtype, (call.T, O) if call.squeeze else (call.T, call.B, O)):
         return None
-    if y.nbytes > LARGE:
+    if call.x.nbytes > LARGE or y.nbytes > LARGE:
         return None
     given = given_state(call, state)
     if given is None:

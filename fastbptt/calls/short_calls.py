@@ -24,7 +24,8 @@ from . import device_choice, states
 if TYPE_CHECKING:
     from ..engine.preparing import Prepared
 
-_MOST = 1 << 21  # multiply-adds forward: beyond these a call takes long anyway
+_MOST = 1 << 24  # multiply-adds forward: beyond these a call takes long anyway
+_WEIGHTS = 1 << 17  # numbers in all weights: more are better packed by several threads
 LARGE = 1 << 15  # bytes of x or y: a layout is made on copies of them, which no plan counts
 _ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
 _HELD = 256  # shapes that are remembered
@@ -79,8 +80,6 @@ def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
         return None
     if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
         return None
-    if x.nbytes > LARGE:
-        return None
     shape, dtype, adds = x.shape, x.dtype, 0
     key = [kind, shape, dtype.char]
     for part in parts:
@@ -94,6 +93,8 @@ def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
         key += part.cell, U.shape, W.shape
         adds += U.size + W.size
     if shape[-1] != parts[0].U.shape[1]:
+        return None
+    if adds > _WEIGHTS:
         return None
     squeeze = len(shape) == 2
     T, B = (shape[0], 1) if squeeze else shape[:2]
