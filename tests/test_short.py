@@ -163,6 +163,9 @@ def test_errors_stay(check):
         fb.bptt(network, x, y[1:])
     with pytest.raises(ValueError, match="reduction"):
         fb.bptt(network, x, y, reduction="median")
+    for bad in (False, 0.0):
+        with pytest.raises(TypeError, match="t0"):
+            fb.bptt(network, x, y, t0=bad)
     with pytest.raises(ValueError, match="device"):
         fb.run(layer, x, device="tpu")
 
