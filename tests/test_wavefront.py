@@ -129,8 +129,31 @@ def test_layers_go_side_by_side_where_it_pays():
     assert split.wave_least(2, 4, [(1, 2, 2)] * 2, 0) > split.wave_least(2, 4, equal, 1)
 
 
-def test_long_parts_are_whole_chunks(set_threads, waves):
-    """With nothing made shorter, a long call goes side by side too."""
+@pytest.mark.parametrize("B", [1, 4])
+@pytest.mark.parametrize("T", [50, 51, 100, 251, 600])
+def test_above_a_bidirectional(T, B, short_parts, set_threads, waves):
+    """Their chunks are shorter, and parts must end where chunks do, whatever T is."""
+    layer = fb.Stack(
+        [
+            fb.Bidirectional(fb.LSTM.init(3, 8, rng=0), fb.LSTM.init(3, 8, rng=1)),
+            fb.LSTM.init(16, 24, rng=2),
+            fb.LSTM.init(24, 24, rng=3),
+        ]
+    )
+    rng = np.random.default_rng(0)
+    x, dh = rng.normal(size=(T, B, 3)).astype("f4"), rng.normal(size=(T, B, 24)).astype("f4")
+    found = []
+    for threads in (1, 2):
+        set_threads(threads)
+        h, _, cache = fb.forward(layer, x)
+        g = fb.backward(cache, dh)
+        found.append([h, *g.layer.arrays(), g.x])
+    assert any(marks.any() for _, marks in waves)
+    for one, other in zip(*found, strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_long_call_goes_side_by_side_with_nothing_made_shorter(set_threads, waves):
     set_threads(2)
     q = make_problem("lstm/lstm", (6000, 1, 40, 40, 2), "float32")
     h, _, cache = fb.forward(q.layer, q.x)

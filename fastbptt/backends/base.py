@@ -153,8 +153,13 @@ class Backend(Protocol):
         """
         ...
 
-    def describe(self, layers: Sequence[Any], batch: int, blocks: BlockSizes) -> list[str]:
-        """Which kernel, split and tile the layers would meet, in lines of text."""
+    def describe(
+        self, stages: Sequence[Sequence[Any]], dtype: DType, batch: int, blocks: BlockSizes
+    ) -> list[str]:
+        """Which kernel, split and tile layers would meet, in lines of text.
+
+        stages : for each stage and each of its directions, (cell, hidden, inputs) of the layers
+        """
         ...
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, DType
 from ..kernels.cpu import describe, dropout, recurrence, split, team
 from ..kernels.cpu.memory import Workspace, writable
 from ..kernels.cpu.weights import Weights
@@ -114,11 +114,15 @@ class CPU:
         """Nothing: the system says when memory is short."""
         return _NOTHING
 
-    def describe(self, layers: Sequence[Any], batch: int, blocks: BlockSizes) -> list[str]:
+    def describe(
+        self, stages: Sequence[Sequence[Any]], dtype: DType, batch: int, blocks: BlockSizes
+    ) -> list[str]:
         lines = [
             f"call       {blocks.call_steps:,} steps a kernel call, to hear Ctrl-C between two; in "
             f"chunks of {blocks.chunk:,}, whose scratch stays in a core's cache"
         ]
-        for layer in layers:
-            lines += describe.lines(layer.cell, layer.hidden, batch, layer.dtype, len(layers) > 1)
+        for stage in stages:
+            for layers in stage:
+                for shape in layers:
+                    lines += describe.lines(shape, batch, dtype, stage)
         return lines

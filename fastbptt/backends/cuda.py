@@ -166,10 +166,12 @@ class CUDA:
     ) -> AbstractContextManager[None]:
         return guard(self, needed, least)
 
-    def describe(self, layers: Sequence[Any], batch: int, blocks: BlockSizes) -> list[str]:
+    def describe(
+        self, stages: Sequence[Sequence[Any]], dtype: DType, batch: int, blocks: BlockSizes
+    ) -> list[str]:
         lines = [f"call       {blocks.call_steps:,} steps a launch, to hear Ctrl-C between two"]
-        for layer in layers:
-            lines += describe.lines(layer.cell, layer.hidden, batch, layer.dtype, self.ordinal)
+        for cell, hidden, _ in (shape for stage in stages for layers in stage for shape in layers):
+            lines += describe.lines(cell, hidden, batch, dtype, self.ordinal)
         return lines
 
 

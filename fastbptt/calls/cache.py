@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any, Generic
+from typing import Any, Generic, TypeAlias
 
 from ..arrays import Array
 from ..engine.stages import Tape
@@ -33,6 +33,24 @@ class Gradient(Generic[AnyLayer]):
     deltas: Any
 
 
+class GeneralTape:
+    """What the general way forward leaves for ways back; nobody writes to it."""
+
+    def __init__(self, inputs: Inputs, tape: Tape):
+        self._inputs, self._tape, self.workspace = inputs, tape, tape.workspace
+
+    def inputs(self) -> Inputs:
+        """The call's inputs."""
+        return self._inputs
+
+    def general(self, inputs: Inputs) -> Tape:
+        """What a way back needs."""
+        return self._tape
+
+
+AnyTape: TypeAlias = "GeneralTape | ShortTape"
+
+
 class Cache(Generic[AnyLayer]):
     """The steps that `forward` has cached for `backward`.
 
@@ -40,21 +58,21 @@ class Cache(Generic[AnyLayer]):
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
-    def __init__(self, layer: AnyLayer, tape: ShortTape | tuple[Inputs, Tape]):
+    def __init__(self, layer: AnyLayer, tape: AnyTape):
         self._layer = layer
-        self._tape: Any = tape
+        self._tape: AnyTape | None = tape
         self._lock = Lock()
         self._users: set[object] = set()  # the calls of backward at work on it
         self._consumer: object = None  # the one of them that consumes it
 
-    def _look(self) -> ShortTape | tuple[Inputs, Tape]:
+    def _look(self) -> AnyTape:
         if self._tape is None or self._consumer is not None:
             raise ValueError(
                 "cache was consumed by an earlier backward(); pass keep=True there to use it again"
             )
         return self._tape
 
-    def _use(self, keep: bool, work: Callable[[Any], Gradient[AnyLayer]]) -> Gradient[AnyLayer]:
+    def _use(self, keep: bool, work: Callable[[AnyTape], Gradient[AnyLayer]]) -> Gradient[AnyLayer]:
         """`work(tape)`; the cache is consumed if that returns, unless `keep`."""
         user: object = object()
         with self._lock:
@@ -75,11 +93,7 @@ class Cache(Generic[AnyLayer]):
                     self._tape = None if done else tape
                 last = self._tape is None and not self._users
             if last:
-                _workspace(tape).release()
+                tape.workspace.release()
 
     def __repr__(self) -> str:
         return "Cache(consumed)" if self._tape is None else f"Cache({self._layer!r})"
-
-
-def _workspace(tape: ShortTape | tuple[Inputs, Tape]) -> Any:
-    return tape.running.workspace if isinstance(tape, ShortTape) else tape[1].workspace

@@ -14,7 +14,7 @@ from ..layers.composite import AnyLayer, Layer, State
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from . import inputs, short, states
-from .cache import Cache, Gradient
+from .cache import Cache, GeneralTape, Gradient
 from .inputs import Inputs
 from .short import ShortTape
 
@@ -73,7 +73,7 @@ def forward(
         h = own.outputs.states()
         programs.forward(stages, h, caches)
         final = own.outputs.state(stages.final_states())
-        return own.outputs.out(h), final, Cache(layer, (own, stages.tape(caches)))
+        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, stages.tape(caches)))
 
 
 def backward(
@@ -126,7 +126,7 @@ def backward(
                 return Gradient(layer, dx, initial, None)
 
             return cache._use(keep, work)
-    own = tape.inputs() if isinstance(tape, ShortTape) else tape[0]
+    own = tape.inputs()
     outputs, dtype = own.problem.layer.outputs, own.problem.layer.dtype
     derivative = arguments.floats("dh", own.given("dh", dh), own.times(outputs), dtype)
     stream = stream_of(dh)
@@ -134,10 +134,9 @@ def backward(
     given_state = None if dstate is None else own.state("dstate", dstate)
 
     def work_generally(tape: Any) -> Gradient[AnyLayer]:
-        tape = tape.general(own) if isinstance(tape, ShortTape) else tape[1]
         with own.problem.device, own.problem.device.guard():
             own.problem.device.follow(stream)
-            return _backward(own, tape, dh, given_state, input_grad, deltas)
+            return _backward(own, tape.general(own), dh, given_state, input_grad, deltas)
 
     return cache._use(keep, work_generally)
 

@@ -8,7 +8,7 @@ from ..backends.base import Backend
 from ..engine.footprint import footprint
 from ..engine.losses import Loss, Reduction
 from ..kernels.loss_table import LOSSES
-from ..layers.composite import Layer, State, recurrent_layers
+from ..layers.composite import Layer, State, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
@@ -180,5 +180,6 @@ def explain(
     backend = device_choice.of_plan(device, layer, T, B)
     blocks = footprint(layer, readout, T, B, backend).blocks()
     lines = [f"device     {backend.name}: {device_choice.reason(device, layer, T, B)}"]
-    lines += backend.describe(list(recurrent_layers(layer)), B, blocks)
+    shapes = [[direction.shapes for direction in stage] for stage in stages(layer)]
+    lines += backend.describe(shapes, layer.dtype, B, blocks)
     return "\n".join(lines)

@@ -2,7 +2,7 @@
 
 The general way spends some 100 us on a call besides its arithmetic. A function of this module
 returns None for a call that is not its own (see `short_calls`): then the general way does it, and
-raises if an argument is bad.
+raises if an argument is bad. A bad `memory` or `device` is an error here, too, with the same text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ from ..memory.plan import Policy
 from ..memory.policies import as_policy
 from . import inputs, planning
 from .inputs import Inputs
-from .short_calls import LARGE, Given, ShortCall, call_of, find, given_state, no_params, usable
+from .short_calls import (
+    MOST_COPIED,
+    ShortCall,
+    ShortState,
+    call_of,
+    find,
+    given_state,
+    no_params,
+    usable,
+)
 
 if TYPE_CHECKING:
     from ..engine.prepared import Running
@@ -44,7 +53,7 @@ def _state(call: ShortCall, found: Iterable[Array]) -> State:
 
 
 def _begin(
-    call: ShortCall, prepared: Prepared, second: Array, third: Array, given: Given
+    call: ShortCall, prepared: Prepared, second: Array, third: Array, given: ShortState
 ) -> tuple[Running, list[Array]]:
     """Start a call that reads the layers; returns it, and its arrays of final states."""
     dtype, final = call.x.dtype, []
@@ -61,22 +70,34 @@ def _begin(
     return running, final
 
 
-def run(
-    layer: Any, x: Any, state: State | None, keep: str, device: str | None
-) -> tuple[Array, State] | None:
-    """`layerwise.run`, the short way."""
-    call = call_of(keep, layer, x)
+def _walked(
+    kind: str, layer: Any, x: Any, state: State | None, device: str | None
+) -> tuple[ShortCall, Prepared, Running, Array, list[Array]] | None:
+    """A way forward that is done: what it was, its outputs (T, B, H), and its final states."""
+    call = call_of(kind, layer, x)
     if call is None:
         return None
     given = given_state(call, state)
     if given is None:
         return None
-    prepared = find(call, device, lambda problem, threads: _forward(problem, threads, keep))
+    prepared = find(call, device, lambda problem, threads: _forward(problem, threads, kind))
     if prepared is None:
         return None
-    h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
+    T = 0 if kind == "last" else call.T
+    h = np.empty((T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
     running, final = _begin(call, prepared, h, h, given)
     running.walk()
+    return call, prepared, running, h, final
+
+
+def run(
+    layer: Any, x: Any, state: State | None, keep: str, device: str | None
+) -> tuple[Array, State] | None:
+    """`layerwise.run`, the short way."""
+    done = _walked(keep, layer, x, state, device)
+    if done is None:
+        return None
+    call, _, running, h, final = done
     running.workspace.release()
     if keep == "last":
         h = final[-1][0].copy()
@@ -97,6 +118,7 @@ class ShortTape:
 
     def __init__(self, call: ShortCall, prepared: Prepared, running: Running):
         self.call, self.prepared, self.running = call, prepared, running
+        self.workspace = running.workspace
 
     def inputs(self) -> Inputs:
         """The call's inputs, for the general way."""
@@ -135,24 +157,16 @@ def forward(
     layer: Any, x: Any, state: State | None, device: str | None
 ) -> tuple[Array, State, ShortTape] | None:
     """`layerwise.forward`, the short way, with a tape in place of the cache."""
-    call = call_of("cache", layer, x)
-    if call is None:
+    done = _walked("cache", layer, x, state, device)
+    if done is None:
         return None
-    given = given_state(call, state)
-    if given is None:
-        return None
-    prepared = find(call, device, lambda problem, threads: _forward(problem, threads, "cache"))
-    if prepared is None:
-        return None
-    h = np.empty((call.T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
-    running, final = _begin(call, prepared, h, h, given)
-    running.walk()
+    call, prepared, running, h, final = done
     tape = ShortTape(call, prepared, running)
     return (h[:, 0] if call.squeeze else h), _state(call, final), tape
 
 
 def backward(
-    tape: ShortTape, dh: Array, given: Given, input_grad: bool
+    tape: ShortTape, dh: Array, given: ShortState, input_grad: bool
 ) -> tuple[Any, Array | None, State]:
     """The gradients by the layer, by x or None, and by the initial state."""
     call, prepared = tape.call, tape.prepared.backs[input_grad]
@@ -168,7 +182,7 @@ def backward(
     return layer, dx[:, 0] if call.squeeze else dx, dstate
 
 
-def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> Given | None:
+def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> ShortState | None:
     """The arrays of `dstate` if kernels can be handed them and `dh`, else None."""
     call = tape.call
     H = call.parts[-1].W.shape[1]
@@ -179,7 +193,7 @@ def usable_back(tape: ShortTape, dh: Any, dstate: State | None) -> Given | None:
 _Grads = list["tuple[Array, Array]"]
 
 
-def _begin_back(call: ShortCall, prepared: Prepared, running: Running, given: Given) -> _Grads:
+def _begin_back(call: ShortCall, prepared: Prepared, running: Running, given: ShortState) -> _Grads:
     """Give a way back arrays for the gradients of U and W."""
     grads, dtype = [], call.x.dtype
     for part, own in zip(call.parts, prepared.layers, strict=True):
@@ -219,13 +233,13 @@ def gradient(
         return None
     policy, V, c = as_policy(memory), readout.V, readout.c
     kind = loss, policy, reduction, input_grad, V.shape, readout.activation
-    call = call_of(kind, layer, x)
+    call = call_of(kind, layer, x, V.size)
     if call is None or not (usable(V, call.x.dtype) and usable(c, call.x.dtype)):
         return None
     O = V.shape[0]
     if not usable(y, call.x.dtype, (call.T, O) if call.squeeze else (call.T, call.B, O)):
         return None
-    if call.x.nbytes > LARGE or y.nbytes > LARGE:
+    if call.x.nbytes > MOST_COPIED or y.nbytes > MOST_COPIED:
         return None
     given = given_state(call, state)
     if given is None:

@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 24  # multiply-adds forward: beyond these a call takes long anyway
 _WEIGHTS = 1 << 17  # numbers in all weights: more are better packed by several threads
-LARGE = 1 << 15  # bytes of x or y: a layout is made on copies of them, which no plan counts
+MOST_COPIED = 1 << 15  # bytes of x or y: a layout is made on copies of them, which no plan counts
 _ALONE = 1 << 14  # up to these no other thread could help, so none is asked for
 _HELD = 256  # shapes that are remembered
 
-# By the key of a call; True: there was one such call; False: it is none of ours.
+# By the key of a call; True: there was one such call; False: it goes the general way for good.
+# The oldest are forgotten first.
 _known: dict[tuple[Any, ...], Prepared | bool] = {}
 _making = Lock()
 
@@ -61,7 +62,7 @@ def no_params(dtype: Any) -> Array:
 
 
 def usable(value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> bool:
-    """Whether a kernel of this module can be handed `value`, an array of that dtype and shape."""
+    """Whether kernels of short calls can be handed `value`, an array of that dtype and shape."""
     return (
         type(value) is np.ndarray
         and value.dtype == dtype
@@ -70,8 +71,12 @@ def usable(value: Any, dtype: Any, shape: tuple[int, ...] | None = None) -> bool
     )
 
 
-def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
-    """The call as one that may be short, or None; `kind` tells calls of one shape apart."""
+def call_of(kind: Any, layer: Any, x: Any, readout: int = 0) -> ShortCall | None:
+    """The call as one that may be short, or None.
+
+    kind : tells calls of one shape apart
+    readout : the numbers in V, if there is one
+    """
     if isinstance(layer, Recurrent):
         parts: Sequence[Any] = (layer,)
     elif type(layer) is Stack and not layer.dropout:
@@ -80,7 +85,7 @@ def call_of(kind: Any, layer: Any, x: Any) -> ShortCall | None:
         return None
     if type(x) is not np.ndarray or not 2 <= x.ndim <= 3 or not x.flags.carray:
         return None
-    shape, dtype, adds = x.shape, x.dtype, 0
+    shape, dtype, adds = x.shape, x.dtype, readout
     key = [kind, shape, dtype.char]
     for part in parts:
         if not isinstance(part, Recurrent):
@@ -118,9 +123,9 @@ def find(call: ShortCall, device: str | None, make: Make) -> Prepared | None:
     backend = device_choice.of_numpy(device, call.layer, call.T, call.B)
     if not backend.compiled:
         return None
-    found = _known.get(call.key, False)
-    if found is False:
-        _known.setdefault(call.key, True)
+    found = _known.get(call.key)
+    if found is None:
+        _known[call.key] = True
         for oldest in tuple(_known)[:-_HELD]:
             _known.pop(oldest, None)
         return None
@@ -142,10 +147,10 @@ def _make(call: ShortCall, backend: Backend, make: Make) -> Prepared | bool:
     return make(problem_of(call.layer, backend, arrays), threads)
 
 
-Given = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
+ShortState = list["tuple[int, int, Array]"]  # the layer, the number of the state, the array
 
 
-def given_state(call: ShortCall, state: State | None) -> Given | None:
+def given_state(call: ShortCall, state: State | None) -> ShortState | None:
     """The arrays of a state of the layer, or None if kernels cannot be handed them."""
     if state is None:
         return []

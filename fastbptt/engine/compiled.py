@@ -7,6 +7,7 @@ numbers it does not know, and for an id that does not exist, since the reader's 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,9 +89,9 @@ class CompiledWalk:
         bound, chain = self.bound, self.chain
         forth, back = chain.call_steps, self.lane.back_steps or chain.call_steps
         if len(chain.recurrences) > 1:
-            if bound.goes_on(READ, WRITE):
+            if bound.nothing_between_spans(READ, WRITE):
                 forth = max(forth, chain.unheard)
-            if bound.goes_on(READ_BACK, WRITE_BACK):
+            if bound.nothing_between_spans(READ_BACK, WRITE_BACK):
                 back = max(back, chain.unheard)
         bound.set(call_steps=forth, back_steps=back)
 
@@ -191,16 +192,11 @@ class CompiledWalk:
         below = chain.recurrences[index - 1].hidden
         return states, chain.workspace.empty((*shape, below), chain.dtype)
 
-    def walk(self) -> None:
-        """Carry out all rows."""
-        self.begin()
-        for block in row_blocks(self.lane.rows):
-            self.bound.begin_rows(len(block))
-            while True:
-                self.bound.walk(block, self.chain.unheard)
-                if self.answer() == DONE:
-                    break
-        self.end()
+    def blocks(self, one_by_one: bool) -> Iterator[Array]:
+        """The rows as blocks of numbers."""
+        if not one_by_one:
+            return row_blocks(self.lane.rows)
+        return (block for row in self.lane.rows for block in row_blocks([row]))
 
     def begin(self) -> None:
         """Stand at the initial state."""
@@ -301,22 +297,25 @@ class CompiledWalk:
             time_views.commit(out, a, b)
 
 
-def walk_beside(first: CompiledWalk, second: CompiledWalk) -> None:
-    """Carry out two lanes at once, row by row: neither begins a row before both have ended one."""
-    walks = first, second
-    for walk in walks:
-        walk.begin()
-    for rows in zip(first.lane.rows, second.lane.rows, strict=True):
-        blocks = [next(row_blocks([row])) for row in rows]
-        for walk, block in zip(walks, blocks, strict=True):
-            walk.bound.begin_rows(len(block))
-        going, budget = list(zip(walks, blocks, strict=True)), first.chain.unheard
+def walk(walks: Sequence[CompiledWalk]) -> None:
+    """Carry out a lane, or two at once: neither begins a row before both have ended the one before.
+
+    Two have few rows, which are handed over one by one.
+    """
+    for own in walks:
+        own.begin()
+    budget = walks[0].chain.unheard
+    for blocks in zip(*(own.blocks(one_by_one=len(walks) > 1) for own in walks), strict=True):
+        going = list(zip(walks, blocks, strict=True))
+        for own, block in going:
+            own.bound.begin_rows(len(block))
         while going:
-            if len(going) == 2:
-                first.bound.walk_beside(blocks[0], second.bound, blocks[1], budget)
+            own, block = going[0]
+            if len(going) == 1:
+                own.bound.walk(block, budget)
             else:
-                walk, block = going[0]
-                walk.bound.walk(block, budget)
+                other, other_block = going[1]
+                own.bound.walk_beside(block, other.bound, other_block, budget)
             going = [pair for pair in going if pair[0].answer() != DONE]
-    for walk in walks:
-        walk.end()
+    for own in walks:
+        own.end()

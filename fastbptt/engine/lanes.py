@@ -102,8 +102,7 @@ class Lane:
     cache : steps that are cached, or room for all of them; None where `arena` is cut as needed
     arena : room for checkpoints and cached steps, flat
     back_steps : steps of a kernel call on the way back; None for those of the chain
-    beside : whether it may be walked at the same time as the lane that is added after it; both then
-        begin each of their rows together
+    beside : another lane that is walked at the same time; both begin each of their rows together
 
     Filled by `run`: final, the state after the last step, and grad_state, dE/d(initial state).
     """
@@ -122,7 +121,7 @@ class Lane:
     cache: StepCache | None = None
     arena: Array | None = None
     back_steps: int | None = None
-    beside: bool = False
+    beside: Lane | None = None
     final: list[Array] = field(default_factory=list)
     grad_state: list[Array] = field(default_factory=list)
 

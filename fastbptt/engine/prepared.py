@@ -91,7 +91,11 @@ class Running:
         self.memory = self.workspace.block(layout.size + short.LINE)
 
     def walk(self) -> None:
-        """Carry out all rows."""
+        """Carry out all rows.
+
+        They are short enough for Ctrl-C to be heard after them, and so few that nothing is to be
+        carried into float64 before their end.
+        """
         layout, slots, walk = self.layout, self.slots, build_walk()
         mailbox, _ = team_for(layout.work, layout.threads)
         walk(mailbox, slots, layout.rows)
@@ -134,8 +138,7 @@ def _addresses(count: int) -> Iterator[tuple[int, str]]:
         (first + number, name)
         for first, names in groups
         for number, name in enumerate(names._fields)
-        if name.endswith("_at")
-        and name not in ("left_at", "layers_at", "mailbox_at", "beside_at", "actions_at")
+        if name.endswith("_at") and name != "left_at"
     ]
     return iter(sorted(found, key=lambda slot: slot[1] not in _ZERO))
 
@@ -158,6 +161,7 @@ def layout_of(
     tape : by address, where the arrays of the way forward lie in its memory
     room : slots to point to so many bytes more
     """
+    assert not (bound.get("asks") or bound.get("copies"))  # Python has no part in such a walk
     load_kernels(given[0].dtype)
     rows = np.zeros((len(actions), 4), np.int64)
     for row, (name, *times) in zip(rows, actions, strict=True):

@@ -12,6 +12,7 @@ import numpy as np
 from ..arrays import Array
 from ..kernels.cpu.bound import address_of
 from ..kernels.cpu.slots import LAYER
+from ..kernels.cpu.team import team_for
 from ..memory.blocking import BlockSizes
 from ..memory.plan import Plan
 from .chain import Chain
@@ -83,7 +84,7 @@ def _room(stages: Stages) -> dict[int, int]:
 
 def _bind(lane: Lane, threads: int) -> CompiledWalk:
     walk = CompiledWalk(lane, SILENT)
-    walk.bound.divide(threads)
+    walk.bound.divide(team_for(walk.bound.work, threads)[1])  # as many as a call will get
     walk.bound.set(budget=lane.chain.unheard)
     return walk
 

@@ -94,7 +94,8 @@ def _add_stage(
                 cache=caches[number] if caches else None,
             )
         )  # fmt: skip
-    lanes[0].beside = stages.beside(level)
+    if stages.beside(level):
+        lanes[0].beside = lanes[1]
     stages.forth += lanes
     return program.add(lanes, after)
 
@@ -135,9 +136,9 @@ def _back_beside(stages: Stages, level: int, lanes: list[Lane], below: Array | N
     apart = below is None or not stages.problem.shapes.ragged
     if not (stages.beside(level) and T > 1 and cached and apart):
         return False
-    lanes[0].beside = True
-    for lane in lanes:
-        lane.rows = ("reverse", T // 2, T), ("reverse", 0, T // 2)
+    lanes[0].beside = lanes[1]
+    for lane, middle in zip(lanes, (T // 2, T - T // 2), strict=True):  # the same step for both
+        lane.rows = ("reverse", middle, T), ("reverse", 0, middle)
     return True
 
 

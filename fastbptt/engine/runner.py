@@ -15,34 +15,23 @@ def run(program: Program, progress: Progress = SILENT) -> None:
 
     The chains hold the gradients afterwards, the losses their values, the lanes their states.
     """
-    done: set[int] = set()
-    for number, (lane, after) in enumerate(zip(program.lanes, program.after, strict=True)):
-        if number in done:
+    done: list[Lane | OutputsLane] = []
+    for lane, after in zip(program.lanes, program.after, strict=True):
+        # Lanes are added after those that they wait for.
+        assert all(program.lanes[number] in done for number in after)
+        if lane in done:
             continue
-        assert done.issuperset(after)  # lanes are added after those that they wait for
+        lanes = [lane]
         if isinstance(lane, OutputsLane):
             cut = backward_spans if lane.backward else spans
             for start, stop in cut(0, lane.stop, lane.steps):
                 lane.work(start, stop)
-        elif lane.beside and lane.chain.device.compiled:
-            _walk_beside(lane, program.lanes[number + 1], progress)
-            done.add(number + 1)
+        elif lane.chain.device.compiled:
+            from .compiled import CompiledWalk, walk  # here, since they load Numba
+
+            together = [lane] if lane.beside is None else [lane, lane.beside]
+            walk([CompiledWalk(own, progress) for own in together])
+            lanes += together[1:]
         else:
-            _walk(lane, progress)
-        done.add(number)
-
-
-def _walk(lane: Lane, progress: Progress) -> None:
-    if lane.chain.device.compiled:
-        from .compiled import CompiledWalk  # here, since it loads Numba
-
-        CompiledWalk(lane, progress).walk()
-    else:
-        Walk(lane, progress).walk()
-
-
-def _walk_beside(first: Lane, second: Lane | OutputsLane, progress: Progress) -> None:
-    from .compiled import CompiledWalk, walk_beside
-
-    assert isinstance(second, Lane)
-    walk_beside(CompiledWalk(first, progress), CompiledWalk(second, progress))
+            Walk(lane, progress).walk()
+        done += lanes

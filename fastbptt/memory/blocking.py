@@ -47,7 +47,7 @@ class BlockSizes(NamedTuple):
     unheard: int
 
     def _copying(self) -> BlockSizes:
-        half = max(1, self.chunk // 2)
+        half = max(1, _power_of_two_below(self.chunk // 2))
         return BlockSizes(half, half, half, self.unheard)
 
     def _between_layers(self) -> BlockSizes:

@@ -140,7 +140,7 @@ class Bound:
         if own.weights is not None:
             row[COPY.weights_at] = address_of(own.weights)
 
-    def goes_on(self, *moments):
+    def nothing_between_spans(self, *moments):
         """Whether nothing is done at these moments of a span, in Python or for copies."""
         asked = any(self.lane[LANE.asks] >> moment & 1 for moment in moments)
         return not asked and all(row[COPY.moment] not in moments for row in self.copies)
@@ -156,10 +156,9 @@ class Bound:
         if threads == self.split:
             return
         self.split = threads
-        item = self.get("item")
         self.set(threads=threads, parts=split.sweep_parts(threads, self.batch))
         for row, own in zip(self.layers, self.recurrences, strict=True):
-            row[LAYER.members] = split.gang_size(threads, own.cell, own.hidden, self.batch, item)
+            row[LAYER.members] = self._gang(own, threads)
         self.set(wave_least=self._wave_least(threads))
 
     def _wave_least(self, threads):
@@ -186,7 +185,7 @@ class Bound:
         return self.status
 
     def walk_beside(self, rows, other, other_rows, budget):
-        """The same for two lanes that do not touch, each on a thread of its own."""
+        """Carry out the rows of two lanes that do not touch, each on a thread of its own."""
         mailbox, threads = team_for(self.work + other.work, self.threads)
         if threads == 1 or self.gangs(threads) or other.gangs(threads):
             self.walk(rows, budget)
@@ -195,18 +194,17 @@ class Bound:
         for bound in (self, other):
             bound.divide(1)
             bound.lane[LANE.budget] = budget
-        other.lane[LANE.actions_at], other.lane[LANE.actions] = (
-            address_of(other_rows),
-            len(other_rows),
-        )
+        other.lane[LANE.actions_at] = address_of(other_rows)
         self.lane[LANE.beside_at] = address_of(other.slots)
         self._walk(mailbox, self.slots, rows)
         self.lane[LANE.beside_at] = 0
 
     def gangs(self, threads):
-        """Whether several threads do a sweep of one of the layers."""
-        self.divide(threads)
-        return bool((self.layers[:, LAYER.members] > 1).any())
+        """Whether several of so many threads would do a sweep of one of the layers."""
+        return any(self._gang(own, threads) > 1 for own in self.recurrences)
+
+    def _gang(self, own, threads):
+        return split.gang_size(threads, own.cell, own.hidden, self.batch, self.get("item"))
 
     def begin_rows(self, count):
         """Stand before the first of `count` rows."""

@@ -2,6 +2,7 @@
 
 Its slots were laid out for an earlier call of the same shape (`fastbptt.engine.prepared`). Slots
 that are addresses are numbers of bytes from something that each call has anew: see the marks.
+Weights are packed in the order that `layer.LayerWeights` and `weights` give them.
 """
 
 from functools import cache

@@ -29,8 +29,8 @@ LANE, LANE_SIZE = _slots(
     # Layers side by side: see `wavefront`.
     """wave wave_least wave_lanes_at wave_left_at wave_marks_at
     """
-    # Another lane that is walked beside this one, if any; and of that other lane, its rows.
-    """beside_at actions_at actions
+    # Another lane that is walked beside this one, if any; and of that other, its rows.
+    """beside_at actions_at
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half

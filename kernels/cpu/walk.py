@@ -279,7 +279,7 @@ def build_walk():
             return
         lane = words(at)
         other = view(lane, at, (LAYERS_AT + lane[LANE.layers] * LAYER_SIZE,))
-        other_rows = view(lane, lane[LANE.actions_at], (lane[LANE.actions], 4))
+        other_rows = view(lane, lane[LANE.actions_at], (lane[LANE.rows], 4))
         function, data = job(
             "lanes beside each other", (mailbox[:0], slots, rows, other, other_rows)
         )

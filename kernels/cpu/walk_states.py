@@ -1,4 +1,4 @@
-"""Moving states as a lane walks: the live one, checkpoints, and the step cache; see `walk`.
+"""Copying states as a lane walks: the live one, checkpoints, and the step cache; see `walk`.
 
 The step cache is a ring of slots. Its steps lie one after another from slot 0 on; after the last
 slot comes slot 0 again. Row r of the states is the one before the step of slot r, and row r + 1 the

@@ -35,8 +35,8 @@ def steps_of_part(lane, n):
         return 0
     wanted = max(least, n // (_PARTS * lane[LANE.layers]))
     while steps > wanted or 2 * steps > lane[LANE.between_steps]:
-        if steps % 2 and lane[LANE.room]:
-            break  # a chunk is a window: half of it would begin where flushes are due
+        if steps % 2 and lane[LANE.chunk] < lane[LANE.steps]:
+            break  # parts and chunks must end together; a chunk of all T is the only one
         steps //= 2
     fits = least <= 2 * steps <= 4 * wanted and 2 * steps <= lane[LANE.between_steps]
     return steps if fits and n >= _LEAST_PARTS * steps else 0
