@@ -10,7 +10,7 @@ from fastbptt.commands.tables import markdown
 
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load
-from .wording import joined, load_before, or_nothing, short, size, unmeasured, where
+from .wording import joined, load_before, or_nothing, short, size, where
 
 _NAMES = ("fastbptt", "torch", "jax")
 
@@ -24,7 +24,7 @@ def block(name):
 def speed():
     """Return the table of the comparison, a row for each size."""
     result = load("compare")
-    rounds = f"{result['rounds']} interleaved rounds of {result.get('timed', 1)} runs"
+    rounds = f"{result['rounds']} interleaved rounds of {result['timed']} runs"
     lines = [
         f"Forward and backward pass with all gradients, microseconds a time step, medians of "
         f"{rounds} on {where(result)}; {result['machine']['date'][:10]}.",
@@ -64,7 +64,7 @@ def budget():
     lines += [
         *markdown(head, rows),
         "",
-        *_shares(result.get("shares")),
+        *_shares(result["shares"]),
         "",
         f"{_smallest(result)} The first call ever on a machine takes "
         f"{first['cold']['call_s']:.0f} s, which is compilation; the first of a later process "
@@ -77,8 +77,6 @@ def budget():
 
 def _shares(found):
     """The table of an LSTM within 5% of its cached steps, and of all bytes."""
-    if found is None:
-        return ["A share of the cached steps, or of all bytes: " + unmeasured("claims")]
     sizes = ", ".join(f"{axis} = {found[axis]:,}" for axis in "TBIHO")
     everything = {
         "budget": "every step cached", "peak_bytes": found["full_bytes"], "memory_ratio": 1,
@@ -102,10 +100,7 @@ def _shares(found):
 
 def _smallest(result):
     """A sentence on the smallest calls."""
-    if "smallest_calls_us" not in result:  # measured before the others were
-        micros = {"forward and backward": result["smallest_call_us"]}
-    else:
-        micros = result["smallest_calls_us"]
+    micros = result["smallest_calls_us"]
     times = ", ".join(f"{name} {taken:.0f} µs" for name, taken in micros.items())
     return f"The smallest calls, at T = B = 1 and H = 8: {times}."
 
@@ -113,8 +108,6 @@ def _smallest(result):
 def load_beside():
     """Return the table of two layers on a quiet machine and beside busy processes."""
     result = load("load")
-    if result is None:
-        return joined([unmeasured("load")])
     names = [name for name in _NAMES if name in result["points"][0]["us_per_step"]]
     lines = [
         f"Forward and backward pass, {result['points'][0]['dtype']}, microseconds a time step; "
@@ -146,13 +139,11 @@ def roofline():
     result = load("roofline")
     tile, blas = result["tile"], result["blas"]
     lines = [
-        f"The largest tile does {tile['float32']:.0f} thousand million multiply-adds a second on "
+        f"The largest tile does {tile['float32']:.0f} billion (10^9) multiply-adds a second on "
         f"one core in float32, {tile['float64']:.0f} in float64 (NumPy's BLAS as shipped: "
         f"{blas['float32']['as shipped']:.0f} and {blas['float64']['as shipped']:.0f}).",
         "",
     ]
-    if "reads" not in result:  # measured before the floors were
-        return joined([*lines, f"Floors of a step: {unmeasured('roofline')}"])
     machine = result["machine"]
     reads = [result["reads"][key] for key in sorted(result["reads"], key=int)]
     rates = {}

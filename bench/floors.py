@@ -210,7 +210,7 @@ def division(name, T, B, I, H, item, threads):
     """
     runs = split.sweep_parts(threads, B)
     members = split.gang_size(threads, cells.CELLS[name], H, B, item)
-    chunk = footprint(((name, H, I),), 0, 0, item, T, B).blocks().chunk
+    chunk = footprint(((name, H, I),), 0, 0, item, T, B, 1).blocks().chunk
     pieces = 1
     if runs < threads:
         rows = chunk * B

@@ -8,10 +8,8 @@ RESULTS = ROOT / "bench" / "results"
 
 
 def load(name):
-    """Return the contents of the result of that name, or None where it has not been measured."""
+    """Return the contents of the result of that name."""
     path = RESULTS / f"{name}.json"
-    if not path.exists():
-        return None
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -42,8 +42,3 @@ def or_nothing(show, value):
 def joined(lines):
     """The lines of a block."""
     return "\n".join(lines) + "\n"
-
-
-def unmeasured(module):
-    """What stands for figures that the stored result does not have yet."""
-    return f"Not measured yet: `python -m bench.{module}` does it."

@@ -79,8 +79,6 @@ def stored_as(monkeypatch, **results):
 
 
 def test_the_load_is_a_row_for_each_state_of_the_machine(monkeypatch):
-    stored_as(monkeypatch)
-    assert figures.block("load") == "Not measured yet: `python -m bench.load` does it.\n"
     row = {"cell": "LSTM", "dtype": "float32", "T": 1000, "B": 1, "I": 64, "H": 64}
     points = [
         {**row, "busy": busy, "us_per_step": {"fastbptt": [2, 3], "torch": [4, 9]}, "ratio": [2, 3]}

@@ -164,3 +164,17 @@ def test_a_long_call_goes_side_by_side_with_nothing_made_shorter(set_threads, wa
     assert np.array_equal(h, again)
     for one, other in zip(g.layer.arrays(), fb.backward(cache, q.dh).layer.arrays(), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_explain_says_which_threads_do_what(set_threads):
+    set_threads(2)
+    one, two = fb.LSTM.init(32, 32, rng=0), fb.LSTM.init(32, 32, rng=1)
+    tiny = fb.RNN.init(32, 2, rng=2)
+    assert "sweep other layers" in fb.explain(fb.Stack([one, two]), 1000)
+    assert "sweep other layers" not in fb.explain(fb.Stack([one, tiny]), 1000)  # not worth it
+    both = fb.explain(fb.Bidirectional(one, two), 1000)
+    assert both.count("one for each direction") == 2
+    assert "sweep other layers" not in both
+    assert "for each direction" not in fb.explain(fb.Bidirectional(one, two), 1000, 8)
+    set_threads(1)
+    assert "one thread does all" in fb.explain(fb.Bidirectional(one, two), 1000)

@@ -106,7 +106,9 @@ class CPU:
         total: int,
         batch: int,
     ) -> Footprint:
-        return cpu_footprint.footprint(layers, outputs, read, item, total, batch)
+        # Two at least: up to there a plan does not depend on the machine.
+        threads = max(2, team.get_num_threads())
+        return cpu_footprint.footprint(layers, outputs, read, item, total, batch, threads)
 
     def guard(
         self, needed: int | None = None, least: Callable[[], int] | None = None

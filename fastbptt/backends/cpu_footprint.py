@@ -6,7 +6,7 @@ from functools import lru_cache
 from math import isqrt
 
 from ..kernels.cells.registry import CELLS
-from ..kernels.cpu.products import packed_size
+from ..kernels.cpu.products import BORROWED, FEW_ROWS, packed_size
 from ..kernels.cpu.split import flows
 from ..kernels.cpu.tile import VECTOR_BYTES
 from ..memory.blocking import CHUNKS_BETWEEN_LAYERS, INDEX_BYTES, Footprint, flush_steps
@@ -28,10 +28,12 @@ def footprint(
     item: int,
     total: int,
     batch: int,
+    threads: int,
 ) -> Footprint:
     """The Footprint of layers (cell, hidden, inputs) that run together, with a readout of the top.
 
     The readout has `outputs` outputs and reads so many states; `item` is the bytes of a number.
+    `threads` may work at once.
     """
     matrices, parts = [], []  # (outputs, inputs) of each weight, and of those copied in parts
     units = panels = state = residuals = gate_rows = 0
@@ -81,6 +83,7 @@ def footprint(
         + (4 * units + copied) * batch * item
         + 64 * batch
         + schedule
+        + (BORROWED * threads if total * batch > FEW_ROWS else 0)
         + _SLOTS * lower
         + _OBJECTS,
         per_step=per_step,

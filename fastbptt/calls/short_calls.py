@@ -56,6 +56,18 @@ class ShortCall(NamedTuple):
     key: tuple[Any, ...]
 
 
+def _threads() -> int:
+    """How many threads a call may use."""
+    return _team().get_num_threads()
+
+
+@cache
+def _team() -> Any:
+    from ..kernels.cpu import team  # here, since it loads Numba
+
+    return team
+
+
 @cache
 def no_params(dtype: Any) -> Array:
     return np.empty(0, dtype)
@@ -106,10 +118,8 @@ def call_of(kind: Any, layer: Any, x: Any, readout: int = 0) -> ShortCall | None
     adds *= T * B
     if not 0 < adds <= _MOST:
         return None
-    if adds > _ALONE:
-        from ..kernels.cpu.team import get_num_threads
-
-        key.append(get_num_threads())
+    if adds > _ALONE or readout:  # plans of bptt depend on the threads
+        key.append(_threads())
     x = x.reshape(T, 1, -1) if squeeze else x
     return ShortCall(layer, parts, x, T, B, squeeze, adds, tuple(key))
 
@@ -143,7 +153,7 @@ def _make(call: ShortCall, backend: Backend, make: Make) -> Prepared | bool:
         return False
     initial = states.zeros(backend, call.parts, call.B)
     arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
-    threads = call.key[-1] if call.adds > _ALONE else 1
+    threads = _threads() if call.adds > _ALONE else 1
     return make(problem_of(call.layer, backend, arrays), threads)
 
 

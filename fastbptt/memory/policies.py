@@ -226,7 +226,7 @@ class Truncated:
     def room(self, steps: int) -> int:
         """The steps of the cache: where windows overlap, a ring with room for one step more.
 
-        The step that comes next then never lies where the oldest does, nor its states.
+        So the next step never overwrites the oldest one, which a window may still need.
         """
         overlap = self.k1 < self.k2 < steps
         return self.window(steps) + overlap

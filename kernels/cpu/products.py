@@ -27,14 +27,14 @@ _TILES = (
 PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
 _INNER_BLOCK = 256 if VECTOR_BYTES < 64 else 128  # terms: keeps a panel in the first-level cache
 _ROW_BLOCK = 64  # rows, which are the terms of its sums, that `outer` copies together at once
-_FEW_ROWS = 8  # the same where memory is short
+FEW_ROWS = 8  # the same where memory is short, or rows are few
 _OUTER_BYTES = 512  # bytes of each row of `a`
 _OUTER_HEIGHT = 48  # columns of each row of `d`
 _D_BYTES = _OUTER_HEIGHT * 8
-_FEW_D, _FEW_A = _FEW_ROWS * _D_BYTES, _FEW_ROWS * _OUTER_BYTES
+_FEW_D, _FEW_A = FEW_ROWS * _D_BYTES, FEW_ROWS * _OUTER_BYTES
 _NEAR_A = _ROW_BLOCK * _OUTER_BYTES
 _LINE = 64  # bytes
-_BORROWED = _LINE + _ROW_BLOCK * _D_BYTES + _NEAR_A
+BORROWED = _LINE + _ROW_BLOCK * _D_BYTES + _NEAR_A  # bytes that `outer` works in, in each thread
 PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
 
@@ -162,8 +162,8 @@ def _share():
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
         # Not all of it is on the stack, which is as small as 64 KiB in some threads.
-        near_d, near_a, block = stack_array(d, _FEW_D), stack_array(a, _FEW_A), _FEW_ROWS
-        borrowed = borrow(_BORROWED) if count > _FEW_ROWS else 0
+        near_d, near_a, block = stack_array(d, _FEW_D), stack_array(a, _FEW_A), FEW_ROWS
+        borrowed = borrow(BORROWED) if count > FEW_ROWS else 0
         if borrowed != 0:
             block = _ROW_BLOCK
             aligned = (borrowed + _LINE - 1) // _LINE * _LINE
