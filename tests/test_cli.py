@@ -84,12 +84,17 @@ def test_plan_prints_the_frontier_or_one_plan():
 
 
 @pytest.mark.parametrize(
-    "memory, panels", [(None, 1), ("full", 2), ("99kB", 3), ("1GB", 2)], ids=str
+    "memory, panels", [(None, 1), ("full", 2), ("least", 3), ("1GB", 2)], ids=str
 )
 def test_plan_draws_the_frontier_the_schedule_and_of_a_long_one_a_close_up(
     memory, panels, tmp_path
 ):
     picture = tmp_path / "plan.png"
+    if memory == "least":
+        network = fb.Network(fb.RNN.init(4, 16), fb.Readout.init(16, 2))
+        with pytest.raises(fb.MemoryLimitError) as caught:
+            fb.plan(network, 1000, memory=1)
+        memory = str(caught.value.least_bytes)
     arguments = ["--cell", "rnn", "-T", "1000", "-I", "4", "-H", "16", "-O", "2", "--out", picture]
     done = run_command("plan", *arguments, *([] if memory is None else ["--memory", memory]))
     assert done.returncode == 0, done.stderr

@@ -36,8 +36,14 @@ def read(page):
     return page.read_text(encoding="utf-8")
 
 
-def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, set_threads):
-    set_threads(2)  # plans count what each thread works in
+@pytest.fixture
+def two_cpus(monkeypatch, set_threads):
+    """The machine of the pages: plans count what each CPU's thread works in."""
+    set_threads(2)
+    monkeypatch.setattr("fastbptt.kernels.cpu.team.available_cpus", lambda: 2)
+
+
+def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, two_cpus):
     monkeypatch.chdir(tmp_path)
     text, namespace, found = read(page), {}, 0
     for match in EXAMPLES.finditer(text):
@@ -59,7 +65,7 @@ def test_there_are_examples_to_run():
     assert sum(map(bool, counts.values())) >= 6
 
 
-def test_the_frontier_in_the_readme_is_what_is_printed_today():
+def test_the_frontier_in_the_readme_is_what_is_printed_today(two_cpus):
     network = fb.Network(fb.LSTM.init(64, 256), fb.Readout.init(256, 64))
     assert f"```text\n{fb.frontier(network, 1_000_000, 32)}\n```\n" in read(ROOT / "README.md")
 

@@ -106,8 +106,9 @@ class CPU:
         total: int,
         batch: int,
     ) -> Footprint:
-        # Two at least: up to there a plan does not depend on the machine.
-        threads = max(2, team.get_num_threads())
+        # All that might work, so that a plan is the same with any number of threads. Two at least:
+        # up to there it does not depend on the machine.
+        threads = max(2, team.available_cpus())
         return cpu_footprint.footprint(layers, outputs, read, item, total, batch, threads)
 
     def guard(

@@ -6,8 +6,8 @@ from functools import lru_cache
 from math import isqrt
 
 from ..kernels.cells.registry import CELLS
-from ..kernels.cpu.products import BORROWED, FEW_ROWS, packed_size
-from ..kernels.cpu.split import flows
+from ..kernels.cpu.products import FEW_ROWS, borrowed_bytes, packed_size
+from ..kernels.cpu.split import flows, pieces_of
 from ..kernels.cpu.tile import VECTOR_BYTES
 from ..memory.blocking import CHUNKS_BETWEEN_LAYERS, INDEX_BYTES, Footprint, flush_steps
 
@@ -57,6 +57,11 @@ def footprint(
     # Sums in float64 beside those in float32; in any case those of tokens, if the first reads them.
     weights += 8 * sum(m * n for m, n in (matrices if item < 8 else matrices[:1]))
     weights += sum(m * n * item for m, n in parts) + 16 * panels
+    # Where threads make gradients of weights at once, each works in memory of its own.
+    makers = min(threads, sum(pieces_of(m) for m, _ in matrices))
+    borrowed = makers * max(
+        borrowed_bytes(m, n, item) if n > 1 else borrowed_bytes(1, m, item) for m, n in matrices
+    )
     # In twos, for the chunk after: pre-activations or deltas, states between layers, dh, outputs.
     numbers = 2 * (panels + units + outputs) + 2 * (CHUNKS_BETWEEN_LAYERS - 1) * (units - top)
     # Once: copies of the states, and of what a layer above the first reads, for gradients to come.
@@ -83,7 +88,7 @@ def footprint(
         + (4 * units + copied) * batch * item
         + 64 * batch
         + schedule
-        + (BORROWED * threads if total * batch > FEW_ROWS else 0)
+        + (borrowed if total * batch > FEW_ROWS else 0)
         + _SLOTS * lower
         + _OBJECTS,
         per_step=per_step,

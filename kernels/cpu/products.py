@@ -32,9 +32,7 @@ _OUTER_BYTES = 512  # bytes of each row of `a`
 _OUTER_HEIGHT = 48  # columns of each row of `d`
 _D_BYTES = _OUTER_HEIGHT * 8
 _FEW_D, _FEW_A = FEW_ROWS * _D_BYTES, FEW_ROWS * _OUTER_BYTES
-_NEAR_A = _ROW_BLOCK * _OUTER_BYTES
 _LINE = 64  # bytes
-BORROWED = _LINE + _ROW_BLOCK * _D_BYTES + _NEAR_A  # bytes that `outer` works in, in each thread
 PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
 
@@ -49,6 +47,19 @@ def packed_size(inner_size, columns, itemsize):
     """Numbers in a packed matrix, whose last panel is padded with zeros."""
     width = PANEL_COLUMNS[itemsize]
     return inner_size * -(-columns // width) * width
+
+
+@inner
+def _near_columns(inputs, item):
+    """Columns of `a` that `outer` copies, in whole panels."""
+    width = PANEL_BYTES // item
+    return -(-min(inputs, _OUTER_BYTES // item) // width) * width
+
+
+def borrowed_bytes(outputs, inputs, item):
+    """The most bytes that `outer` works in, in each thread."""
+    near = _near_columns.py_func(inputs, item) + min(outputs, _OUTER_HEIGHT)
+    return _LINE + _ROW_BLOCK * near * item
 
 
 @cache
@@ -162,12 +173,14 @@ def _share():
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
         # Not all of it is on the stack, which is as small as 64 KiB in some threads.
-        near_d, near_a, block = stack_array(d, _FEW_D), stack_array(a, _FEW_A), FEW_ROWS
-        borrowed = borrow(BORROWED) if count > FEW_ROWS else 0
+        near_a, near_d, block = stack_array(a, _FEW_A), stack_array(d, _FEW_D), FEW_ROWS
+        many, height, borrowed = min(count, _ROW_BLOCK), min(high - low, _OUTER_HEIGHT), 0
+        a_bytes = many * _near_columns(right - left, itemsize(out)) * itemsize(out)
+        if count > FEW_ROWS:
+            borrowed = borrow(_LINE + a_bytes + many * height * itemsize(out))
         if borrowed != 0:
-            block = _ROW_BLOCK
             aligned = (borrowed + _LINE - 1) // _LINE * _LINE
-            near_a, near_d = at(a, aligned), at(d, aligned + _NEAR_A)
+            near_a, near_d, block = at(a, aligned), at(d, aligned + a_bytes), many
         panel = block * width
         for n in range(0, count, block):
             terms = min(block, count - n)

@@ -9,6 +9,7 @@ _SMALL = 30_000  # multiply-adds that take as long as starting a job
 _ROWS = 24  # the least rows in a piece of a product
 _LARGE = 100_000  # bytes of a weight times sequences, below which a barrier a step never pays
 _GANG = 1e12  # the same for each second that a barrier takes: other threads have products to do
+_BLOCK = 24  # rows of a weight's gradient in a piece
 _LEAST_ROWS = 16  # of a part: products of fewer are slower
 _STEP = 2000  # multiply-adds that take as long as the rest of a step
 _TASK = 250_000  # multiply-adds of a part: some hundred times as long as taking it
@@ -86,10 +87,15 @@ def piece_rows_of(rows, threads):
     return max(_ROWS, -(-wanted // 6) * 6)
 
 
+def pieces_of(outputs):
+    """The most pieces that the rows of a weight's gradient are in."""
+    return -(-outputs // _BLOCK)
+
+
 @inner
 def block_of(outputs, threads):
     """Rows of a weight's gradient in a piece."""
-    return 24 if outputs <= 24 * 4 * threads else 48
+    return _BLOCK if outputs <= 4 * threads * _BLOCK else 2 * _BLOCK
 
 
 @inner
