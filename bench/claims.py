@@ -161,8 +161,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "claims.json")
     args = parser.parse_args()
+    machine = info.describe(team.available_cpus())
     result = {
-        "machine": info.describe(team.available_cpus()),
+        "machine": machine,
         "smallest_calls_us": smallest_calls(),
         "first_call": first_call(),
         "budget": [budget(H) for H in (64, 128, 256)],

@@ -32,13 +32,10 @@ def time_point(cell, T, B, I, H, dtype, threads, rounds, names, layers=1, bidire
     problem = peers.problem(cell, T, B, I, H, dtype, layers, bidirectional)
     found = {name: peers.PEERS[name](*problem, threads) for name in names}
     runs = {name: peer.run for name, peer in found.items() if peer is not None}
-    seconds = {name: [] for name in runs}
     for run in runs.values():
         run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            seconds[name] += measuring.turn(run, TIMED, LONG)
-    micros = {name: statistics.median(taken) / T * 1e6 for name, taken in seconds.items()}
+    seconds = measuring.medians(runs, rounds, TIMED, LONG)
+    micros = {name: taken / T * 1e6 for name, taken in seconds.items()}
     others = [value for name, value in micros.items() if name != "fastbptt"]
     name = f"{layers} x {cell}" if layers > 1 else f"{cell} both ways" if bidirectional else cell
     point = {"cell": name, "dtype": dtype, "T": T, "B": B, "I": I, "H": H, "us_per_step": micros}
@@ -58,6 +55,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "compare.json")
     args = parser.parse_args()
+    machine = info.describe(args.threads)
     points = []
 
     def measure(indices, cell, dtype, *layers):
@@ -79,7 +77,7 @@ def main():
         if cell in args.cells and "float32" in args.dtypes:
             measure([i for i in LAYERED_POINTS if i in args.points], cell, "float32", *layers)
     result = {
-        "machine": info.describe(args.threads),
+        "machine": machine,
         "rounds": args.rounds,
         "timed": TIMED,
         "points": points,

@@ -50,12 +50,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", default=EXAMPLES, help="default: all")
     args = parser.parse_args()
+    machine = info.describe(team.get_num_threads())
     path = stored.RESULTS / "examples.json"
     result = stored.load("examples") if path.exists() else {"examples": {}}
     for name in args.names:
         result["examples"][name] = run(name)
         print(result["examples"][name]["output"])
-    result["machine"] = info.describe(team.get_num_threads())
+    result["machine"] = machine
     stored.save(path, result)
 
 

@@ -8,7 +8,6 @@ packed batch takes time that grows with T squared.
 """
 
 import argparse
-import os
 import statistics
 import time
 from pathlib import Path
@@ -123,7 +122,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "lengths_cost.json")
     args = parser.parse_args()
-    machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
+    machine = info.describe(args.threads)
     points = []
     for dtype in args.dtypes:
         for case, lengths in cases():

@@ -10,7 +10,6 @@ rounds of a try, in microseconds a time step.
 import argparse
 import contextlib
 import os
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -57,15 +56,6 @@ def busy(count):
             process.stdout.close()
 
 
-def once(runs, rounds):
-    """Return the median seconds of each run; they take turns."""
-    seconds = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            seconds[name] += measuring.turn(run, TIMED, LONG)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
-
-
 def time_point(point, threads, processes, tries, rounds):
     """Yield the figures of a point: on the machine as it is, and beside the busy processes.
 
@@ -82,7 +72,7 @@ def time_point(point, threads, processes, tries, rounds):
     for _ in range(tries):
         for count, medians in taken.items():
             with busy(count):
-                medians.append(once(runs, rounds))
+                medians.append(measuring.medians(runs, rounds, TIMED, LONG))
     for count, medians in taken.items():
         row = {"cell": cell, "dtype": DTYPE, "T": T, "B": B, "I": I, "H": H, "busy": count}
         row["us_per_step"] = {
@@ -102,7 +92,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "load.json")
     args = parser.parse_args()
-    machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
+    machine = info.describe(args.threads)
     rows = []
     for point in POINTS:
         for row in time_point(point, args.threads, args.busy, args.tries, args.rounds):

@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "predicted.json")
     args = parser.parse_args()
-    machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
+    machine = info.describe(args.threads)
     fb.set_num_threads(args.threads)
     found = []
     for dtype in args.dtypes:

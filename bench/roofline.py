@@ -121,7 +121,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "roofline.json")
     args = parser.parse_args()
-    machine = info.describe(args.threads) | {"load before": os.getloadavg()[0]}
+    machine = info.describe(args.threads)
     peaks = {dtype: floors.tile_peak(dtype) for dtype in ("float32", "float64")}
     measured = {
         "peak": floors.tile_peak(DTYPE, args.threads),

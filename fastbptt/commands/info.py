@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 from datetime import datetime, timezone
 from importlib import metadata
@@ -77,7 +78,10 @@ def _gpu() -> str:
 
 
 def describe(threads: int) -> dict[str, Any]:
-    """Return what a stored result says of its measurement: date, machine, versions."""
+    """Return what a stored result says of its measurement: date, machine, versions, load.
+
+    To be called before the measurement: the load is that of the minute before.
+    """
     from ..kernels.cpu import team
 
     return {
@@ -85,6 +89,7 @@ def describe(threads: int) -> dict[str, Any]:
         "cpus": team.available_cpus(),
         **facts(),
         "threads": threads,
+        "load before": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -30,6 +31,17 @@ def turn(run: Callable[[], object], timed: int, long: float = float("inf")) -> l
     while time.perf_counter() - begun < SETTLING:
         run()
     return [seconds(run) for _ in range(timed)]
+
+
+def medians(
+    runs: dict[str, Callable[[], object]], rounds: int, timed: int, long: float
+) -> dict[str, float]:
+    """Return the median seconds of each run; they take turns, so that all meet the same noise."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            taken[name] += turn(run, timed, long)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
 def peak(run: Callable[[], Any]) -> tuple[Any, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -66,7 +65,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     threads = args.threads or team.get_num_threads()
     fb.set_num_threads(threads)
     lengths = sorted(set(args.lengths))
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    machine = info.describe(threads)
+    load = machine["load before"]
     if load is not None and load > 0.5 * team.available_cpus():
         text = f"other programs are running (load {load:.1f}): the times will be too long"
         print(f"fastbptt bench: {text}", file=sys.stderr)
@@ -85,7 +85,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     names = ("cell", "layers", "bidirectional", "batch", "inputs", "hidden", "outputs", "dtype",
              "k1", "k2", "seconds")  # fmt: skip
     result = {
-        "machine": info.describe(threads) | {"load before": load},
+        "machine": machine,
         "shape": {name: getattr(args, name) for name in names},
         "points": [asdict(point) for point in points],
     }
