@@ -42,10 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nfastbptt: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of the output has closed it, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 141
     except (OSError, MemoryError) as error:
+        try:
+            sys.stdout.flush()
+        except OSError:  # a full disk
+            _drop_output()
         parser.error(str(error) or "there is not enough memory")
+
+
+def _drop_output() -> None:
+    """Let what is not written yet go nowhere, or Python would try again when it ends, and fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _LONGEST = 600  # characters of an error message
