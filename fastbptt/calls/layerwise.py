@@ -128,7 +128,8 @@ def backward(
             return cache._use(keep, work)
     own = tape.inputs()
     outputs, dtype = own.problem.layer.outputs, own.problem.layer.dtype
-    derivative = arguments.floats("dh", own.given("dh", dh), own.times(outputs), dtype)
+    derivative = own.along_time("dh", dh)
+    arguments.check_floats("dh", derivative, own.times(outputs), dtype)
     stream = stream_of(dh)
     dh = derivative[:, None] if own.squeeze else derivative
     given_state = None if dstate is None else own.state("dstate", dstate)
