@@ -88,7 +88,7 @@ BAD = {
     "spans of time": (lambda a: a.astype("i8").astype("m8[s]"), "timedelta64"),
     "sparse": (lambda a: module("scipy.sparse").csr_array(two_axes(a)), "sparse", "todense"),
     "sparse tensor": (lambda a: module("torch").from_numpy(a).to_sparse(), "Sparse"),
-    "matrix": (lambda a: np.matrix(two_axes(a)), "matrix", "numpy.asarray"),
+    "matrix": (lambda a: two_axes(a).view(np.matrix), "matrix", "numpy.asarray"),
     "unit": (lambda a: a.view(Unit), "Unit", "numpy.asarray"),
     "pint": (Quantity, "unit", "magnitude"),
     "gradient": (requires_grad, "gradient", "fastbptt.torch", "detach"),
