@@ -16,6 +16,9 @@ from .lazy import Lazy, Source
 Array: TypeAlias = np.ndarray
 """A NumPy array, or on a GPU a CuPy array. Docstrings give its axes and its dtype."""
 
+ArrayLike: TypeAlias = Any
+"""An array of any package: what speaks DLPack, or what `numpy.asarray` makes numbers of."""
+
 AlongTime: TypeAlias = Any
 """An array along time, or a Lazy where the call's argument is not in memory."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-PIECE = 1 << 16
+PIECE = 1 << 15
 """The bytes that are copied at a time, or one step's where that has more."""
 
 HELD = 1 << 20
@@ -130,7 +130,8 @@ class Lazy:
         """A part along time, `[a:b]`; with an axis more, `[:, None]`; or columns, `[:, :, a:b]`."""
         if isinstance(key, slice):
             start, stop, _ = key.indices(len(self))
-            return replace(self, start=self.start + start, stop=self.start + max(start, stop))
+            first, last = self.start + start, self.start + max(start, stop)
+            return Lazy(self.source, first, last, self.batch, self.columns)
         return replace(self, batch=True) if key[1] is None else replace(self, columns=key[2])
 
     def read(self) -> np.ndarray:

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
+from checks import small_problem
 
 import fastbptt as fb
-from checks import small_problem
 
 # How many arrays have files in a folder.
 _numbers = itertools.count()
@@ -34,7 +34,8 @@ class Slices:
     """What has a shape, a dtype and slices; it counts the bytes of the largest."""
 
     def __init__(self, array):
-        self._array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+        self._array, self.most = array, 0
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
 
     def __getitem__(self, key):
         part = self._array[key].copy()
@@ -77,9 +78,9 @@ def _zarr(array, folder):
 
 def _xarray_on_disk(array, folder):
     """As `open_dataset` gives: sliced without being loaded."""
+    xarray = module("xarray")
     from xarray.core import indexing
 
-    xarray = module("xarray")
     names = [f"axis{n}" for n in range(array.ndim)]
 
     class Backed(xarray.backends.BackendArray):
@@ -116,7 +117,7 @@ FRAMES = {"pandas", "polars"}  # of at most two axes
 
 
 def _back(p, make, **given):
-    h, state, cache = fb.forward(p.layer, p.x)
+    cache = fb.forward(p.layer, p.x)[2]
     given = {"dh": p.dh, "dstate": None} | {name: make(value) for name, value in given.items()}
     g = fb.backward(cache, **given)
     return g.layer, g.x, g.state

@@ -42,7 +42,8 @@ FILES = {
 @pytest.mark.parametrize("tokens", [False, True])
 @pytest.mark.parametrize("kind", FILES)
 def test_files_larger_than_the_budget(kind, tokens, tmp_path):
-    """Beyond the plan there are one stretch of each file, and a chunk that the library unpacks."""
+    """Beyond the plan there is a stretch of each file, and what the library reads for it."""
+    beyond = 3 * 2 * (PIECE if kind == "h5py" else HELD)
     p = make_problem("rnn-tanh", (1, B, I, 16, O), "float32")
     x = p.rng.integers(0, I, (T, B)) if tokens else np.zeros((T, B, I), np.float32)
     if not tokens:
@@ -61,11 +62,11 @@ def test_files_larger_than_the_budget(kind, tokens, tmp_path):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-        assert peak <= allowed + OBJECTS + 3 * 2 * HELD, f"{peak} bytes, {allowed} are allowed"
+        assert peak <= allowed + OBJECTS + beyond, f"{peak} bytes, {allowed} are allowed"
         return found
 
     if not tokens:  # what is allowed in all is less than what is in the files
-        assert due.plan.peak_bytes + 6 * HELD < on_disk[0].nbytes
+        assert due.plan.peak_bytes + beyond < on_disk[0].nbytes
     x, y, w = on_disk
     for name in ("plain", "measured"):  # the libraries' own beginnings are not measured
         own = {"allowed": 10**9 if name == "plain" else due.plan.peak_bytes}

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import Array, home
+from ..arrays import Array, ArrayLike, home
 from ..backends.base import Backend
 from ..engine.losses import Loss, LossFunction
 from ..engine.readers import counts
-from ..layers.composite import Stack, State, stages
+from ..layers.composite import Stack, StateLike, stages
 from ..layers.network import Network
 from . import inputs, loss_inputs
 from .inputs import Inputs
@@ -86,13 +86,13 @@ class Reach:
 
 def gradient_reach(
     network: Network,
-    x: Array,
+    x: ArrayLike,
     y: Array | None,
     loss: Loss = "squared_error",
     *,
-    weights: Array | None = None,
-    lengths: Array | int | None = None,
-    state: State | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    state: StateLike | None = None,
     share: float = 0.01,
     max_lag: int | None = None,
     samples: int = 64,
