@@ -202,7 +202,7 @@ def _exported(name: str, value: Any, lazy: bool) -> AlongTime:
         whole = Lazy(source, 0, source.shape[0])
         return whole if lazy else source.some(slice(0, source.shape[0]))
     protocols = ("__array_interface__", "__array_struct__", "__array__")
-    if not any(hasattr(kind, protocol) for protocol in protocols):
+    if not any(hasattr(value, protocol) for protocol in protocols):
         try:
             memoryview(value)
         except TypeError:
@@ -241,15 +241,17 @@ def _is_on_disk(value: Any) -> bool:
     kind = type(value)
     if not getattr(getattr(value, "variable", None), "_in_memory", True):
         return True
-    memory = ("to_numpy", "__array_interface__", "__array_struct__")
-    if not hasattr(kind, "__getitem__") or any(hasattr(kind, own) for own in memory):
+    memory = hasattr(value, "__array_interface__") or hasattr(value, "__array_struct__")
+    if memory or hasattr(kind, "to_numpy") or not hasattr(kind, "__getitem__"):
         return False
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     return isinstance(shape, tuple) and len(shape) > 0 and isinstance(dtype, np.dtype)
 
 
 def _declared(value: Any) -> DType | None:
-    """The one dtype that a frame or series says its numbers have; None if it says none."""
+    """The one dtype that a frame or series says its numbers have; None for anything else."""
+    if not hasattr(type(value), "to_numpy"):
+        return None
     dtypes = list(value.dtypes) if hasattr(type(value), "columns") else []
     if not dtypes and (own := getattr(value, "dtype", None)) is not None:
         dtypes = [own]
