@@ -22,7 +22,7 @@ FOLDERS = {
     "layers": "what a user builds: layers, networks, their files",
     "backends": "a device is a file and its footprint",
     "memory": "policies, plans, schedules: numbers, no arrays",
-    "root": "`arguments`, `arrays`: checks and types that all of these use",
+    "root": "`arguments`, `arrays`, `lazy`: checks and types that all of these use",
     "kernels": "compiled: cells, CPU, CUDA",
 }
 _FACE = ("fastbptt", "fastbptt.__main__", "fastbptt.typing")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Collection
-from typing import IO, Any, TypeAlias
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
 
 from . import arrays
-from .arrays import Array, DType, Shape
+from .arrays import AlongTime, Array, DType, Shape
 
 Seed: TypeAlias = "int | np.random.Generator | None"
 """A seed, a NumPy Generator, or None for numbers that differ in every call."""
@@ -22,6 +22,7 @@ File: TypeAlias = "Path | IO[bytes]"
 """A path, or an open binary file."""
 
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_EXPECTED = "an array of bool, integers, float32 or float64"
 MOST = 2**63 - 1
 """The largest count, time or number of bytes: each must fit into 64 bits."""
 
@@ -46,20 +47,25 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def array(name: str, value: Any, expected: str = "a NumPy array") -> Array:
-    """`value` as a plain NumPy array, or on a GPU as a CuPy array, without a copy.
+def array(name: str, value: Any, expected: str = _EXPECTED) -> Array:
+    """`value` as a plain NumPy array, or on a GPU as a CuPy array: see `arrays.taken`.
 
-    A memory map stays on disk. Raises TypeError for anything else, masked arrays included.
+    Raises TypeError for what is no plain array of real numbers.
     """
-    if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
-        return value.view(np.ndarray)
+    return cast(Array, _taken(name, value, expected, lazy=False))
+
+
+def along_time(name: str, value: Any) -> AlongTime:
+    """`value` as `array` returns it, but what is not in memory stays where it is: a Lazy."""
+    return _taken(name, value, _EXPECTED, lazy=True)
+
+
+def _taken(name: str, value: Any, expected: str, lazy: bool) -> AlongTime:
     try:
-        on_gpu = arrays.on_gpu(value)
-    except Exception as error:  # for example a PyTorch tensor that requires a gradient
-        raise TypeError(f"{name} must be an array whose memory can be read: {error}") from None
-    if on_gpu:
-        return arrays.wrapped(value)
-    raise TypeError(f"{name} must be {expected}, not {describe(value)}")
+        return arrays.taken(name, value, lazy)
+    except arrays.Unreadable as error:
+        why = f": {error}" if str(error) else ""
+        raise TypeError(f"{name} must be {expected}, not {describe(value)}{why}") from None
 
 
 def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> Array:
@@ -69,19 +75,24 @@ def floats(name: str, value: Any, shape: Shape, dtype: DType | None = None) -> A
     ValueError for another shape.
     """
     value = array(name, value)
+    check_floats(name, value, shape, dtype)
+    return value
+
+
+def check_floats(name: str, value: AlongTime, shape: Shape, dtype: DType | None = None) -> None:
+    """Raise as `floats` does unless an array that `array` or `along_time` returned is as asked."""
     if dtype is None:
         if value.dtype not in FLOATS:
             raise TypeError(f"{name} must be float32 or float64, not {value.dtype}")
     elif value.dtype != dtype:
         raise TypeError(
-            f"{name} must be {dtype}, the dtype of the weights, not {value.dtype}: "
-            "convert it, since no call casts silently"
+            f"{name} must be {dtype}, the dtype of the weights, not {value.dtype}: convert it, "
+            f"since no call casts silently (of a list, make numpy.asarray(..., {dtype.name!r}))"
         )
     check_shape(name, value, shape)
-    return value
 
 
-def check_shape(name: str, value: Array, shape: Shape) -> None:
+def check_shape(name: str, value: AlongTime, shape: Shape) -> None:
     """Raise ValueError unless the shape fits; a letter in `shape` is an axis of any size."""
     if value.shape == shape:
         return

@@ -4,11 +4,11 @@ Each is defined by the module whose word it is; here they stand together.
 """
 
 from .arguments import File, Path, Seed
-from .arrays import Array, DType, DTypeLike, Shape
+from .arrays import Array, ArrayLike, DType, DTypeLike, Shape
 from .calls.progress import Progress
 from .engine.lanes import ProgressCallback
 from .engine.losses import Loss, LossFunction, LossName, Reduction
-from .layers.composite import AnyLayer, Layer, State
+from .layers.composite import AnyLayer, Layer, State, StateLike
 from .layers.network import ReadoutActivation
 from .layers.recurrent import Activation
 from .memory.plan import Policy
@@ -20,6 +20,7 @@ __all__ = [
     "Activation",
     "AnyLayer",
     "Array",
+    "ArrayLike",
     "DType",
     "DTypeLike",
     "File",
@@ -37,4 +38,5 @@ __all__ = [
     "Seed",
     "Shape",
     "State",
+    "StateLike",
 ]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from .. import arrays
-from ..arrays import Array
+from ..arrays import AlongTime
 from ..backends import devices
 from ..backends.base import Backend
 from ..layers.composite import Layer
@@ -26,13 +24,13 @@ def of_numpy(device: str | None, layer: Layer, T: int, B: int) -> Backend:
 
 
 def of_call(
-    device: str | None, layer: Layer, x: Array, T: int, B: int, stream: int | None = None
+    device: str | None, layer: Layer, x: AlongTime, T: int, B: int, stream: int | None = None
 ) -> Backend:
     """The device of a call on x. Arrays on a GPU stay there; `stream` is that of x.
 
     Raises TypeError where `device` names another one.
     """
-    if isinstance(x, np.ndarray):
+    if arrays.on_host(x):
         return of_numpy(device, layer, T, B)
     ordinal = x.device.id
     name = None if device is None else devices.named(device)[0]

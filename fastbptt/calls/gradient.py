@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, Generic
 
 from .. import arguments
-from ..arrays import Array
+from ..arrays import Array, ArrayLike
 from ..engine import programs
 from ..engine.losses import Loss, Reduction
 from ..engine.stages import Stages
-from ..layers.composite import AnyLayer, State
+from ..layers.composite import AnyLayer, State, StateLike
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from ..memory.plan import Plan
@@ -46,13 +46,13 @@ class Result(Generic[AnyLayer]):
 
 def evaluate(
     network: Network,
-    x: Array,
+    x: ArrayLike,
     y: Any,
     loss: Loss = "squared_error",
     *,
-    weights: Array | None = None,
-    lengths: Array | int | None = None,
-    state: State | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    state: StateLike | None = None,
     reduction: Reduction = "sum",
     device: str | None = None,
 ) -> float:
@@ -89,13 +89,13 @@ def evaluate(
 
 def bptt(
     network: Network[AnyLayer],
-    x: Array,
+    x: ArrayLike,
     y: Any,
     loss: Loss = "squared_error",
     *,
-    weights: Array | None = None,
-    lengths: Array | int | None = None,
-    state: State | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    state: StateLike | None = None,
     memory: Memory = "full",
     reduction: Reduction = "sum",
     input_grad: bool = False,
@@ -111,7 +111,8 @@ def bptt(
     Parameters
     ----------
     network : Network
-    x : (T, B, I) array of the network's dtype, or integer tokens (T, B); B may be left out
+    x : (T, B, I) array of the network's dtype, or integer tokens (T, B); B may be left out. Arrays
+        may be of another package, as in `forward`
     y : targets: (T, B, O) array of the network's dtype, or for cross entropy (T, B) integer classes
     loss : "squared_error" (sum of ||o - y||^2), "cross_entropy" (needs a softmax readout),
         "binary_cross_entropy" (needs a sigmoid readout), or a callable
@@ -120,7 +121,8 @@ def bptt(
         on, y the n entries for them, dh is dL/dh, of the shape and dtype of h
     weights : (T,) or (T, B) real numbers that scale the loss of each position; positions of weight
         0 are left out, whatever y holds there
-    lengths : (B,) integers, or one where B is left out; sequence b counts only for t < lengths[b]
+    lengths : (B,) integers, a list too, or one where B is left out; sequence b counts only for
+        t < lengths[b]
     state : the state before x[0], as in `forward`; zero by default
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
         Truncated(k1, k2)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import Array, module_of, stream_of
+from ..arrays import AlongTime, Array, module_of, on_host, stream_of
 from ..backends import devices
 from ..engine import dropout
 from ..engine.footprint import footprint
@@ -84,6 +84,12 @@ class Inputs:
         _check_place(name, value, self.problem.arrays.x)
         return value
 
+    def along_time(self, name: str, value: Any) -> AlongTime:
+        """`value`, which must be an array along time that lies where x does."""
+        value = arguments.along_time(name, value)
+        _check_place(name, value, self.problem.arrays.x)
+        return value
+
     def times(self, *axes: int) -> tuple[int, ...]:
         """The shape (T, B, ...) of an argument, without B where x has none."""
         return (self.T, *axes) if self.squeeze else (self.T, self.B, *axes)
@@ -112,7 +118,7 @@ def check(
 ) -> Inputs:
     """Check the arguments of a call; `drops`: whether a Stack's dropout acts in it."""
     layer = recurrent(layer)
-    given_x, x = x, arguments.array("x", x)
+    given_x, x = x, arguments.along_time("x", x)
     stream = stream_of(given_x)
     _check_layer(layer, x)
     squeeze = _check_shape(layer, x)
@@ -137,33 +143,36 @@ def check(
     return Inputs(problem, Outputs(problem, module_of(x), squeeze))
 
 
-def _check_layer(layer: Layer, x: Array) -> None:
+def _check_layer(layer: Layer, x: AlongTime) -> None:
     own = layer.arrays()
-    if not isinstance(x, np.ndarray) or any(not isinstance(array, np.ndarray) for array in own):
+    if not on_host(x) or any(not on_host(array) for array in own):
         for number, array in enumerate(own):
             _check_place(f"layer.arrays()[{number}]", array, x)
 
 
 def _check_place(name: str, value: Any, x: Any) -> None:
-    on_host = isinstance(x, np.ndarray)
-    if isinstance(value, np.ndarray) != on_host:
-        where = "a NumPy array" if on_host else "on the GPU"
+    host = on_host(x)
+    if on_host(value) != host:
+        where = "a NumPy array" if host else "on the GPU"
         raise TypeError(f"{name} must be {where} like x, not {arguments.describe(value)}")
-    if not on_host and value.device != x.device:
+    if not host and value.device != x.device:
         raise TypeError(f"{name} must be on {x.device} like x, not on {value.device}")
 
 
-def _check_shape(layer: Layer, x: Array) -> bool:
+def _check_shape(layer: Layer, x: AlongTime) -> bool:
     """Check x; returns whether it comes without the batch axis."""
     if x.dtype.kind in "iu":
         if x.ndim not in (1, 2):
-            raise ValueError(f"x of tokens must have shape (T, B) or (T,), not {x.shape}")
+            raise ValueError(
+                f"x of tokens must have shape (T, B) or (T,), not {x.shape}: integers are tokens; "
+                f"give features as .astype({layer.dtype.name!r})"
+            )
         return x.ndim == 1
     if x.ndim not in (2, 3):
         raise ValueError(
             f"x must have shape (T, B, {layer.inputs}) or (T, {layer.inputs}), not {x.shape}"
         )
-    arguments.floats("x", x, ("T", "B", layer.inputs)[3 - x.ndim :], layer.dtype)
+    arguments.check_floats("x", x, ("T", "B", layer.inputs)[3 - x.ndim :], layer.dtype)
     return x.ndim == 2
 
 
@@ -177,7 +186,7 @@ def _check_lengths(lengths: Any, T: int, B: int, squeeze: bool) -> Lengths:
         device = devices.of_array(values, stream_of(lengths))
         with device:
             values = device.home(values)
-        if values.dtype.kind not in "iu":
+        if values.dtype.kind not in "iu" and values.size:  # an empty list has no integers
             raise TypeError(f"lengths must be integers, not {values.dtype}")
         arguments.check_shape("lengths", values, (B,))
     for b, length in enumerate(values):

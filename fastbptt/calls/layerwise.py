@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from .. import arguments
-from ..arrays import Array, stream_of
+from ..arrays import Array, ArrayLike, stream_of
 from ..engine import programs, time_views
 from ..engine.stages import Stages, Tape
-from ..layers.composite import AnyLayer, Layer, State
+from ..layers.composite import AnyLayer, Layer, State, StateLike
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from . import inputs, short, states
@@ -21,10 +21,10 @@ from .short import ShortTape
 
 def forward(
     layer: AnyLayer,
-    x: Array,
-    state: State | None = None,
+    x: ArrayLike,
+    state: StateLike | None = None,
     *,
-    lengths: Array | int | None = None,
+    lengths: ArrayLike | int | None = None,
     seed: int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State, Cache[AnyLayer]]:
@@ -33,10 +33,12 @@ def forward(
     Parameters
     ----------
     layer : RNN, LSTM, GRU, Stack, Bidirectional, or a layer of a Cell
-    x : (T, B, I) array of the layer's dtype, or integer tokens (T, B); B may be left out
+    x : (T, B, I) array of the layer's dtype, or integer tokens (T, B); B may be left out. It and
+        all other arrays may be of another package: whatever speaks DLPack, frames of pandas or
+        polars, and data sets of h5py or zarr, of which a stretch is read at a time
     state : the state before x[0]; zero by default. RNN, GRU: (B, H); LSTM: a pair (s, c) of those;
         Stack, Bidirectional: a tuple of their layers' states
-    lengths : (B,) integers, or one where B is left out; sequence b has only the steps
+    lengths : (B,) integers, a list too, or one where B is left out; sequence b has only the steps
         t < lengths[b], and `h` is 0 after them
     seed : an int for the dropout masks of a Stack; needed if it has dropout
     device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
@@ -78,8 +80,8 @@ def forward(
 
 def backward(
     cache: Cache[AnyLayer],
-    dh: Array,
-    dstate: State | None = None,
+    dh: ArrayLike,
+    dstate: StateLike | None = None,
     *,
     input_grad: bool = True,
     deltas: bool = False,
@@ -128,7 +130,8 @@ def backward(
             return cache._use(keep, work)
     own = tape.inputs()
     outputs, dtype = own.problem.layer.outputs, own.problem.layer.dtype
-    derivative = arguments.floats("dh", own.given("dh", dh), own.times(outputs), dtype)
+    derivative = own.along_time("dh", dh)
+    arguments.check_floats("dh", derivative, own.times(outputs), dtype)
     stream = stream_of(dh)
     dh = derivative[:, None] if own.squeeze else derivative
     given_state = None if dstate is None else own.state("dstate", dstate)
@@ -173,11 +176,11 @@ def _backward(
 
 def run(
     layer: Layer,
-    x: Array,
-    state: State | None = None,
+    x: ArrayLike,
+    state: StateLike | None = None,
     *,
     keep: Literal["all", "last"] = "all",
-    lengths: Array | int | None = None,
+    lengths: ArrayLike | int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
     """Run a layer over x without caching anything. Dropout is left out.
@@ -238,10 +241,10 @@ def _last_of(own: Inputs, stages: Stages, h: Array) -> Array:
 
 def predict(
     network: Network,
-    x: Array,
-    state: State | None = None,
+    x: ArrayLike,
+    state: StateLike | None = None,
     *,
-    lengths: Array | int | None = None,
+    lengths: ArrayLike | int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
     """Run a network over x and return its outputs. Dropout is left out.

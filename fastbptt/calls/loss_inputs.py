@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from .. import arguments
-from ..arrays import Array, module_of
+from ..arrays import AlongTime, Array, module_of
 from ..engine.losses import (
     CallableLoss,
     Loss,
@@ -52,23 +52,21 @@ def _check_readout(loss: LossName, readout: Readout | None) -> Readout:
     return readout
 
 
-def _check_targets(y: Any, loss: LossName, inputs: Inputs, readout: Readout) -> Array:
-    y = inputs.given("y", y)
+def _check_targets(y: Any, loss: LossName, inputs: Inputs, readout: Readout) -> AlongTime:
+    y = inputs.along_time("y", y)
     if LOSSES[loss].classes:
         if y.dtype.kind not in "iu":
             raise TypeError(f"y must hold integer classes for {loss}, not {y.dtype}")
         arguments.check_shape("y", y, inputs.times())
     else:
-        arguments.floats("y", y, inputs.times(readout.outputs), readout.dtype)
+        arguments.check_floats("y", y, inputs.times(readout.outputs), readout.dtype)
     return y[:, None] if inputs.squeeze else y
 
 
-def _check_weights(weights: Any, inputs: Inputs) -> Array | None:
+def _check_weights(weights: Any, inputs: Inputs) -> AlongTime | None:
     if weights is None:
         return None
-    weights = inputs.given("weights", weights)
-    if weights.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, not {weights.dtype}")
+    weights = inputs.along_time("weights", weights)
     one_each = inputs.squeeze or weights.ndim == 1
     arguments.check_shape("weights", weights, (inputs.T,) if one_each else (inputs.T, inputs.B))
     return weights
@@ -84,10 +82,17 @@ def _callable(
     if y is not None:
         _check_sequence(y, inputs.T)
 
+    y = by_position(y)
+
     def ask(h: Array, start: int) -> tuple[float, Array]:
         return _ask(inputs, loss, y, h, start)
 
     return CallableLoss(ask, network.readout)
+
+
+def by_position(y: Any) -> Any:
+    """What cuts a caller's y along time: a frame's own brackets go by its labels."""
+    return y.iloc if hasattr(type(y), "iloc") else y
 
 
 def _check_sequence(y: Any, steps: int) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from .. import arguments
-from ..arrays import Array, DTypeLike
+from ..arrays import ArrayLike, DTypeLike
 from ..backends.base import Backend
 from ..engine.footprint import footprint
 from ..engine.losses import Loss, Reduction
 from ..kernels.loss_table import LOSSES
-from ..layers.composite import Layer, State, stages
+from ..layers.composite import Layer, StateLike, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
@@ -45,9 +45,9 @@ def plan(
     *,
     memory: Memory = "full",
     loss: Loss = "squared_error",
-    weights: Array | None = None,
-    lengths: Array | int | None = None,
-    state: State | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    state: StateLike | None = None,
     reduction: Reduction = "sum",
     input_grad: bool = False,
     seed: int | None = None,

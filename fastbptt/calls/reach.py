@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import Array, home
+from ..arrays import Array, ArrayLike, home
 from ..backends.base import Backend
 from ..engine.losses import Loss, LossFunction
 from ..engine.readers import counts
-from ..layers.composite import Stack, State, stages
+from ..layers.composite import Stack, StateLike, stages
 from ..layers.network import Network
 from . import inputs, loss_inputs
 from .inputs import Inputs
@@ -86,13 +86,13 @@ class Reach:
 
 def gradient_reach(
     network: Network,
-    x: Array,
+    x: ArrayLike,
     y: Array | None,
     loss: Loss = "squared_error",
     *,
-    weights: Array | None = None,
-    lengths: Array | int | None = None,
-    state: State | None = None,
+    weights: ArrayLike | None = None,
+    lengths: ArrayLike | int | None = None,
+    state: StateLike | None = None,
     share: float = 0.01,
     max_lag: int | None = None,
     samples: int = 64,
@@ -138,6 +138,8 @@ def gradient_reach(
     """
     own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
     network = _along_time(network)
+    if state is not None:
+        state = own.outputs.state(own.problem.arrays.initial)
     if not own.on_host:  # single steps of single sequences are drawn here, and run there
         backend = own.problem.device
         if callable(loss):
@@ -153,6 +155,8 @@ def gradient_reach(
         )
         own = inputs.check(network.layer, x, state, _ends(own), device)
     loss_inputs.check(network, own, y, loss, weights, "sum")
+    y = loss_inputs.by_position(y) if callable(loss) else own.along_time("y", y)
+    weights = None if weights is None else own.given("weights", weights)
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
     samples = arguments.integer("samples", samples, 1)

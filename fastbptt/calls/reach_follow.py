@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..engine.losses import Loss
+from ..engine.time_views import picked
 from ..layers.composite import State
 from ..layers.network import Network
 from ..layers.recurrent import RNN
@@ -104,7 +105,7 @@ def follow(
 
     def between(near: int, far: int) -> Array:
         steps = np.arange(1 - far, 1 - near)[:, None] + times
-        return own.problem.arrays.x[steps, rows]
+        return picked(own.problem.arrays.x, steps, rows)
 
     pairs = list(zip(lags[:-1].tolist(), lags[1:].tolist(), strict=True))
     states = [started]

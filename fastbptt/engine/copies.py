@@ -1,7 +1,7 @@
 """Copies that compiled code makes of each span, where kernels cannot work in an array's own memory.
 
 They do what `readers` and `time_views` do, which still serve a GPU, and arrays whose numbers
-compiled code does not know: of another byte order, not aligned, or float16.
+compiled code cannot reach: not aligned, or not in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import AlongTime, Array
 from ..kernels.cpu.slots import ADD, FLOATS, IDS, PUT, WEIGHTS
 from .readers import Reader, TokenReader, WeightReader
 from .time_views import TimeView
@@ -29,7 +29,7 @@ class Copy(NamedTuple):
     """
 
     way: int
-    array: Array
+    array: AlongTime
     buffer: Array
     against: bool = False
     classes: int = 0
@@ -39,12 +39,8 @@ class Copy(NamedTuple):
 
     @property
     def possible(self) -> bool:
-        """Whether compiled code knows the array's numbers."""
-        array = self.array
-        if not isinstance(array, np.ndarray):
-            return False
-        sizes = (4, 8) if array.dtype.kind == "f" else (1, 2, 4, 8)
-        return array.dtype.isnative and array.flags.aligned and array.itemsize in sizes
+        """Whether compiled code can reach the array's numbers."""
+        return isinstance(self.array, np.ndarray) and self.array.flags.aligned
 
 
 def of_input(reader: Reader) -> list[Copy]:

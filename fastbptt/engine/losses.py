@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from ..arrays import Array, DType, module_of
+from ..arrays import AlongTime, Array, DType, in_memory, module_of
 from ..backends.base import Launching
 from ..kernels import loss_table
 from ..layers.network import Readout
@@ -47,8 +47,8 @@ class NamedLoss:
 
     name: LossName
     readout: Readout
-    y: Array
-    weights: Array | None
+    y: AlongTime
+    weights: AlongTime | None
     reduction: Reduction
 
     @property
@@ -120,7 +120,7 @@ class NamedSum:
             live = lengths.live(start, stop)
             if loss.weights is None:
                 return live
-            part = device.home(loss.weights[start:stop])
+            part = device.home(in_memory(loss.weights[start:stop]))
             return live & counts(part[:, None] if part.ndim == 1 else part)
 
         self.factor = 1.0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, DType
+from ..arrays import AlongTime, Array, DType
 from ..backends.base import Backend
 from ..layers.composite import Direction, Layer, LayerShape, stages
 from ..layers.recurrent import Recurrent
@@ -54,7 +54,7 @@ class Arrays(NamedTuple):
     initial : for each recurrent layer, its state before x[0], (states, B, H), on the device
     """
 
-    x: Array
+    x: AlongTime
     lengths: Lengths
     initial: list[Array]
 

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..arrays import Array, DType, module_of
+from ..arrays import AlongTime, Array, DType, in_memory, module_of
 from ..backends.base import Backend
-from .time_views import TimeReversal, read_span
+from .time_views import TimeReversal, pieces, read_span
 
 
 @cache
@@ -44,7 +44,7 @@ class FloatReader:
     """
 
     device: Backend
-    array: Array
+    array: AlongTime
     buffer: Array | None
     reversal: TimeReversal | None = None
 
@@ -60,7 +60,7 @@ class TokenReader:
     """
 
     device: Backend
-    array: Array
+    array: AlongTime
     name: str
     classes: int
     dtype: DType
@@ -73,7 +73,7 @@ Reader: TypeAlias = FloatReader | TokenReader
 
 
 def float_reader(
-    device: Backend, array: Array, steps: int, reversal: TimeReversal | None = None
+    device: Backend, array: AlongTime, steps: int, reversal: TimeReversal | None = None
 ) -> FloatReader:
     """Make a reader of floats for spans of up to `steps` steps."""
     if reversal is None and device.zero_copy(array):
@@ -84,7 +84,7 @@ def float_reader(
 
 def token_reader(
     device: Backend,
-    array: Array,
+    array: AlongTime,
     steps: int,
     *,
     name: str,
@@ -109,15 +109,18 @@ def read(reader: Reader, start: int, stop: int) -> tuple[Array, Array]:
     if reader.buffer is None:
         return reader.array[start:stop], no_ids(xp)
     buffer = reader.buffer[: stop - start]
-    reader.device.copy_to(buffer, read_span(reader.array, reader.reversal, start, stop))
+    for a, b in pieces(reader.array, start, stop):
+        values = read_span(reader.array, reader.reversal, a, b)
+        reader.device.copy_to(buffer[a - start : b - start], values)
     return buffer, no_ids(xp)
 
 
 def _read_ids(reader: TokenReader, start: int, stop: int) -> Array:
-    given = read_span(reader.array, reader.reversal, start, stop)
     ids = reader.buffer[: stop - start]
-    # uint64 beyond int64 turns negative, and is found below
-    module_of(reader.array).copyto(ids, given, casting="unsafe")
+    for a, b in pieces(reader.array, start, stop):
+        given = read_span(reader.array, reader.reversal, a, b)
+        # uint64 beyond int64 turns negative, and is found below
+        module_of(given).copyto(ids[a - start : b - start], given, casting="unsafe")
     if ids.size and (ids.min() < 0 or ids.max() >= reader.classes):
         wrong = (ids < 0) | (ids >= reader.classes)
         ids[wrong] = 0  # those that do not count may hold anything
@@ -128,9 +131,11 @@ def _read_ids(reader: TokenReader, start: int, stop: int) -> Array:
             if reader.reversal is not None:
                 ends = reader.reversal.lengths
                 at = (reader.reversal.steps if ends is None else int(ends[b])) - 1 - at
+            hint = f": integers are tokens; give features as .astype({reader.dtype.name!r})"
             raise ValueError(
-                f"{reader.name} must hold classes 0..{reader.classes - 1}, "
-                f"but at t={at}, b={b} it is {given[t, b]}"
+                f"{reader.name} must hold classes 0..{reader.classes - 1}, but at t={at}, b={b} "
+                f"it is {in_memory(reader.array[at : at + 1])[0, b]}"
+                f"{hint if reader.name == 'x' else ''}"
             )
     return reader.device.here(ids)
 
@@ -153,11 +158,11 @@ class WeightReader:
     """
 
     device: Backend
-    array: Array | None
+    array: AlongTime | None
     buffer: Array
 
 
-def weight_reader(device: Backend, array: Array | None, batch: int, steps: int) -> WeightReader:
+def weight_reader(device: Backend, array: AlongTime | None, batch: int, steps: int) -> WeightReader:
     """Make a reader of loss weights for spans of up to `steps` steps."""
     xp = device.xp
     return WeightReader(
@@ -170,9 +175,10 @@ def read_weights(reader: WeightReader, start: int, stop: int) -> Array:
     if reader.array is None:
         return reader.buffer
     buffer = reader.buffer[: stop - start]
-    part = reader.array[start:stop]
-    if part.ndim == 1:
-        part = module_of(part).broadcast_to(part[:, None], buffer.shape)
-    reader.device.copy_to(buffer, part)
+    for a, b in pieces(reader.array, start, stop):
+        part, target = in_memory(reader.array[a:b]), buffer[a - start : b - start]
+        if part.ndim == 1:
+            part = module_of(part).broadcast_to(part[:, None], target.shape)
+        reader.device.copy_to(target, part)
     buffer *= counts(buffer)
     return buffer

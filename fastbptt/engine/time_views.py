@@ -6,12 +6,14 @@ the array's own memory. `read`, `buffer` and `commit` do what it says, a span at
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arrays import Array, module_of
+from ..arrays import AlongTime, Array, in_memory, module_of
 from ..backends.base import Backend
+from ..lazy import Lazy
 
 
 class TimeReversal(NamedTuple):
@@ -33,7 +35,7 @@ class TimeView(NamedTuple):
     adds : whether what is written adds to what is there
     """
 
-    array: Array
+    array: AlongTime
     device: Backend
     buffer: Array | None
     reversal: TimeReversal | None = None
@@ -42,7 +44,7 @@ class TimeView(NamedTuple):
 
 def view(
     device: Backend,
-    array: Array,
+    array: AlongTime,
     steps: int,
     reversal: TimeReversal | None = None,
     columns: slice | None = None,
@@ -61,7 +63,9 @@ def read(own: TimeView, start: int, stop: int) -> Array:
     if own.buffer is None:
         return own.array[start:stop]
     target = own.buffer[: stop - start]
-    own.device.copy_to(target, read_span(own.array, own.reversal, start, stop))
+    for a, b in pieces(own.array, start, stop):
+        values = read_span(own.array, own.reversal, a, b)
+        own.device.copy_to(target[a - start : b - start], values)
     return target
 
 
@@ -85,15 +89,27 @@ def commit(own: TimeView, start: int, stop: int) -> None:
         own.device.copy_to(own.array[start:stop], values)
 
 
-def read_span(array: Array, reversal: TimeReversal | None, start: int, stop: int) -> Array:
+def pieces(array: AlongTime, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """The steps start..stop in the pieces to read: one, unless the array is not in memory."""
+    return array.pieces(start, stop) if isinstance(array, Lazy) else iter(((start, stop),))
+
+
+def read_span(array: AlongTime, reversal: TimeReversal | None, start: int, stop: int) -> Array:
     """The steps start..stop of an array in that order of time, a view or a copy."""
     if reversal is None:
-        return array[start:stop]
+        return in_memory(array[start:stop])
     if reversal.lengths is None:
-        return array[reversal.steps - stop : reversal.steps - start][::-1]
+        return in_memory(array[reversal.steps - stop : reversal.steps - start])[::-1]
     times, _ = _rows(reversal.lengths, start, stop)
+    return picked(array, np.maximum(times, 0), np.arange(array.shape[1]))
+
+
+def picked(array: AlongTime, times: Array, rows: Array) -> Array:
+    """The steps times (n, k) of the sequences rows (k,), in memory: (n, k, ...)."""
+    if isinstance(array, Lazy):
+        return array.picked(times, rows)
     xp = module_of(array)
-    return array[xp.asarray(np.maximum(times, 0)), xp.arange(array.shape[1])]
+    return array[xp.asarray(times), xp.asarray(rows)]
 
 
 def _rows(lengths: Array, start: int, stop: int) -> tuple[Array, Array]:

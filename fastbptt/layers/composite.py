@@ -163,6 +163,9 @@ Layer: TypeAlias = Recurrent | Bidirectional | Stack
 AnyLayer = TypeVar("AnyLayer", bound=Recurrent | Bidirectional | Stack)
 """The type of a layer, which is also the type of its gradient."""
 
+StateLike: TypeAlias = Any
+"""A state of ArrayLikes in place of arrays."""
+
 State: TypeAlias = Union[Array, "tuple[State, ...]"]
 """RNN, GRU: an array (B, H); LSTM: a pair (s, c); Stack, Bidirectional: their layers' states."""
 

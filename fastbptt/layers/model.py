@@ -17,7 +17,7 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import File
-from ..arrays import Array, Shape, home, on_gpu
+from ..arrays import Array, Shape, home
 from ..kernels import disk
 
 if TYPE_CHECKING:
@@ -189,13 +189,13 @@ class Model:
         for name, shape in shapes.items():
             given = getattr(self, name)
             value = arguments.floats(f"{type(self).__name__}.{name}", given, shape)
-            if on_gpu(given):  # of any package: from here on a CuPy array over the same memory
+            if not isinstance(given, np.ndarray):  # from here on an array over the same memory
                 object.__setattr__(self, name, value)
             dtype = dtype or value.dtype
             if value.dtype != dtype:
                 raise TypeError(
                     f"{type(self).__name__}.{name} must be {dtype} like the other arrays, "
-                    f"not {value.dtype}"
+                    f"not {arguments.describe(given)}"
                 )
 
 

@@ -253,3 +253,22 @@ def test_plans_and_explanations_of_models_on_the_device():
     assert "where the arrays are" in fb.explain(there(p.network), 100, 2)
     assert "float64" in repr(there(p.layer))
     assert "float32" not in fb.explain(there(p.layer), 10, 1, dtype="float64")
+
+
+@pytest.mark.parametrize("lengths", [None, [6, 4]])
+def test_data_sets_are_read_to_the_device_a_stretch_at_a_time(lengths, monkeypatch):
+    """Those of NumPy arrays go there and come back; a piece is one step."""
+    from arrays_brought import Slices
+
+    monkeypatch.setattr("fastbptt.lazy.PIECE", 8)
+    p = make_problem("gru|lstm", (6, 2, 3, 4, 2), "float32")
+    weights = np.arange(12.0).reshape(6, 2)
+
+    def results(wrap):
+        x, y, dh, w = (wrap(a) for a in (p.x, p.y, p.dh, weights))
+        g = fb.backward(fb.forward(p.layer, x, lengths=lengths)[2], dh)
+        r = fb.bptt(p.network, x, y, weights=w, lengths=lengths)
+        return [np.array(r.loss), *r.grad.arrays(), g.x, *g.layer.arrays()]
+
+    for a, b in zip(results(Slices), results(np.array), strict=True):
+        assert isinstance(a, np.ndarray) and np.array_equal(a, b)
