@@ -117,9 +117,12 @@ def bptt(
         "binary_cross_entropy" (needs a sigmoid readout), or a callable
         `loss(h, y, start) -> (value, dh)` in place of the readout. It is called for one span of
         time after another, each step once: h (n, B, H) are the states of the steps from `start`
-        on, y the n entries for them, dh is dL/dh, of the shape and dtype of h
+        on, y the n entries for them, dh is dL/dh, of the shape and dtype of h. Or an OutputLoss, a
+        function of the readout's outputs
     weights : (T,) or (T, B) real numbers that scale the loss of each position; positions of weight
-        0 are left out, whatever y holds there
+        0 are left out, whatever y holds there. For losses that are sums over outputs also
+        (T, B, O), or (T, O) where B is left out, a number for each output; a position counts if any
+        of its outputs does
     lengths : (B,) integers, or one where B is left out; sequence b counts only for t < lengths[b]
     state : the state before x[0], as in `forward`; zero by default
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or

@@ -16,7 +16,7 @@ from ..layers.composite import Stack, State, stages
 from ..layers.network import Network
 from . import inputs, loss_inputs
 from .inputs import Inputs
-from .reach_follow import follow, log_of, map_state, run_to
+from .reach_follow import follow, log_of, map_state, run_to, with_function
 
 _DEFAULT_LAG = 1000
 _EACH = 32  # lags beyond which their distance grows, to 5%
@@ -117,8 +117,8 @@ def gradient_reach(
     Parameters
     ----------
     network, x, y, loss, weights, lengths, state, device : as in `bptt`. The network must not have a
-        Bidirectional. Positions of weight 0 are not drawn. A callable loss is called for single
-        time steps
+        Bidirectional. Positions of weight 0 are not drawn. A loss of one's own is called for
+        single time steps
     share : the share of the gradient that may be lost, 0 < share < 1
     max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
         losses with so many steps before them are drawn
@@ -140,8 +140,8 @@ def gradient_reach(
     network = _along_time(network)
     if not own.on_host:  # single steps of single sequences are drawn here, and run there
         backend = own.problem.device
-        if callable(loss):
-            loss = _of_numpy(loss, backend)
+        if loss_inputs.is_own(loss):
+            loss = with_function(loss, lambda own: _of_numpy(own, backend))
         elif y is not None:
             y = home(own.given("y", y))
         weights = None if weights is None else home(own.given("weights", weights))
@@ -153,6 +153,8 @@ def gradient_reach(
         )
         own = inputs.check(network.layer, x, state, _ends(own), device)
     loss_inputs.check(network, own, y, loss, weights, "sum")
+    if weights is not None:
+        weights = own.given("weights", weights)
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
     samples = arguments.integer("samples", samples, 1)
@@ -175,12 +177,12 @@ def gradient_reach(
 
 
 def _of_numpy(loss: LossFunction, device: Backend) -> LossFunction:
-    """A callable loss of states on the GPU as one of NumPy's."""
+    """A loss of one's own of arrays on the GPU as one of NumPy's."""
 
-    def on_host(h: Array, y: Any, start: int) -> tuple[float, Array]:
+    def on_host(given: Array, y: Any, start: int) -> tuple[float, Array]:
         with device:
-            value, dh = loss(device.here(h), y, start)
-            return value, home(dh)
+            value, slope = loss(device.here(given), y, start)
+            return value, home(slope)
 
     return on_host
 
@@ -218,8 +220,12 @@ def _draw(
         rows = np.searchsorted(ends, drawn, side="right")
         times = max_lag + drawn - (ends - room)[rows]
     else:
-        counted = counts(weights).reshape(own.T, -1)[max_lag:]
-        counted = counted & own.problem.arrays.lengths.live(max_lag, own.T)
+        counted = counts(weights[max_lag:])
+        if counted.ndim == 3 - own.squeeze:
+            counted = counted.any(axis=-1)
+        counted = counted.reshape(own.T - max_lag, -1) & own.problem.arrays.lengths.live(
+            max_lag, own.T
+        )
         found = np.flatnonzero(counted)
         if not len(found):
             raise ValueError(
