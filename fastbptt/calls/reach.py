@@ -221,8 +221,8 @@ def _draw(
         times = max_lag + drawn - (ends - room)[rows]
     else:
         counted = counts(weights[max_lag:])
-        if counted.ndim == 3 - own.squeeze:
-            counted = counted.any(axis=-1)
+        if counted.ndim == 3 - own.squeeze:  # a number for each output
+            counted = np.any(counted, axis=-1, keepdims=True)
         counted = counted.reshape(own.T - max_lag, -1) & own.problem.arrays.lengths.live(
             max_lag, own.T
         )

@@ -121,7 +121,7 @@ class NamedSum(HeadSum):
                 return live
             part = counts(device.home(loss.weights[start:stop]))
             if part.ndim == 3:
-                part = part.any(axis=2)
+                return live & part.any(axis=2)
             return live & (part[:, None] if part.ndim == 1 else part)
 
         if loss.reduction == "mean":

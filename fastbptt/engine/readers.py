@@ -171,7 +171,8 @@ def read_weights(reader: WeightReader, start: int, stop: int) -> Array:
         return reader.buffer
     buffer = reader.buffer[: stop - start]
     part = reader.array[start:stop]
-    part = part[(..., *[None] * (3 - part.ndim))]
+    while part.ndim < 3:
+        part = part[..., None]
     part = module_of(part).broadcast_to(part, buffer.shape)
     reader.device.copy_to(buffer, part)
     buffer *= counts(buffer)
