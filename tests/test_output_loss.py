@@ -212,7 +212,11 @@ def test_measured_peak_is_within_the_plan(memory, order):
 WRONG = [
     (lambda o, y, start: 2 * o, TypeError, r"loss must return a pair \(value, do\), not"),
     (lambda o, y, start: (o, o), TypeError, "loss must return a number first"),
-    (lambda o, y, start: (0.0, o[:1]), ValueError, r"do returned by loss must have shape \(2, 3, 2"),
+    (
+        lambda o, y, start: (0.0, o[:1]),
+        ValueError,
+        r"do returned by loss must have shape \(2, 3, 2",
+    ),
     (lambda o, y, start: (0.0, o.astype("f4")), TypeError, "do returned by loss must be float64"),
     (lambda o, y, start: (0.0, None), TypeError, "do returned by loss must be"),
 ]

@@ -98,9 +98,7 @@ def test_small_weights_act_in_float64():
     """Of float32 outputs: 1 + 2**-30 has no float32, and a weight of 1e-300 is not 0."""
     q = make_problem("rnn-tanh", (4, 1, 2, 3, 2), "float32")
     ones = np.ones((4, 1, 2))
-    value, more = (
-        fb.evaluate(q.network, q.x, q.y, weights=w) for w in (ones, ones * (1 + 2**-30))
-    )
+    value, more = (fb.evaluate(q.network, q.x, q.y, weights=w) for w in (ones, ones * (1 + 2**-30)))
     assert (more - value) / value == pytest.approx(2**-30, rel=1e-3)
     tiny, subnormal = (
         fb.evaluate(q.network, q.x, q.y, weights=w * ones, reduction="mean")

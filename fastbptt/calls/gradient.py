@@ -13,14 +13,16 @@ from ..engine.losses import Loss, Reduction
 from ..engine.stages import Stages
 from ..layers.composite import AnyLayer, State
 from ..layers.network import Network
+from ..memory import html
 from ..memory.blocking import flush_steps
 from ..memory.plan import Plan
 from ..memory.policies import Memory
 from . import inputs, loss_inputs, planning, short
+from .cache import described, norm
 from .progress import Progress, reporter
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result(Generic[AnyLayer]):
     """What `bptt` returns. L is the loss.
 
@@ -42,6 +44,21 @@ class Result(Generic[AnyLayer]):
     grad_state: State
     grad_x: Array | None
     plan: Plan
+
+    def __repr__(self) -> str:
+        return f"Result(loss={self.loss:.6g}, grad={self.grad!r})"
+
+    def _repr_html_(self) -> str:
+        return html.table(
+            "Result",
+            [
+                ("loss", f"{self.loss:.6g}"),
+                ("grad", repr(self.grad)),
+                ("norm of grad", f"{norm(self.grad.arrays()):.6g}"),
+                ("grad_x", described(self.grad_x)),
+                ("plan", repr(self.plan)),
+            ],
+        )
 
 
 def evaluate(

@@ -14,16 +14,18 @@ from ..engine.losses import Loss, LossFunction
 from ..engine.readers import counts
 from ..layers.composite import Stack, State, stages
 from ..layers.network import Network
+from ..memory import html
 from . import inputs, loss_inputs
 from .inputs import Inputs
 from .reach_follow import follow, log_of, map_state, run_to, with_function
 
 _DEFAULT_LAG = 1000
 _EACH = 32  # lags beyond which their distance grows, to 5%
+_HEAD = ("lag", "mean norm of dL/dh", "share beyond")
 _FAINT = 1e-6  # of the largest norm: the decay is fitted where more is left
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reach:
     """How far back the gradient of a loss reaches; str() is a table.
 
@@ -71,17 +73,31 @@ class Reach:
         longest = self.lags[-1]
         return f"no k2 of up to {longest:,} steps will do: {self.beyond[-1]:.3g} lies beyond"
 
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Some lags, their norms, and the shares beyond them."""
+        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
+        chosen = sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted})
+        return [
+            (f"{self.lags[i]:,}", f"{self.norms[i]:.4g}", f"{self.beyond[i]:.4g}")
+            for i in chosen
+            if i < len(self.lags)
+        ]
+
+    def _fit(self) -> str:
+        constant = f"time constant {self.time_constant:,.4g} steps"
+        return f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses"
+
     def __str__(self) -> str:
         """A table of some lags, the decay and k2."""
-        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
-        lines = [f"{'lag':>9}  {'mean norm of dL/dh':>18}  {'share beyond':>12}"]
-        for index in sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted}):
-            if index < len(self.lags):
-                row = f"{self.lags[index]:>9,}  {self.norms[index]:>18.4g}"
-                lines.append(f"{row}  {self.beyond[index]:>12.4g}")
-        constant = f"time constant {self.time_constant:,.4g} steps"
-        lines.append(f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses")
-        return "\n".join([*lines, self.verdict])
+        rows = [_HEAD, *self._rows()]
+        lines = [f"{lag:>9}  {norm:>18}  {beyond:>12}" for lag, norm, beyond in rows]
+        return "\n".join([*lines, self._fit(), self.verdict])
+
+    def __repr__(self) -> str:
+        return f"Reach(k2={self.k2}, share={self.share:.3g}, decay={self.decay:.6g})"
+
+    def _repr_html_(self) -> str:
+        return html.table(f"{self.verdict}; {self._fit()}", self._rows(), _HEAD)
 
 
 def gradient_reach(
