@@ -86,7 +86,8 @@ def test_a_repr_is_one_short_line_and_the_html_a_small_table(name):
 def test_what_reprs_say():
     r = VALUES["Result"]
     assert repr(r) == f"Result(loss={r.loss:.6g}, grad={r.grad!r})"
-    assert repr(VALUES["Network"]) == f"Network({VALUES['RNN']!r}, {VALUES['Readout']!r})"
+    layer, readout = VALUES["RNN"], VALUES["Readout"]
+    assert repr(VALUES["Network"]) == f"Network(layer={layer!r}, readout={readout!r})"
     assert repr(VALUES["Gradient"]) == (
         "Gradient(layer=RNN(3 -> 4, float32, 'tanh'), x=float32 (40, 2, 3))"
     )

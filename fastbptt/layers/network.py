@@ -100,7 +100,7 @@ class Readout(Model):
         return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False)
 class Network(Model, Generic[AnyLayer]):
     """The whole model: a layer and the readout of its states.
 
@@ -144,6 +144,3 @@ class Network(Model, Generic[AnyLayer]):
             raise TypeError(
                 f"readout must be {self.layer.dtype} like the layer, not {self.readout.dtype}"
             )
-
-    def __repr__(self) -> str:
-        return f"Network({self.layer!r}, {self.readout!r})"
