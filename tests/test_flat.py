@@ -1,5 +1,8 @@
 """flat() and with_flat(): all numbers of a model in one vector, and back."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from helpers import COMPOSITES, DTYPES, assert_no_alias, make_layer, make_problem, untouched
@@ -68,15 +71,14 @@ def test_a_wrong_vector_is_an_error(change, error, words):
         network.with_flat(change(network.flat()))
 
 
-def test_an_optimiser_of_scipy_takes_the_vector():
-    optimize = pytest.importorskip("scipy.optimize")
+def test_the_optimiser_on_the_page_of_losses_takes_the_vector():
+    """That example runs only where SciPy is installed, so it is not among those of test_readme."""
+    pytest.importorskip("scipy.optimize")
+    page = Path(__file__).parents[1] / "docs" / "losses.md"
+    (example,) = re.findall(r"^```py\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     q = make_problem("rnn-tanh", (30, 2, 2, 4, 1))
-
-    def loss(vector):
-        r = fb.bptt(q.network.with_flat(vector), q.x, q.y, reduction="mean")
-        return r.loss, r.grad.flat()
-
-    start = q.network.flat()
-    assert optimize.check_grad(lambda v: loss(v)[0], lambda v: loss(v)[1], start) < 1e-5
-    found = optimize.minimize(loss, start, jac=True, options={"maxiter": 30})
-    assert found.fun < 0.7 * loss(start)[0]
+    names = {"fb": fb, "net": q.network, "x": q.x, "y": q.y}
+    exec(example, names)
+    before = fb.evaluate(q.network, q.x, q.y, reduction="mean")
+    assert fb.evaluate(names["net"], q.x, q.y, reduction="mean") < 0.8 * before
+    assert names["found"].fun == pytest.approx(names["loss"](names["net"].flat())[0])
