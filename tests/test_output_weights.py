@@ -140,18 +140,17 @@ def test_the_axes_of_x_say_whether_a_number_is_of_a_sequence_or_of_an_output():
 
 def test_gradient_reach_draws_positions_of_which_any_output_counts():
     q = make_problem("rnn-tanh", (60, 2, 3, 5, 4))
-    for x, y, shape in ((q.x, q.y, (60, 2, 4)), (drop_batch(q.x), drop_batch(q.y), (60, 4))):
-        weights = np.zeros(shape)
-        weights[40::5, ..., 2] = 1
-        reach = fb.gradient_reach(q.network, x, y, weights=weights, max_lag=20)
-        assert reach.losses == 4 * (len(shape) - 1)
-        only = np.zeros(y.shape)
-        only[..., 2] = 1
-        own = fb.gradient_reach(
-            q.network, x, y, fb.OutputLoss(lambda o, y, start, w=only: (0.0, 2 * (o - y) * w[:1])),
-            weights=None, max_lag=20,
-        )  # fmt: skip
-        assert own.losses > reach.losses
+    per_position = np.zeros((60, 2))
+    per_position[40::5] = [1, 2]
+    for x, y, positions in ((q.x, q.y, per_position), (q.x[:, 0], q.y[:, 0], per_position[:, 0])):
+        each = np.repeat(positions[..., None], 4, axis=-1)
+        got = fb.gradient_reach(q.network, x, y, weights=each, max_lag=20)
+        due = fb.gradient_reach(q.network, x, y, weights=positions, max_lag=20)
+        assert got.losses == due.losses == np.count_nonzero(positions) > 0
+        assert_close(got.norms, due.norms, 1e-12)
+        each[..., 1:] = 0
+        one = fb.gradient_reach(q.network, x, y, weights=each, max_lag=20)
+        assert one.losses == due.losses and not np.allclose(one.norms, due.norms)
 
 
 @pytest.mark.parametrize("memory", ["full", 0.05, fb.Truncated(40, 100)], ids=str)

@@ -1,5 +1,6 @@
 """pad, pack, unpad and unpack: lists of sequences as one array, and back."""
 
+from inspect import signature
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +93,21 @@ def test_states_of_packed_sequences_are_those_of_each_alone_if_cut_where_resets_
             h[start:stop, b] = fb.run(q.layer, x[start:stop, b])[0]
     for one, own in zip(fb.unpack(h, where), given, strict=True):
         assert_close(one, fb.run(q.layer, own)[0], 1e-12)
+
+
+@pytest.mark.skipif(
+    "resets" not in signature(fb.bptt).parameters, reason="bptt does not take resets yet"
+)
+def test_the_gradient_of_packed_sequences_is_the_sum_of_those_of_each_alone():
+    q = make_problem("lstm", (9, 7, 3, 5, 2))
+    given, targets = series(), series((2,))
+    alone = [fb.bptt(q.network, x, y) for x, y in zip(given, targets, strict=True)]
+    for batch in (1, 2, 3):
+        x, resets, lengths, _ = fb.pack(given, batch)
+        y = fb.pack(targets, batch)[0]
+        r = fb.bptt(q.network, x, y, resets=resets, lengths=lengths)
+        assert r.loss == pytest.approx(sum(one.loss for one in alone), rel=1e-12)
+        assert_close(r.grad.flat(), sum(one.grad.flat() for one in alone), 1e-12)
 
 
 def test_sequences_of_no_steps_are_legal():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Generic, TypeAlias
 
+import numpy as np
+
 from ..arrays import Array
 from ..engine.stages import Tape
 from ..layers.composite import AnyLayer, State
@@ -56,7 +58,8 @@ def described(array: Array | None) -> str:
 
 def norm(arrays: Sequence[Array]) -> float:
     """The Euclidean norm of all numbers of arrays, taken in float64."""
-    return math.sqrt(sum(float((array.astype(float) ** 2).sum()) for array in arrays))
+    with np.errstate(over="ignore"):
+        return math.sqrt(sum(float((array.astype(float) ** 2).sum()) for array in arrays))
 
 
 class GeneralTape:
