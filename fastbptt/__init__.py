@@ -20,6 +20,13 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     )
     from .calls.planning import explain as explain, frontier as frontier, plan as plan
     from .calls.reach import gradient_reach as gradient_reach
+    from .calls.sequences import (
+        pack as pack,
+        pad as pad,
+        unpack as unpack,
+        unpad as unpad,
+    )
+    from .engine.output_losses import OutputLoss as OutputLoss
     from .layers.composite import Bidirectional as Bidirectional, Stack as Stack
     from .layers.custom import Activation as Activation, Cell as Cell, where as where
     from .layers.files import load as load
@@ -44,6 +51,8 @@ _HOMES = {
     "calls.layerwise": ("backward", "forward", "predict", "run"),
     "calls.gradient": ("bptt", "evaluate"),
     "calls.reach": ("gradient_reach",),
+    "calls.sequences": ("pack", "pad", "unpack", "unpad"),
+    "engine.output_losses": ("OutputLoss",),
     "calls.planning": ("explain", "frontier", "plan"),
     "backends.devices": ("set_num_threads",),
 }

@@ -28,5 +28,11 @@ LOSSES: dict[LossName, Loss] = {
     "binary_cross_entropy": Loss(2, readout="sigmoid"),
 }
 
+GIVEN = "given derivative"
+"""In place of a loss's name: y holds dE/do, and E is known already. No caller may ask for it."""
+
+NUMBERS = {name: loss.number for name, loss in LOSSES.items()} | {GIVEN: 3}
+"""The number of a loss in compiled code."""
+
 READOUTS = {"identity": 0, "sigmoid": 1, "tanh": 2, "softmax": 3}
 """The number of a readout's activation in compiled code."""

@@ -232,13 +232,15 @@ def bptt(layer, readout, x, y, loss="squared_error", *, weights=None, lengths=No
     dreadout = zero_gradient(readout)
     for t in range(T):
         for b in range(B):
-            if t >= lengths[b] or weights[t, b] == 0:
+            share = weights[t, b]
+            if t >= lengths[b] or not np.any(share):
                 continue
             s = h[t, b][None]
             a, o = readout_forward(readout, s)
-            E, da = loss_and_derivative(loss, readout, a, o, y[t, b][None])
-            da = weights[t, b] * da
-            total += weights[t, b] * E[0]
+            each, share = (share, 1.0) if share.ndim else (1.0, share)
+            E, da = loss_and_derivative(loss, readout, a, o, y[t, b][None], each)
+            da = share * da
+            total += share * E[0]
             counted += 1
             dreadout["V"] += da.T @ s
             dreadout["c"] += da[0]

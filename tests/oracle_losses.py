@@ -31,12 +31,15 @@ def readout_reverse(readout, o, do):
     return do * ACTIVATIONS[readout["activation"]][1](o)
 
 
-def loss_and_derivative(name, readout, a, o, y):
-    """E (B,) at one time and dE/da (B, O)."""
+def loss_and_derivative(name, readout, a, o, y, weights=1.0):
+    """E (B,) at one time and dE/da (B, O); `weights`: of the outputs; y may be anything if 0."""
+    if name != "cross_entropy":
+        y = np.where(weights != 0, y, 0)
     if name == "squared_error":
-        return ((o - y) ** 2).sum(axis=1), readout_reverse(readout, o, 2 * (o - y))
+        do = 2 * weights * (o - y)
+        return (weights * (o - y) ** 2).sum(axis=1), readout_reverse(readout, o, do)
     if name == "binary_cross_entropy":  # -y log o - (1-y) log(1-o), by a so that it can saturate
-        return (np.logaddexp(0, a) - y * a).sum(axis=1), o - y
+        return (weights * (np.logaddexp(0, a) - y * a)).sum(axis=1), weights * (o - y)
     assert name == "cross_entropy"  # -log o[y]
     rows = np.arange(len(y))
     shifted = a - a.max(axis=1, keepdims=True)

@@ -37,7 +37,30 @@ def quadratic(h: Array, y: Any, start: int) -> tuple[float, Array]:
     return float(np.sum(h * h)), 2 * h
 
 
+def losses_of_ones_own_are_of_the_states_or_of_the_outputs() -> None:
+    assert_type(fb.evaluate(network, x, y, fb.OutputLoss(quadratic)), float)
+    fb.gradient_reach(network, x, y, fb.OutputLoss(quadratic))
+    fb.OutputLoss("squared_error")  # type: ignore[arg-type]
+
+
+def lists_become_arrays_and_back() -> None:
+    padded, lengths = fb.pad([x[:, 0], x[:3, 0]])
+    assert_type(fb.unpad(padded, lengths), list[Array])
+    packed, resets, lengths, where = fb.pack([x[:, 0]], batch=2)
+    assert_type(fb.unpack(packed, where), list[Array])
+    assert_type(resets, Array)
+
+
+def weights_are_drawn_in_many_ways() -> None:
+    fb.RNN.init(3, 4, recurrent="identity")
+    fb.LSTM.init(3, 4, recurrent="orthogonal", forget_bias=1.0)
+    assert_type(fb.GRU.init(3, 4, chrono=(2, 100)), fb.GRU)
+    fb.RNN.init(3, 4, recurrent="chrono")  # type: ignore[arg-type]
+
+
 def models_copy_and_load() -> None:
+    assert_type(network.flat(), Array)
+    assert_type(network.with_flat(network.flat()), fb.Network[fb.LSTM])
     assert_type(lstm.replace_arrays(lstm.arrays()), fb.LSTM)
     assert_type(network.to("cpu"), fb.Network[fb.LSTM])
     network.save("network.npz")

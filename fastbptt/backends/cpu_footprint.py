@@ -73,7 +73,10 @@ def footprint(
     # Row numbers, loss values; row numbers of the lower layers, which go back beside the top one.
     rows = batch * (4 * 8 + 2 * 8 + 2 * 8 * lower * flows(batch))
     short = batch * item * (numbers + copies) + rows + INDEX_BYTES * batch
-    per_step = max(1, batch * item * numbers + rows, -(-short // 2))
+    # Beside copies: weights of the outputs, or for a loss of one's own dL/do in order. A chunk of
+    # one step has room for them, since `short` is in the base once more.
+    copying = short + 8 * outputs * batch
+    per_step = max(1, batch * item * numbers + rows, -(-copying // 2))
     fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
     work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gate_rows)
     lanes = VECTOR_BYTES // item

@@ -52,9 +52,9 @@ def footprint(
     # Of each weight: itself here, in order, transposed; its gradient's sum, a product and its copy.
     weights += sum(m * n * (5 * item + 3 * 8) + 8 * m * 8 for m, n in matrices)
     # Deltas and a copy of some of their blocks; states between layers; copies of those before each
-    # step that count; x, dx, y and copies of them.
+    # step that count; x, dx, y and copies of them; weights of the outputs, in float64.
     numbers = 2 * panels + 2 * units + before + 4 * inputs + 5 * outputs + 3 * read
-    per_step = max(1, batch * (item * numbers + 24 * 8))
+    per_step = max(1, batch * (item * numbers + 8 * outputs + 24 * 8))
     return Footprint(
         total=total,
         batch=batch,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Generic, TypeAlias
 
+import numpy as np
+
 from ..arrays import Array
 from ..engine.stages import Tape
 from ..layers.composite import AnyLayer, State
+from ..memory import html
 from .inputs import Inputs
 from .short import ShortTape
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Gradient(Generic[AnyLayer]):
     """What `backward` returns. Each part has the type and shape of what it is the gradient of.
 
@@ -31,6 +35,31 @@ class Gradient(Generic[AnyLayer]):
     x: Array | None
     state: State
     deltas: Any
+
+    def __repr__(self) -> str:
+        return f"Gradient(layer={self.layer!r}, x={described(self.x)})"
+
+    def _repr_html_(self) -> str:
+        return html.table(
+            "Gradient",
+            [
+                ("layer", repr(self.layer)),
+                ("norm of layer", f"{norm(self.layer.arrays()):.6g}"),
+                ("x", described(self.x)),
+                ("deltas", "None" if self.deltas is None else "kept"),
+            ],
+        )
+
+
+def described(array: Array | None) -> str:
+    """Dtype and shape of an array, for a repr."""
+    return "None" if array is None else f"{array.dtype} {tuple(array.shape)}"
+
+
+def norm(arrays: Sequence[Array]) -> float:
+    """The Euclidean norm of all numbers of arrays, taken in float64."""
+    with np.errstate(over="ignore"):
+        return math.sqrt(sum(float((array.astype(float) ** 2).sum()) for array in arrays))
 
 
 class GeneralTape:
@@ -97,3 +126,7 @@ class Cache(Generic[AnyLayer]):
 
     def __repr__(self) -> str:
         return "Cache(consumed)" if self._tape is None else f"Cache({self._layer!r})"
+
+    def _repr_html_(self) -> str:
+        state = "consumed" if self._tape is None else "ready for backward"
+        return html.table("Cache", [("layer", repr(self._layer)), ("state", state)])

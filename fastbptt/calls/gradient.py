@@ -13,14 +13,16 @@ from ..engine.losses import Loss, Reduction
 from ..engine.stages import Stages
 from ..layers.composite import AnyLayer, State, StateLike
 from ..layers.network import Network
+from ..memory import html
 from ..memory.blocking import flush_steps
 from ..memory.plan import Plan
 from ..memory.policies import Memory
 from . import inputs, loss_inputs, planning, short
+from .cache import described, norm
 from .progress import Progress, reporter
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Result(Generic[AnyLayer]):
     """What `bptt` returns. L is the loss.
 
@@ -42,6 +44,21 @@ class Result(Generic[AnyLayer]):
     grad_state: State
     grad_x: Array | None
     plan: Plan
+
+    def __repr__(self) -> str:
+        return f"Result(loss={self.loss:.6g}, grad={self.grad!r})"
+
+    def _repr_html_(self) -> str:
+        return html.table(
+            "Result",
+            [
+                ("loss", f"{self.loss:.6g}"),
+                ("grad", repr(self.grad)),
+                ("norm of grad", f"{norm(self.grad.arrays()):.6g}"),
+                ("grad_x", described(self.grad_x)),
+                ("plan", repr(self.plan)),
+            ],
+        )
 
 
 def evaluate(
@@ -118,9 +135,12 @@ def bptt(
         "binary_cross_entropy" (needs a sigmoid readout), or a callable
         `loss(h, y, start) -> (value, dh)` in place of the readout. It is called for one span of
         time after another, each step once: h (n, B, H) are the states of the steps from `start`
-        on, y the n entries for them, dh is dL/dh, of the shape and dtype of h
+        on, y the n entries for them, dh is dL/dh, of the shape and dtype of h. Or an OutputLoss, a
+        function of the readout's outputs
     weights : (T,) or (T, B) real numbers that scale the loss of each position; positions of weight
-        0 are left out, whatever y holds there
+        0 are left out, whatever y holds there. For losses that are sums over outputs also
+        (T, B, O), or (T, O) where B is left out, a number for each output; a position counts if any
+        of its outputs does
     lengths : (B,) integers, a list too, or one where B is left out; sequence b counts only for
         t < lengths[b]
     state : the state before x[0], as in `forward`; zero by default

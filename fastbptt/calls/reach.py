@@ -14,16 +14,18 @@ from ..engine.losses import Loss, LossFunction
 from ..engine.readers import counts
 from ..layers.composite import Stack, StateLike, stages
 from ..layers.network import Network
+from ..memory import html
 from . import inputs, loss_inputs
 from .inputs import Inputs
-from .reach_follow import follow, log_of, map_state, run_to
+from .reach_follow import follow, log_of, map_state, run_to, with_function
 
 _DEFAULT_LAG = 1000
 _EACH = 32  # lags beyond which their distance grows, to 5%
+_HEAD = ("lag", "mean norm of dL/dh", "share beyond")
 _FAINT = 1e-6  # of the largest norm: the decay is fitted where more is left
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Reach:
     """How far back the gradient of a loss reaches; str() is a table.
 
@@ -71,17 +73,31 @@ class Reach:
         longest = self.lags[-1]
         return f"no k2 of up to {longest:,} steps will do: {self.beyond[-1]:.3g} lies beyond"
 
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Some lags, their norms, and the shares beyond them."""
+        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
+        chosen = sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted})
+        return [
+            (f"{self.lags[i]:,}", f"{self.norms[i]:.4g}", f"{self.beyond[i]:.4g}")
+            for i in chosen
+            if i < len(self.lags)
+        ]
+
+    def _fit(self) -> str:
+        constant = f"time constant {self.time_constant:,.4g} steps"
+        return f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses"
+
     def __str__(self) -> str:
         """A table of some lags, the decay and k2."""
-        wanted = [0, *(m * 10**p for p in range(8) for m in (1, 2, 5)), self.lags[-1]]
-        lines = [f"{'lag':>9}  {'mean norm of dL/dh':>18}  {'share beyond':>12}"]
-        for index in sorted({int(np.searchsorted(self.lags, lag)) for lag in wanted}):
-            if index < len(self.lags):
-                row = f"{self.lags[index]:>9,}  {self.norms[index]:>18.4g}"
-                lines.append(f"{row}  {self.beyond[index]:>12.4g}")
-        constant = f"time constant {self.time_constant:,.4g} steps"
-        lines.append(f"decay {self.decay:.6g} a step, {constant}; {self.losses:,} losses")
-        return "\n".join([*lines, self.verdict])
+        rows = [_HEAD, *self._rows()]
+        lines = [f"{lag:>9}  {norm:>18}  {beyond:>12}" for lag, norm, beyond in rows]
+        return "\n".join([*lines, self._fit(), self.verdict])
+
+    def __repr__(self) -> str:
+        return f"Reach(k2={self.k2}, share={self.share:.3g}, decay={self.decay:.6g})"
+
+    def _repr_html_(self) -> str:
+        return html.table(f"{self.verdict}; {self._fit()}", self._rows(), _HEAD)
 
 
 def gradient_reach(
@@ -117,8 +133,8 @@ def gradient_reach(
     Parameters
     ----------
     network, x, y, loss, weights, lengths, state, device : as in `bptt`. The network must not have a
-        Bidirectional. Positions of weight 0 are not drawn. A callable loss is called for single
-        time steps
+        Bidirectional. Positions of weight 0 are not drawn. A loss of one's own is called for
+        single time steps
     share : the share of the gradient that may be lost, 0 < share < 1
     max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
         losses with so many steps before them are drawn
@@ -142,8 +158,8 @@ def gradient_reach(
         state = own.outputs.state(own.problem.arrays.initial)
     if not own.on_host:  # single steps of single sequences are drawn here, and run there
         backend = own.problem.device
-        if callable(loss):
-            loss = _of_numpy(loss, backend)
+        if loss_inputs.is_own(loss):
+            loss = with_function(loss, lambda own: _of_numpy(own, backend))
         elif y is not None:
             y = home(own.given("y", y))
         weights = None if weights is None else home(own.given("weights", weights))
@@ -155,7 +171,7 @@ def gradient_reach(
         )
         own = inputs.check(network.layer, x, state, _ends(own), device)
     loss_inputs.check(network, own, y, loss, weights, "sum")
-    y = loss_inputs.by_position(y) if callable(loss) else own.along_time("y", y)
+    y = loss_inputs.by_position(y) if loss_inputs.is_own(loss) else own.along_time("y", y)
     weights = None if weights is None else own.given("weights", weights)
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
@@ -179,12 +195,12 @@ def gradient_reach(
 
 
 def _of_numpy(loss: LossFunction, device: Backend) -> LossFunction:
-    """A callable loss of states on the GPU as one of NumPy's."""
+    """A loss of one's own of arrays on the GPU as one of NumPy's."""
 
-    def on_host(h: Array, y: Any, start: int) -> tuple[float, Array]:
+    def on_host(given: Array, y: Any, start: int) -> tuple[float, Array]:
         with device:
-            value, dh = loss(device.here(h), y, start)
-            return value, home(dh)
+            value, slope = loss(device.here(given), y, start)
+            return value, home(slope)
 
     return on_host
 
@@ -222,8 +238,12 @@ def _draw(
         rows = np.searchsorted(ends, drawn, side="right")
         times = max_lag + drawn - (ends - room)[rows]
     else:
-        counted = counts(weights).reshape(own.T, -1)[max_lag:]
-        counted = counted & own.problem.arrays.lengths.live(max_lag, own.T)
+        counted = counts(weights[max_lag:])
+        if counted.ndim == 3 - own.squeeze:  # a number for each output
+            counted = np.any(counted, axis=-1, keepdims=True)
+        counted = counted.reshape(own.T - max_lag, -1) & own.problem.arrays.lengths.live(
+            max_lag, own.T
+        )
         found = np.flatnonzero(counted)
         if not len(found):
             raise ValueError(

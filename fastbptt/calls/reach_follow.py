@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from ..arrays import Array
-from ..engine.losses import Loss
+from ..engine.losses import Loss, LossFunction
+from ..engine.output_losses import OutputLoss
 from ..engine.time_views import picked
 from ..layers.composite import State
 from ..layers.network import Network
 from ..layers.recurrent import RNN
-from . import layerwise
+from . import layerwise, loss_inputs
 from .gradient import bptt
 from .inputs import Inputs
 
@@ -48,6 +50,13 @@ def run_to(
     return map_state(lambda *s: np.stack(s), *(started[i] for i in range(len(times)))), dh
 
 
+def with_function(loss: Any, change: Callable[[LossFunction], LossFunction]) -> Loss:
+    """A loss of one's own with its function changed."""
+    if isinstance(loss, OutputLoss):
+        return OutputLoss(change(loss.function))
+    return change(loss)
+
+
 def _derivative(
     network: Network,
     own: Inputs,
@@ -64,11 +73,8 @@ def _derivative(
     H, dtype = h.shape[1], h.dtype
     same = RNN(np.eye(H, dtype=dtype), np.zeros((H, H), dtype), np.zeros(H, dtype), "identity")
     chosen = loss
-    if callable(loss):
-
-        def chosen(h: Array, y: Array, start: int) -> tuple[float, Array]:
-            return loss(h, y, t)
-
+    if loss_inputs.is_own(loss):
+        chosen = with_function(loss, lambda own: lambda given, y, start: own(given, y, t))
     live = (
         (t < own.problem.arrays.lengths.values).astype(int)
         if own.problem.arrays.lengths.given

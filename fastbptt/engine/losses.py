@@ -12,9 +12,11 @@ from ..arrays import AlongTime, Array, DType, in_memory, module_of
 from ..backends.base import Launching
 from ..kernels import loss_table
 from ..layers.network import Readout
-from ..memory.blocking import BlockSizes, flush_steps
+from ..memory.blocking import BlockSizes
 from . import copies, time_views
 from .copies import Copy
+from .head_sum import HeadSum
+from .output_losses import OutputLoss, OutputSum
 from .problem import Problem
 from .readers import (
     TokenReader,
@@ -33,7 +35,7 @@ LossName: TypeAlias = loss_table.LossName
 LossFunction: TypeAlias = Callable[[Array, Any, int], "tuple[float, Array]"]
 """`loss(h, y, start) -> (value, dh)`, for the span of time that begins at start."""
 
-Loss: TypeAlias = "LossName | LossFunction"
+Loss: TypeAlias = "LossName | LossFunction | OutputLoss"
 Reduction: TypeAlias = Literal["sum", "mean"]
 
 
@@ -42,7 +44,7 @@ class NamedLoss:
     """A loss by name, through the readout, its arguments checked.
 
     y : (T, B, O) floats, or (T, B) classes
-    weights : (T,) or (T, B) of any real dtype, or None
+    weights : (T,), (T, B) or (T, B, O) of any real dtype, or None
     """
 
     name: LossName
@@ -63,6 +65,8 @@ class NamedLoss:
 
     def zero_copy(self, problem: Problem) -> bool:
         """Whether the kernels can read y where it lies, or as classes, for a whole call."""
+        if self.weights is not None and self.weights.ndim == 3:
+            return False  # they are as many as y's numbers, and are copied
         return self.classes or problem.device.zero_copy(self.y)
 
     def sum(
@@ -96,7 +100,7 @@ class CallableLoss:
         return CallableSum(self, problem)
 
 
-class NamedSum:
+class NamedSum(HeadSum):
     """Adds up a loss by name, span by span, and the readout's gradient."""
 
     def __init__(
@@ -107,23 +111,19 @@ class NamedSum:
         workspace: Any,
         multi_flush: bool,
     ):
-        device, shapes = problem.device, problem.shapes
-        lengths, readout = problem.arrays.lengths, loss.readout
-        self.device, self.name, self.workspace = device, loss.name, workspace
-        self.lengths = device.here(lengths.values)
-        self.head = device.head(readout, shapes.B, workspace, multi_flush, lengths.given)
-        self.scratch = self.head.scratch(blocks.chunk)
-        self.dh: Array | None = None
-        self.total = device.xp.zeros(2)  # the sum, and its rounding error
+        super().__init__(loss.name, loss.readout, problem, blocks, workspace, multi_flush)
+        device, shapes, readout = problem.device, problem.shapes, loss.readout
+        lengths = problem.arrays.lengths
 
         def counted(start: int, stop: int) -> Array:
             live = lengths.live(start, stop)
             if loss.weights is None:
                 return live
-            part = device.home(in_memory(loss.weights[start:stop]))
-            return live & counts(part[:, None] if part.ndim == 1 else part)
+            part = counts(device.home(in_memory(loss.weights[start:stop])))
+            if part.ndim == 3:
+                return live & part.any(axis=2)
+            return live & (part[:, None] if part.ndim == 1 else part)
 
-        self.factor = 1.0
         if loss.reduction == "mean":
             starts = range(0, shapes.T, blocks.indexed)
             stops = (min(start + blocks.indexed, shapes.T) for start in starts)
@@ -146,42 +146,23 @@ class NamedSum:
         else:
             self.reader = float_reader(device, loss.y, steps)
 
-    def _given(self, start: int, stop: int) -> tuple[Array, Array, Array]:
+    def _read(self, start: int, stop: int) -> tuple[Array, Array, Array]:
         y, classes = read(self.reader, start, stop)
         return y, classes, read_weights(self.weights, start, stop)
 
+    def _given(self, h: Array, start: int) -> tuple[Array, Array, Array]:
+        return self._read(start, start + len(h))
+
     def add(self, h: Array, start: int) -> None:
         """Add the loss of at most two chunks."""
-        given = self._given(start, start + len(h))
         self.head.loss(
-            self.name, self.factor, h, self.scratch, given, self.total, self.lengths, start
-        )
-
-    def fill(self, h: Array, start: int, dh: Array) -> None:
-        """Add the loss of at most two chunks and the readout's gradient; `dh` becomes dE/dh."""
-        self.head.loss_and_derivative(
-            self.name, self.factor, h, self.scratch, self._given(start, start + len(h)),
-            self.total, self.lengths, start, dh, flush_steps(self.head.batch),
+            self.name, self.factor, h, self.scratch, self._given(h, start), self.total,
+            self.lengths, start,
         )  # fmt: skip
-
-    def derivative(self, h: Array, start: int) -> tuple[Array, Any]:
-        """Return scratch for dE/dh and the head with which the chain fills it on its way back."""
-        if self.dh is None:
-            shape = self.scratch[0].shape[0], self.head.batch, h.shape[2]
-            self.dh = self.workspace.empty(shape, h.dtype)
-        given = self._given(start, start + len(h))
-        head = self.head.with_loss(self.name, self.factor, self.scratch, given, self.total)
-        return self.dh, head
 
     def bind(self, bound: Any) -> list[Copy]:
         """Tell a bound lane where the head and what it reads lie."""
-        rows = self.scratch[0].shape[0]
-        if self.dh is None:
-            shape = rows, self.head.batch, self.head.weight.inputs
-            self.dh = self.workspace.empty(shape, self.head.readout.dtype)
-        self.head.bind(bound, self.name, self.factor, self.scratch, self.total)
-        bound.set(has_loss=1, dh_steps=rows)
-        bound.place("dh", self.dh, False)
+        self._bind_head(bound)
         reader = self.reader
         if isinstance(reader, TokenReader):
             bound.place_head("targets", reader.buffer, False)
@@ -189,25 +170,17 @@ class NamedSum:
             whole = reader.buffer is None
             bound.place_head("y", reader.array if whole else reader.buffer, whole)
         if self.weights.array is not None:
-            bound.place_head("weights", self.weights.buffer, False)
+            bound.place_weights(self.weights.buffer)
         return copies.of_loss(reader, self.weights)
 
     def fetch(self, bound: Any, states: Callable[[], Array], start: int) -> None:
         """Read targets and weights of a span into their buffers."""
-        self._given(start, bound.get("stop"))
-
-    def flush(self) -> None:
-        """Carry the readout's gradients into float64."""
-        self.head.flush()
+        self._read(start, bound.get("stop"))
 
     def value(self) -> float:
         """The loss so far."""
         total, error = self.device.home(self.total)
         return float((total + error if np.isfinite(error) else total) * self.factor)
-
-    def gradient(self) -> Readout | None:
-        """Return the gradient of the readout."""
-        return self.head.gradient()
 
 
 class CallableSum:
@@ -258,7 +231,7 @@ class CallableSum:
         return readout.replace_arrays(zeros)
 
 
-LossSum: TypeAlias = NamedSum | CallableSum
+LossSum: TypeAlias = NamedSum | CallableSum | OutputSum
 
 
 class GivenDerivative:

@@ -33,7 +33,7 @@ def no_ids(xp: Any) -> Array:
 @cache
 def no_weights(xp: Any) -> Array:
     """What kernels take for loss weights where there are none."""
-    return xp.empty((0, 0))
+    return xp.empty((0, 0, 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,9 +152,9 @@ def counts(weights: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class WeightReader:
-    """Loss weights (T,) or (T, B), or None; float64 in the kernels.
+    """Loss weights (T,), (T, B) or (T, B, O), or None; float64 in the kernels.
 
-    buffer : (steps, B) float64 on the device, or empty for no weights
+    buffer : (steps, B, 1 or O) float64 on the device, or empty for no weights
     """
 
     device: Backend
@@ -164,21 +164,21 @@ class WeightReader:
 
 def weight_reader(device: Backend, array: AlongTime | None, batch: int, steps: int) -> WeightReader:
     """Make a reader of loss weights for spans of up to `steps` steps."""
-    xp = device.xp
-    return WeightReader(
-        device, array, no_weights(xp) if array is None else xp.empty((steps, batch))
-    )
+    if array is None:
+        return WeightReader(device, None, no_weights(device.xp))
+    each = array.shape[2] if array.ndim == 3 else 1
+    return WeightReader(device, array, device.xp.empty((steps, batch, each)))
 
 
 def read_weights(reader: WeightReader, start: int, stop: int) -> Array:
-    """Rows start..stop, (n, B), or an empty array for no weights."""
+    """Rows start..stop, (n, B, 1 or O), or an empty array for no weights."""
     if reader.array is None:
         return reader.buffer
     buffer = reader.buffer[: stop - start]
     for a, b in pieces(reader.array, start, stop):
         part, target = in_memory(reader.array[a:b]), buffer[a - start : b - start]
-        if part.ndim == 1:
-            part = module_of(part).broadcast_to(part[:, None], target.shape)
-        reader.device.copy_to(target, part)
+        while part.ndim < 3:
+            part = part[..., None]
+        reader.device.copy_to(target, module_of(part).broadcast_to(part, target.shape))
     buffer *= counts(buffer)
     return buffer

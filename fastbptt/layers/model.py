@@ -17,8 +17,10 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import File
-from ..arrays import Array, Shape, home
+from ..arrays import Array, Shape, home, module_of
 from ..kernels import disk
+from ..memory import html
+from ..memory.plan import human
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -114,6 +116,60 @@ class Model:
             arguments.check_shape(name, arguments.array(name, new), old.shape)
         return self._rebuilt(iter(arrays))
 
+    def flat(self) -> Array:
+        """Return all numbers of the model in one vector, array after array in C order.
+
+        Returns
+        -------
+        (n,) array of the model's dtype, new, in the order of `arrays()`; `with_flat` is its inverse
+        """
+        own = self.arrays()
+        return module_of(own[0]).concatenate([array.ravel() for array in own])
+
+    def with_flat(self, vector: Array) -> Self:
+        """Return a model of the same kind with other numbers.
+
+        Parameters
+        ----------
+        vector : (n,) array of the model's dtype, the numbers in the order of `flat()`; copied
+
+        Returns
+        -------
+        the new model; this one is unchanged
+
+        Raises
+        ------
+        ValueError : another number of numbers, or of axes
+        TypeError : no array, or one of another dtype
+        """
+        own = self.arrays()
+        size = sum(array.size for array in own)
+        numbers = arguments.floats("vector", vector, (size,), own[0].dtype).copy()
+        arrays, start = [], 0
+        for array in own:
+            arrays.append(numbers[start : start + array.size].reshape(array.shape))
+            start += array.size
+        return self._rebuilt(iter(arrays))
+
+    def _repr_html_(self) -> str:
+        rows = [(name, repr(part), _numbers(part)) for name, part in self._parts("")]
+        if len(rows) > 1:
+            rows.append(("all", "", _numbers(self)))
+        return html.table(type(self).__name__, rows, ("part", "", "numbers"))
+
+    def _parts(self, name: str) -> Iterator[tuple[str, Any]]:
+        """Name and value of the parts that hold arrays of their own, in their order."""
+        inner = [
+            (f"{name}.{field.name}{f'[{index}]' * isinstance(value, tuple)}".lstrip("."), part)
+            for field, value in zip(fields(self), self._values(), strict=True)
+            for index, part in enumerate(value if isinstance(value, tuple) else (value,))
+            if isinstance(part, Model)
+        ]
+        if not inner:
+            yield name, self
+        for path, part in inner:
+            yield from part._parts(path)
+
     def _rebuilt(self, arrays: Iterator[Array]) -> Self:
         changes: dict[str, Any] = {}
         for field in fields(self):
@@ -197,6 +253,12 @@ class Model:
                     f"{type(self).__name__}.{name} must be {dtype} like the other arrays, "
                     f"not {arguments.describe(given)}"
                 )
+
+
+def _numbers(model: Model) -> str:
+    """How many numbers a model has, and their bytes."""
+    own = model.arrays()
+    return f"{sum(a.size for a in own):,} ({human(sum(a.nbytes for a in own))})"
 
 
 FORMAT = 1

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from .. import arguments
 from ..arguments import Seed
 from ..arrays import Array, DType, DTypeLike, Shape
-from .drawing import uniform
+from . import drawing
+from .drawing import RecurrentInit
 from .model import Definition, Model
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Recurrent(Model):
         rows = (gates or cls.gates) * hidden
         shapes = {"U": (rows, inputs), "W": (rows, hidden), "b": (rows,)}
         shapes |= {name: (k * hidden,) for name, k in params.items()}
-        return uniform(shapes, {"inputs": inputs, "hidden": hidden}, rng, dtype)
+        return drawing.uniform(shapes, {"inputs": inputs, "hidden": hidden}, rng, dtype)
 
     def __repr__(self) -> str:
         extra = "".join(f", {value!r}" for value in self._values() if isinstance(value, str))
@@ -144,6 +145,7 @@ class RNN(Recurrent):
         rng: Seed = None,
         dtype: DTypeLike = "float32",
         activation: Activation = "tanh",
+        recurrent: RecurrentInit = "uniform",
     ) -> Self:
         """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
 
@@ -154,6 +156,8 @@ class RNN(Recurrent):
         rng : a seed or NumPy Generator; None draws other weights in every call
         dtype : "float32" or "float64"
         activation : g, as in RNN
+        recurrent : W is "uniform", "orthogonal" (Saxe et al. 2014) or the "identity" (Le et al.
+            2015)
 
         Returns
         -------
@@ -163,7 +167,9 @@ class RNN(Recurrent):
         ------
         ValueError, TypeError : an argument of the wrong value or type
         """
-        return cls(**cls._draw(inputs, hidden, rng, dtype), activation=activation)
+        rng = drawing.generator(rng)
+        drawn = drawing.with_recurrent(cls._draw(inputs, hidden, rng, dtype), recurrent, rng)
+        return cls(**drawn, activation=activation)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -208,7 +214,8 @@ class LSTM(Recurrent):
     @classmethod
     def init(
         cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
-        peepholes: bool = False,
+        peepholes: bool = False, recurrent: RecurrentInit = "uniform",
+        forget_bias: float | None = None, chrono: tuple[float, float] | None = None,
     ) -> Self:  # fmt: skip
         """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
 
@@ -219,6 +226,11 @@ class LSTM(Recurrent):
         rng : a seed or NumPy Generator; None draws other weights in every call
         dtype : "float32" or "float64"
         peepholes : whether to draw peephole weights p, too
+        recurrent : W is "uniform", or for each gate an "orthogonal" matrix or the "identity"
+        forget_bias : the bias of the forget gate, often 1.0 (Jozefowicz et al. 2015); None draws it
+        chrono : (tmin, tmax), the steps over which units shall remember, in place of `forget_bias`:
+            the bias of f is log(u - 1), u uniform between them, that of i the opposite (Tallec and
+            Ollivier 2018); 1 <= tmin <= tmax
 
         Returns
         -------
@@ -228,8 +240,22 @@ class LSTM(Recurrent):
         ------
         ValueError, TypeError : an argument of the wrong value or type
         """
+        if forget_bias is not None and chrono is not None:
+            raise ValueError(
+                f"forget_bias must be None with chrono, which sets the same bias, "
+                f"not {arguments.shown(forget_bias)}"
+            )
+        rng = drawing.generator(rng)
         params = {"p": 3} if arguments.flag("peepholes", peepholes) else {}
-        return cls(**cls._draw(inputs, hidden, rng, dtype, **params))
+        drawn = cls._draw(inputs, hidden, rng, dtype, **params)
+        drawn = drawing.with_recurrent(drawn, recurrent, rng)
+        if forget_bias is not None:
+            bias = drawing.constant_bias("forget_bias", forget_bias, hidden)
+            drawn = drawing.with_bias(drawn, {1: bias})
+        if chrono is not None:
+            bias = drawing.chrono_bias(chrono, hidden, rng)
+            drawn = drawing.with_bias(drawn, {0: -bias, 1: bias})
+        return cls(**drawn)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -276,7 +302,8 @@ class GRU(Recurrent):
     @classmethod
     def init(
         cls, inputs: int, hidden: int, *, rng: Seed = None, dtype: DTypeLike = "float32",
-        reset: Literal["after", "before"] = "after",
+        reset: Literal["after", "before"] = "after", recurrent: RecurrentInit = "uniform",
+        chrono: tuple[float, float] | None = None,
     ) -> Self:  # fmt: skip
         """Return a layer with weights drawn uniformly from +-1/sqrt(H), as PyTorch does.
 
@@ -287,6 +314,9 @@ class GRU(Recurrent):
         rng : a seed or NumPy Generator; None draws other weights in every call
         dtype : "float32" or "float64"
         reset : "after" or "before", as in GRU
+        recurrent : W is "uniform", or for each gate an "orthogonal" matrix or the "identity"
+        chrono : (tmin, tmax), the steps over which units shall remember: the bias of z is
+            log(u - 1), u uniform between them (Tallec and Ollivier 2018); 1 <= tmin <= tmax
 
         Returns
         -------
@@ -296,4 +326,9 @@ class GRU(Recurrent):
         ------
         ValueError, TypeError : an argument of the wrong value or type
         """
-        return cls(**cls._draw(inputs, hidden, rng, dtype, bn=1), reset=reset)
+        rng = drawing.generator(rng)
+        drawn = cls._draw(inputs, hidden, rng, dtype, bn=1)
+        drawn = drawing.with_recurrent(drawn, recurrent, rng)
+        if chrono is not None:
+            drawn = drawing.with_bias(drawn, {1: drawing.chrono_bias(chrono, hidden, rng)})
+        return cls(**drawn, reset=reset)

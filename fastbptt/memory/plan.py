@@ -9,6 +9,7 @@ from math import log
 from typing import Protocol
 
 from .. import arguments
+from . import html
 from .schedules import Action
 
 
@@ -114,7 +115,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """The bytes and steps that a gradient takes, and its schedule; str() is a table.
 
@@ -182,8 +183,7 @@ class Plan:
         costs = Costs(self.steps, self.batch, state_bytes, step_bytes, self.fixed_bytes)
         return policy.plan(costs)
 
-    def __str__(self) -> str:
-        """A small table."""
+    def _rows(self) -> list[tuple[str, str]]:
         rows = [
             ("memory", str(self.memory)),
             ("steps, sequences", f"{self.steps:,}, {self.batch:,}"),
@@ -198,7 +198,19 @@ class Plan:
         ]
         if self.seconds is not None:
             rows.append(("predicted time", duration(self.seconds)))
-        return "\n".join(f"{name:<20}{value}" for name, value in rows)
+        return rows
+
+    def __str__(self) -> str:
+        """A small table."""
+        return "\n".join(f"{name:<20}{value}" for name, value in self._rows())
+
+    def __repr__(self) -> str:
+        kind = "exact" if self.exact else "truncated"
+        sizes = f"{human(self.peak_bytes)}, time factor {self.time_factor:.3f}"
+        return f"Plan(T={self.steps}, B={self.batch}, {self.memory}: {kind}, {sizes})"
+
+    def _repr_html_(self) -> str:
+        return html.table("Plan", self._rows())
 
 
 class Frontier(tuple[Plan, ...]):
@@ -233,8 +245,16 @@ class Frontier(tuple[Plan, ...]):
             return self[best]
         return self[times.index(least)]
 
-    def __str__(self) -> str:
-        """A line for each plan; with times also the knee, and its bytes."""
+    def __repr__(self) -> str:
+        peaks = [human(plan.peak_bytes) for plan in self]
+        of = f" of {', '.join(peaks)}" if peaks else ""
+        return f"Frontier({len(self)} plan{'s' * (len(self) != 1)}{of})"
+
+    def _repr_html_(self) -> str:
+        head, rows = self._table()
+        return html.table("Frontier", rows, head)
+
+    def _table(self) -> tuple[list[str], list[list[str]]]:
         head = ["recomputes", "peak memory", "states and cache", "forward steps", "time factor"]
         rows = [
             [
@@ -251,6 +271,11 @@ class Frontier(tuple[Plan, ...]):
             head += ["predicted time", ""]
             for row, plan in zip(rows, self, strict=True):
                 row += [duration(plan.seconds or 0.0), "knee" if plan is knee else ""]
+        return head, rows
+
+    def __str__(self) -> str:
+        """A line for each plan; with times also the knee, and its bytes."""
+        (head, rows), knee = self._table(), self.knee
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         lines = [
             "  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)).rstrip()

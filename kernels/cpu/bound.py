@@ -105,6 +105,16 @@ class Bound:
         """The same for what the head reads."""
         self._place(self.head, _HEAD, name, array, moves)
 
+    def place_weights(self, array):
+        """Have the loss weights of a span lie in a buffer (n, B, 1) or (n, B, O)."""
+        self.place_head("weights", array, False)
+        self.head[HEAD.weights_each] = array.shape[2]
+
+    def take_targets(self, y):
+        """Have what the loss of the next span reads lie in `y`, until the one after it."""
+        self.y = y
+        self.head[HEAD.y_at] = address_of(y)
+
     def place_deltas(self, index, array, moves):
         """The same for a layer's deltas."""
         self._place(self.layers[index], _LAYER, "delta", array, moves)
@@ -129,7 +139,7 @@ class Bound:
         self.keep += array, own.buffer
         self.copies.append(row)
         row[COPY.moment], row[COPY.way], row[COPY.at] = moment, own.way, address_of(array)
-        row[COPY.time_step] = array.strides[0]
+        row[COPY.time_step], row[COPY.width] = array.strides[0], 1
         if array.ndim > 1:
             row[COPY.batch_step] = array.strides[1]
         if array.ndim > 2:

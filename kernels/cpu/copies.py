@@ -108,7 +108,7 @@ def _copy(copy, lengths, start, stop, B):
     way, width, item, number = copy[COPY.way], copy[COPY.width], copy[COPY.item], copy[COPY.number]
     step, weights_at = copy[COPY.step], copy[COPY.weights_at]
     reads = way in (FLOATS, IDS, WEIGHTS)
-    size = width * item if way not in (IDS, WEIGHTS) else 8
+    size = width * (item if way not in (IDS, WEIGHTS) else 8)
     for t in range(start, stop):
         for b in range(B):
             row, time = (t - start) * B + b, t
@@ -129,7 +129,8 @@ def _copy(copy, lengths, start, stop, B):
                     value = 0  # those that do not count may hold anything
                 put(words(buffer), 0, value)
             elif way == WEIGHTS:
-                put(doubles(buffer), 0, _weight(at, item, number))
+                for j in range(width):
+                    put(doubles(buffer + 8 * j), 0, _weight(at + j * step, item, number))
             elif way == FLOATS:
                 _move(buffer, item, at, step, width, item)
             elif way == ADD:

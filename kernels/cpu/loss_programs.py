@@ -9,8 +9,8 @@ Arguments that the programs share, arrays of the layer's dtype unless said:
 - h : (n, B, H), the outputs of the layer
 - scratch : (o (n, B, O); values (n*B,) float64, w E of each row; rows (n*B,) int64, the indices of
   the rows that count)
-- given : (y (n, B, O), targets (n, B) int64, weights (n, B) float64). Empty are the one of y and
-  targets that the loss does not read, and weights that are all 1
+- given : (y (n, B, O), targets (n, B) int64, weights (n, B, 1) or (n, B, O) float64). Empty are the
+  one of y and targets that the loss does not read, and weights that are all 1
 - total : (2,) float64, the sum of the losses and its rounding error
 - lengths : (B,) int64
 - t : time of row 0

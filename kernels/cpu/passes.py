@@ -119,8 +119,9 @@ def _head(like, lane, head, counts, n, B, H, start):
     targets_at = place(
         get(head, HEAD.targets_at), get(head, HEAD.targets_step), B * 8, start, begin
     )
+    each = get(head, HEAD.weights_each)
     weights_at = place(
-        get(head, HEAD.weights_at), get(head, HEAD.weights_step), B * 8, start, begin
+        get(head, HEAD.weights_at), get(head, HEAD.weights_step), B * each * 8, start, begin
     )
     total_at = get(head, HEAD.dv_total_at)
     weighted = n if get(head, HEAD.weights_at) else 0
@@ -133,7 +134,7 @@ def _head(like, lane, head, counts, n, B, H, start):
         view(like, get(head, HEAD.o_at), (2 * span, B, O)),
         view(like, y_at, (n if get(head, HEAD.y_at) else 0, B, O)),
         view(head, targets_at, (n if get(head, HEAD.targets_at) else 0, B)),
-        view(number, weights_at, (weighted, B)),
+        view(number, weights_at, (weighted, B, each)),
         view(number, get(head, HEAD.values_at), (2 * span * B,)),
         view(number, get(head, HEAD.total_at), (2,)),
         view(like, get(head, HEAD.dv_at), (O, H)),

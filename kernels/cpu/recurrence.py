@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..layer import LayerHead, LayerRecurrence
-from ..loss_table import LOSSES, READOUTS
+from ..loss_table import NUMBERS, READOUTS
 from . import linear, loss_programs
 from .binders import build_binders
 from .passes import passes
@@ -92,7 +92,7 @@ class Head(LayerHead):
         own = self.weight
         mailbox, threads = team_for(h.shape[0] * self.batch * own.size, self.threads)
         loss_programs.build_loss()(
-            mailbox, threads, (self.kind, LOSSES[kind].number, factor),
+            mailbox, threads, (self.kind, NUMBERS[kind], factor),
             (own.forth, own.forth, self.bias), h, scratch, given, scratch[0][:0], total, lengths,
             start,
         )  # fmt: skip
@@ -105,7 +105,7 @@ class Head(LayerHead):
         self.start()
         mailbox, threads = team_for(3 * h.shape[0] * self.batch * own.size, self.threads)
         loss_programs.build_loss_and_derivative()(
-            mailbox, threads, (self.kind, LOSSES[kind].number, factor),
+            mailbox, threads, (self.kind, NUMBERS[kind], factor),
             (own.forth, own.back, self.bias), h, scratch, given, dh, total, lengths, start,
             (flush_steps, sum_.grad, sum_.total, self.bias_total),
         )  # fmt: skip
@@ -115,7 +115,7 @@ class Head(LayerHead):
         own, sum_, (o, values, _) = self.weight, self.sum, scratch
         self.start()
         row = bound.head
-        row[HEAD.readout], row[HEAD.loss] = self.kind, LOSSES[kind].number
+        row[HEAD.readout], row[HEAD.loss] = self.kind, NUMBERS[kind]
         row[HEAD.factor : HEAD.factor + 1].view(np.float64)[0] = factor
         row[HEAD.outputs] = own.outputs
         pointed = (

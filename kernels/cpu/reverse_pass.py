@@ -115,7 +115,7 @@ def build_reverse(CELL):
         recurrent : see `sweeps.build_reverse`; v has 2*chunk + 1 steps
         gradients : (gradient of W (G*H, H), its float64 total or empty)
         head : (readout, loss, factor, V packed for V s, V packed for V^T do, c (O,), o scratch
-            (2*chunk, B, O), y (n, B, O), targets (n, B) int64, weights (n, B) float64 or empty,
+            (2*chunk, B, O), y (n, B, O), targets (n, B) int64, weights (n, B, 1 or O) or empty,
             values scratch (2*chunk*B,), loss pair (2,), gradient of V (O, H), its total or empty,
             total of c's (O,)): see `losses.loss_rows`; there is no loss if o is empty
         indices : (rows, rows, counts): int64 scratch, (2*chunk*B,) twice and (4,)

@@ -51,7 +51,7 @@ LAYER, LAYER_SIZE = _slots(
 HEAD, HEAD_SIZE = _slots(
     "Head",
     """readout loss factor outputs v_at v_back_at c_at o_at y_at y_step targets_at targets_step
-    weights_at weights_step values_at total_at dv_at dv_total_at dc_at""",
+    weights_at weights_step weights_each values_at total_at dv_at dv_total_at dc_at""",
 )
 
 LEFT, LEFT_SIZE = _slots(

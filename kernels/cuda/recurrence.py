@@ -89,11 +89,12 @@ class Head(LayerHead):
         y, targets, weights = given
         o, values = scratch[0][:n], scratch[1][: n * B]
         self._product(h, o)
-        kernel = rowwise.loss_kernel(loss, self.readout.activation, self.dtype)
+        many = weights.shape[2] > 1
+        kernel = rowwise.loss_kernel(loss, self.readout.activation, self.dtype, many)
         rowwise.elements(
             kernel, n * B,
-            (o, self.bias, y, targets, weights, int(weights.size > 0), lengths, values,
-             float(factor), start, B, o.shape[2]),
+            (o, self.bias, y, targets, weights, weights.shape[2], lengths, values, float(factor),
+             start, B, o.shape[2]),
         )  # fmt: skip
         total[:1] += values.sum()
         return o
@@ -151,7 +152,7 @@ def _counted(array, weights, lengths, start):
     rowwise.elements(
         rowwise.counted_kernel(array.dtype.type),
         array.size,
-        (out, array, weights, int(weights.size > 0), lengths, start, array.size, B, width),
+        (out, array, weights, weights.shape[2], lengths, start, array.size, B, width),
     )
     return out
 
@@ -268,7 +269,7 @@ class Recurrence(LayerRecurrence):
         xp, H, cell = runtime.arrays(), self.hidden, self.cell
         width, last = cell.gates * H, (cell.gates - cell.second) * H
         if self.ragged:  # 0 times NaN past a sequence's length is NaN
-            unweighted = xp.empty(0)
+            unweighted = xp.empty((0, 0, 0))
             before = _counted(before, unweighted, lengths, start)
             x = x if ids.size else _counted(x, unweighted, lengths, start)
         if ids.size:

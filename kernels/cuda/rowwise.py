@@ -7,7 +7,7 @@ Arguments that kernels share, all arrays flat and of the kernel's dtype unless s
 - o : (rows, O), V h on entry
 - c : (O,)
 - lengths : (B,) int64
-- weights : (rows,) float64; weighted : 0 if it is empty, for all 1
+- weights : (rows, each) float64, `each` being 1 or O; or empty and `each` 0, for all 1
 - t : time of row 0
 - rows, B, O, H : how many there are
 - size : elements of the array
@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from ..loss_table import LOSSES
+from ..loss_table import GIVEN, LOSSES
 from ..masks import draw
 from .cells import maths_of, on_device
 from .runtime import SIMULATED, cuda, device, launch
@@ -101,36 +101,58 @@ def outputs_kernel(readout, dtype):
 
 
 @cache
-def _row_loss(loss, readout, dtype):
-    """A function (o, start, outputs, y, at, target, scale) -> E; o becomes scale * dE/do * h'."""
+def _row_loss(loss, readout, dtype, many):
+    """A function (o, start, outputs, y, at, target, scale, weights) -> E of a row.
+
+    o becomes scale * dE/do * h'. If `many`, weights[at:] are those of the outputs, and part of E.
+    """
     apply = _readout(readout, dtype)
     sigmoid = maths_of(dtype)[2]
     one, zero = dtype(1), dtype(0)
     SIGMOID, TANH, SOFTMAX = (readout == name for name in ("sigmoid", "tanh", "softmax"))
 
     @device
-    def squared_error(o, start, outputs, y, at, target, scale):
+    def before_activation(d, s, mean):
+        if SIGMOID:
+            d = d * s * (one - s)
+        if TANH:
+            d = d * (one - s * s)
+        if SOFTMAX:  # mean: sum_j d_j o_j
+            d = s * (d - mean)
+        return d
+
+    @device
+    def squared_error(o, start, outputs, y, at, target, scale, weights):
         apply(o, start, outputs)
-        value, mean = 0.0, 0.0  # mean: for the softmax's Jacobian, sum_j (o_j - y_j) o_j
+        value, mean = 0.0, 0.0
         for j in range(outputs):
-            error = float(o[start + j] - y[at + j])
-            value += error * error
-            if SOFTMAX:
-                mean += error * float(o[start + j])
+            share = weights[at + j] if many else 1.0
+            if share != 0.0:
+                error = float(o[start + j] - y[at + j])
+                value += share * (error * error)
+                mean += share * (error * float(o[start + j]))
         for j in range(outputs):
+            share = weights[at + j] if many else 1.0
             s = o[start + j]
-            d = (s - y[at + j]) * dtype(2 * scale)
-            if SIGMOID:
-                d = d * s * (one - s)
-            if TANH:
-                d = d * (one - s * s)
-            if SOFTMAX:
-                d = s * (d - dtype(2 * scale * mean))
-            o[start + j] = d
+            d = zero
+            if share != 0.0:
+                d = (s - y[at + j]) * dtype(2 * scale * share)
+            o[start + j] = before_activation(d, s, dtype(2 * scale * mean))
         return value
 
     @device
-    def cross_entropy(o, start, outputs, y, at, target, scale):
+    def given(o, start, outputs, y, at, target, scale, weights):
+        apply(o, start, outputs)
+        mean = 0.0
+        if SOFTMAX:
+            for j in range(outputs):
+                mean += float(y[at + j]) * float(o[start + j])
+        for j in range(outputs):
+            o[start + j] = before_activation(y[at + j], o[start + j], dtype(mean))
+        return 0.0
+
+    @device
+    def cross_entropy(o, start, outputs, y, at, target, scale, weights):
         wanted = float(o[start + target])
         value = apply(o, start, outputs) - wanted
         for j in range(outputs):
@@ -139,42 +161,65 @@ def _row_loss(loss, readout, dtype):
         return value
 
     @device
-    def binary_cross_entropy(o, start, outputs, y, at, target, scale):
+    def binary_cross_entropy(o, start, outputs, y, at, target, scale, weights):
         value = 0.0
         for j in range(outputs):
-            a, wanted = o[start + j], y[at + j]
-            wide = float(a)
-            positive = wide if wide > 0 else 0.0
-            value += positive - wide * float(wanted) + math.log1p(math.exp(-abs(wide)))
-            o[start + j] = (sigmoid(a) - wanted) * dtype(scale)
+            share = weights[at + j] if many else 1.0
+            d = zero
+            if share != 0.0:
+                a, wanted = o[start + j], y[at + j]
+                wide = float(a)
+                positive = wide if wide > 0 else 0.0
+                each = positive - wide * float(wanted) + math.log1p(math.exp(-abs(wide)))
+                value += share * each
+                d = (sigmoid(a) - wanted) * dtype(scale * share)
+            o[start + j] = d
         return value
 
     return {
         "squared_error": squared_error,
         "cross_entropy": cross_entropy,
         "binary_cross_entropy": binary_cross_entropy,
+        GIVEN: given,
     }[loss]
 
 
 @cache
-def loss_kernel(loss, readout, dtype):
+def _counts():
+    """Whether row r counts."""
+
+    @device
+    def counts(weights, each, lengths, t, r, B):
+        if t + r // B >= lengths[r % B]:
+            return False
+        for j in range(r * each, r * each + each):
+            if weights[j] != 0.0:
+                return True
+        return each == 0
+
+    return counts
+
+
+@cache
+def loss_kernel(loss, readout, dtype, many):
     """values[r] = w E and o = factor w dE/do h', from o = V h; 0 where a row does not count.
 
-    A thread a row. Arguments besides those of the module's docstring:
+    A thread a row. `many`: whether each output has a weight of its own. Arguments besides those of
+    the module's docstring:
 
     y : (rows, O), targets : (rows,) int64; the one that the loss does not read is empty
     values : (rows,) float64
     factor : float64, by which the derivatives are multiplied
     """
-    row_loss = _row_loss(loss, readout, dtype)
+    row_loss = _row_loss(loss, readout, dtype, many)
+    counts = _counts()
     zero = dtype(0)
-    CLASSES = LOSSES[loss].classes
+    CLASSES = loss != GIVEN and LOSSES[loss].classes
 
-    def loss_rows(o, c, y, targets, weights, weighted, lengths, values, factor, t, B, O):
+    def loss_rows(o, c, y, targets, weights, each, lengths, values, factor, t, B, O):
         r = cuda.grid(1)
         if r < values.size:
-            weight = weights[r] if weighted else 1.0
-            if weight == 0.0 or t + r // B >= lengths[r % B]:
+            if not counts(weights, each, lengths, t, r, B):
                 values[r] = 0.0
                 for j in range(r * O, r * O + O):
                     o[j] = zero
@@ -182,10 +227,11 @@ def loss_kernel(loss, readout, dtype):
                 for j in range(O):
                     o[r * O + j] = o[r * O + j] + c[j]
                 target = targets[r] if CLASSES else 0
+                weight = weights[r] if each and not many else 1.0
                 scale = weight * factor
-                values[r] = weight * row_loss(o, r * O, O, y, r * O, target, scale)
+                values[r] = weight * row_loss(o, r * O, O, y, r * O, target, scale, weights)
 
-    loss_rows.key = loss, readout, dtype.__name__
+    loss_rows.key = loss, readout, dtype.__name__, many
     return loss_rows
 
 
@@ -195,16 +241,12 @@ def counted_kernel(dtype):
 
     out, a : (size // width, width); width : numbers in a row
     """
-    zero = dtype(0)
+    counts, zero = _counts(), dtype(0)
 
-    def counted(out, a, weights, weighted, lengths, t, size, B, width):
+    def counted(out, a, weights, each, lengths, t, size, B, width):
         i = cuda.grid(1)
         if i < size:
-            r = i // width
-            counts = t + r // B < lengths[r % B]
-            if counts and weighted:
-                counts = weights[r] != 0.0
-            out[i] = a[i] if counts else zero
+            out[i] = a[i] if counts(weights, each, lengths, t, i // width, B) else zero
 
     counted.key = (dtype.__name__,)
     return counted
