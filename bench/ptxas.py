@@ -21,6 +21,7 @@ import numpy as np
 from fastbptt.kernels.cuda import machine_code, rowwise, sweeps
 from fastbptt.kernels.cuda.gpus import KNOWN
 from fastbptt.kernels.cuda.layout import choose
+from fastbptt.kernels.loss_table import GIVEN
 
 from .stored import RESULTS
 
@@ -125,9 +126,11 @@ def head_rows(name):
     """Yield rows of the kernels of one thread an element or a row, in float32 and float64."""
     for kind in (np.float32, np.float64):
         kernels = [
-            *(rowwise.loss_kernel(*pair, kind) for pair in (
-                ("squared_error", "identity"), ("squared_error", "softmax"),
-                ("cross_entropy", "softmax"), ("binary_cross_entropy", "sigmoid"))),
+            *(rowwise.loss_kernel(loss, readout, kind, many) for loss, readout, many in (
+                ("squared_error", "identity", False), ("squared_error", "softmax", False),
+                ("cross_entropy", "softmax", False), ("binary_cross_entropy", "sigmoid", False),
+                ("squared_error", "softmax", True), ("binary_cross_entropy", "sigmoid", True),
+                (GIVEN, "softmax", False))),
             rowwise.outputs_kernel("tanh", kind), rowwise.counted_kernel(kind),
             rowwise.dropout_kernel(kind), rowwise.scatter_kernel(kind),
         ]  # fmt: skip

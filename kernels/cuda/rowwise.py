@@ -231,7 +231,7 @@ def loss_kernel(loss, readout, dtype, many):
                 scale = weight * factor
                 values[r] = weight * row_loss(o, r * O, O, y, r * O, target, scale, weights)
 
-    loss_rows.key = loss, readout, dtype.__name__, many
+    loss_rows.key = loss, readout + " each" * many, dtype.__name__
     return loss_rows
 
 
