@@ -109,7 +109,39 @@ class LayerRecurrence:
         self.batch, self.chunk = batch, chunk
         self.input, self.recurrent = sum_(weights.input), sum_(weights.recurrent)
         self.sums = None  # the float64 sums over time of all blocks of deltas
+        self.restart = None  # (S, H), what a state is set to at a reset
+        self.trains_restart = False
+        self.restart_sums = None  # see `cpu.resets`
         self.deltas_in_order = self.blocks == cell.gates  # each gate's block, in order of the gates
+
+    def restarts(self, state):
+        """Have sequences be reset, to `state` (S, H), or to zero if it is None."""
+        self.trains_restart = state is not None
+        zero = self.xp.zeros((self.states, self.hidden), self.dtype)
+        self.restart = zero if state is None else state
+
+    @property
+    def restart_size(self):
+        """How many numbers are in `restart_sums`."""
+        return (self.states * self.batch + self.weights.first) * self.hidden
+
+    def restart_gradient(self):
+        """The derivative by the state that sequences are reset to, (S, H) float64."""
+        sums, shape = self.restart_sums, (self.states, self.batch, self.hidden)
+        if sums is None:
+            return self.xp.zeros((self.states, self.hidden))
+        return sums[: -self.weights.first * self.hidden].reshape(shape).sum(axis=1)
+
+    def _add_restarts(self, dW):
+        """Add to W's gradient what it has of the steps that read `restart`."""
+        if self.restart_sums is None:
+            return dW
+        last, state = self.weights.first * self.hidden, self.restart[0]
+        deltas = self.restart_sums[-last:]
+        for j in range(0, last, 64):
+            part = deltas[j : j + 64, None] * state
+            dW[j : min(j + 64, last)] += part
+        return dW
 
     @property
     def _order(self):
@@ -123,7 +155,8 @@ class LayerRecurrence:
         blocks = sums.astype(self.dtype).reshape(-1, self.hidden)
         params = blocks[list(self.cell.sums)] if self.cell.sums else None
         db = blocks[self._order].reshape(-1)
-        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, params)
+        dW = self._add_restarts(self.recurrent.gradient())
+        return self.layer._gradient(self.input.gradient(), dW, db, params)
 
     def deltas(self, blocks):
         """Return the deltas (n, B, G*H), gate by gate, from the blocks (n, B, D*H) of a span."""

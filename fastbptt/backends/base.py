@@ -116,7 +116,7 @@ class Backend(Protocol):
         """The readout, and the loss of its outputs."""
         ...
 
-    def indices(self, rows: int) -> Any:
+    def indices(self, rows: int, resets: bool = False) -> Any:
         """Room for the indices of so many rows that count."""
         ...
 

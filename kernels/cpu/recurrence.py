@@ -141,6 +141,14 @@ class Recurrence(LayerRecurrence):
         H = self.hidden
         rows = 2 * chunk + 1 if self.cell.second else 0
         self.multiplied = workspace.empty((rows, batch, H), self.dtype)
+        self.workspace = workspace
+
+    def restarts(self, state):
+        """Have sequences be reset, to `state` (S, H), or to zero if it is None."""
+        if not self.multiplied.size:  # the states of a step that has resets are copied there
+            shape = (1, self.batch, self.hidden)
+            self.multiplied = self.workspace.empty(shape, self.dtype)
+        super().restarts(state)
 
     @property
     def work(self):
@@ -163,6 +171,8 @@ class Recurrence(LayerRecurrence):
         pointed = own.params, self.multiplied, *arrays, u, own.bias, w, second
         bound.hold(*pointed)
         build_binders()[0](row, *pointed)
+        if self.restart is not None:
+            bound.point_layer(index, restart=self.restart)
         compiled = passes(self.layer.cell, self.dtype)
         row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
@@ -196,6 +206,9 @@ class Recurrence(LayerRecurrence):
         )  # fmt: skip
         bound.hold(*pointed)
         build_binders()[1](bound.layers[index], *pointed)
+        if self.trains_restart:
+            self.restart_sums = np.zeros(self.restart_size)
+            bound.point_layer(index, restart_sums=self.restart_sums)
         bound.work += 2 * self.work
 
     def flush(self):
