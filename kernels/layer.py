@@ -111,11 +111,14 @@ class LayerRecurrence:
         self.sums = None  # the float64 sums over time of all blocks of deltas
         self.restart = None  # (S, H), what a state is set to at a reset
         self.trains_restart = False
-        self.restart_sums = None  # see `cpu.resets`
+        self.restart_sums = None  # (S, B, H) float64, derivatives by it, and on the CPU more
         self.deltas_in_order = self.blocks == cell.gates  # each gate's block, in order of the gates
 
-    def restarts(self, state):
-        """Have sequences be reset, to `state` (S, H), or to zero if it is None."""
+    def restarts(self, state, resets):
+        """Have sequences be reset, to `state` (S, H), or to zero if it is None.
+
+        resets : (K,) int64, the numbers t*B + b, ascending
+        """
         self.trains_restart = state is not None
         zero = self.xp.zeros((self.states, self.hidden), self.dtype)
         self.restart = zero if state is None else state
@@ -123,25 +126,24 @@ class LayerRecurrence:
     @property
     def restart_size(self):
         """How many numbers are in `restart_sums`."""
-        return (self.states * self.batch + self.weights.first) * self.hidden
+        return self.states * self.batch * self.hidden
+
+    def start_restarts(self):
+        """Set the derivatives by the state that sequences are reset to to zero."""
+        if self.trains_restart:
+            self.restart_sums = self.xp.zeros(self.restart_size)
 
     def restart_gradient(self):
         """The derivative by the state that sequences are reset to, (S, H) float64."""
-        sums, shape = self.restart_sums, (self.states, self.batch, self.hidden)
-        if sums is None:
-            return self.xp.zeros((self.states, self.hidden))
-        return sums[: -self.weights.first * self.hidden].reshape(shape).sum(axis=1)
-
-    def _add_restarts(self, dW):
-        """Add to W's gradient what it has of the steps that read `restart`."""
+        shape = self.states, self.batch, self.hidden
         if self.restart_sums is None:
-            return dW
-        last, state = self.weights.first * self.hidden, self.restart[0]
-        deltas = self.restart_sums[-last:]
-        for j in range(0, last, 64):
-            part = deltas[j : j + 64, None] * state
-            dW[j : min(j + 64, last)] += part
-        return dW
+            return self.xp.zeros((self.states, self.hidden))
+        return (
+            self.restart_sums[: self.states * self.batch * self.hidden].reshape(shape).sum(axis=1)
+        )
+
+    def _recurrent_gradient(self):
+        return self.recurrent.gradient()
 
     @property
     def _order(self):
@@ -155,7 +157,7 @@ class LayerRecurrence:
         blocks = sums.astype(self.dtype).reshape(-1, self.hidden)
         params = blocks[list(self.cell.sums)] if self.cell.sums else None
         db = blocks[self._order].reshape(-1)
-        dW = self._add_restarts(self.recurrent.gradient())
+        dW = self._recurrent_gradient()
         return self.layer._gradient(self.input.gradient(), dW, db, params)
 
     def deltas(self, blocks):

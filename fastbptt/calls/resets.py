@@ -132,7 +132,7 @@ def repeated(state: State, batch: int, squeeze: bool) -> State:
 
 
 def summed(grad: State, squeeze: bool, given: bool) -> State:
-    """The derivative by a network's own state from that by the initial one, which may be `given`."""
+    """The derivative by a network's own state from that by the initial one, perhaps `given`."""
     if isinstance(grad, tuple):
         return tuple(summed(part, squeeze, given) for part in grad)
     rows = grad[None] if squeeze else grad

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..arrays import Array
 from ..layers.composite import Direction
 from ..layers.recurrent import Recurrent
@@ -37,9 +39,12 @@ class Chain:
         self.dropout, self.first = problem.dropout, direction.below + 1
         self.batch = shapes.B
         lengths, restart = problem.arrays.lengths, problem.arrays.restart
-        self.marks = device.here(lengths.marks)
-        self.lengths, self.resets = self.marks[: self.batch], lengths.resets.size
-        self.pieces = lengths.pieces if direction.reverse else None
+        self.resets, marks = lengths.resets.size, lengths.marks
+        self.pieces = lengths.pieces if direction.reverse or not device.compiled else None
+        if self.pieces is not None and not device.compiled:
+            marks = np.concatenate([lengths.values, self.pieces])
+        self.marks = device.here(marks)
+        self.lengths = self.marks[: self.batch]
         self.chunk, self.call_steps = blocks.chunk, blocks.call_steps
         self.unheard = blocks.unheard
         self.flush_steps = flush_steps(self.batch)
@@ -54,7 +59,7 @@ class Chain:
         if self.resets:
             states = [None] * len(self.layers) if restart is None else direction.of(restart)
             for recurrence, state in zip(self.recurrences, states, strict=True):
-                recurrence.restarts(state)
+                recurrence.restarts(state, lengths.resets)
         xp = device.xp
         ahead = device.ahead
         self.scratch = [self._buffer(ahead * r.blocks * r.hidden) for r in self.recurrences]

@@ -23,7 +23,14 @@ def footprint(
     resets : how many there are
     """
     found = _without_resets(layer, readout, total, batch, device)
-    return _with_resets(found, layer, batch, resets) if resets else found
+    if not resets:
+        return found
+    found = _with_resets(found, layer, batch, resets)
+    if device.compiled:
+        return found
+    # The states before a chunk's steps once more, those that are reset among them.
+    widest = max(part.hidden for part in recurrent_layers(layer))
+    return replace(found, per_step=found.per_step + batch * widest * layer.dtype.itemsize)
 
 
 _NUMBER = 8  # bytes of a reset

@@ -2,7 +2,8 @@
 
 A row of slots COPY describes one, in bytes: where the array is and how far its next time, sequence
 and number are, which may be backwards. Time may run against the array's, within the length of each
-sequence or, where sequences are reset, within each of their pieces. The walk makes copies at the moments at which it would otherwise return to Python.
+sequence or, where sequences are reset, within each of their pieces. The walk makes copies at the
+moments at which it would otherwise return to Python.
 """
 
 import numpy as np

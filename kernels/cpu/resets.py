@@ -4,9 +4,9 @@ A reset (t, b) is the number t*B + b: step t of sequence b begins from `restart`
 came before. They stand in ascending order after the lengths, in one array, the `marks`: so K resets
 cost K numbers, and a step without any costs one comparison. A *cursor* is a place in that array.
 
-restart_sums has, in float64, (S, B, H) sums of the derivatives by the states that were set, and after
-them the sums of what multiplied them, the deltas by W's rows: the gradient of W takes those
-times `restart` when all are added. It is empty where nobody asks for them.
+restart_sums has, in float64, (S, B, H) sums of the derivatives by the states that were set, and
+after them the sums of the deltas by W's rows at these steps: the gradient of W takes these times
+`restart` when all are added. It is empty where nobody asks for them.
 """
 
 from ..flat import get, put
@@ -56,7 +56,7 @@ def end_pieces(marks, cursor, row, carry, half, sums, part):
     carry : (S, 2, B, H), of which `half` holds the derivatives by the states before the step
     part : see `sweeps`
     """
-    low, high, left, right = part
+    _, high, left, right = part
     STATES, _, B, H = carry.shape
     while cursor < marks.size and get(marks, cursor) < row + high:
         b = get(marks, cursor) - row

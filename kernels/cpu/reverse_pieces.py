@@ -6,10 +6,10 @@ Tuples that they take:
 - a chunk : (t, n, row, first, parity), its first step, how many steps it has, its first row of x, y
   and weights, its first row of `states`, and its half of the scratch
 - L, S, V : the chunks whose loss, whose sweep and whose readout gradient come next
-- indexed : (rows, count, kept, reading), the indices of the chunk's rows that count, and the same in
-  another order: first those that read the state before them, `reading` of them, then those reset
-- indices : rows of the readout and of the deltas that count, a chunk's in each half. The latter have
-  two halves more where there are resets, for `kept`. And the counts of all of these
+- indexed : (rows, count, kept, reading), the indices of the chunk's rows that count, and the same
+  in another order: first those that read the state before them, `reading` of them, then those reset
+- indices : rows of the readout and of the deltas that count, a chunk's in each half. The latter
+  have two halves more where there are resets, for `kept`. And the counts of all of these
 
 `span` is chunk * B, the rows in a half of the scratch. `ends` says whether the weight gradients are
 flushed after these rows.
@@ -39,7 +39,10 @@ def loss_piece(head, states, first, dh, dh_start, lengths, L, span, low, high):
 
 @inner
 def index_deltas(indices, half, span, marks, weights, t, n, B):
-    """Index the rows of deltas of a chunk that count, in a half of the scratch; `weights` is empty."""
+    """Index the rows of deltas of a chunk that count, in a half of the scratch.
+
+    weights : empty
+    """
     _, rows, counts = indices
     counts[2 + half] = index_rows(rows, half * span, marks, weights, 0, t, n, B)
     if marks.size > B:
