@@ -135,12 +135,10 @@ class LayerRecurrence:
 
     def restart_gradient(self):
         """The derivative by the state that sequences are reset to, (S, H) float64."""
-        shape = self.states, self.batch, self.hidden
+        S, B, H = self.states, self.batch, self.hidden
         if self.restart_sums is None:
-            return self.xp.zeros((self.states, self.hidden))
-        return (
-            self.restart_sums[: self.states * self.batch * self.hidden].reshape(shape).sum(axis=1)
-        )
+            return self.xp.zeros((S, H))
+        return self.restart_sums[: S * B * H].reshape(S, B, H).sum(axis=1)
 
     def _recurrent_gradient(self):
         return self.recurrent.gradient()

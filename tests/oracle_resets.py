@@ -1,4 +1,4 @@
-"""The reference for `resets`: each piece between two resets is run by the naive oracle by itself."""
+"""The reference for `resets`: each piece between two of them by itself, by the naive oracle."""
 
 import numpy as np
 import oracle
@@ -48,7 +48,7 @@ def forward(layer, x, resets, state=None, own=None, lengths=None):
 
 
 def backward(layer, found, dh, width, B, windows=None):
-    """The gradients of sum <dh, h>, in windows (s, a, b) if there are any: see `oracle.backward`."""
+    """The gradients of sum <dh, h>, in windows (s, a, b) if there are any."""
     T = len(dh)
     grad, dx = oracle.zero_gradient(layer), np.zeros((T, B, width))
     dstate, down = oracle.zero_state(layer, B), oracle.zero_state(layer, 1)

@@ -129,9 +129,9 @@ def bptt(
     weights : (T,) or (T, B) real numbers that scale the loss of each position; positions of weight
         0 are left out, whatever y holds there
     lengths : (B,) integers, or one where B is left out; sequence b counts only for t < lengths[b]
-    resets : (T, B) or (T,) booleans: sequence b begins anew before x[t] where resets[t, b], from the
-        network's own state or zero, and no gradient goes back from there. Pieces between resets
-        are sequences of their own. Past a length they do not matter
+    resets : (T, B) or (T,) booleans: where resets[t, b], sequence b begins anew before x[t], from
+        the network's own state or zero, and no gradient goes back from there. Pieces between
+        resets are sequences of their own. Past a length they do not matter
     state : the state before x[0], as in `forward`; by default the network's own, or zero
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
         Truncated(k1, k2)
