@@ -105,6 +105,10 @@ def test_forward_and_backward_with_deltas_equal_calls_piece_by_piece(cell):
     again, last = fb.run(p.layer, p.x, p.state, lengths=p.lengths, resets=p.resets)
     assert np.array_equal(again, h) and all(map(np.array_equal, flatten(last), flatten(state)))
     ends = fb.run(p.layer, p.x, p.state, lengths=p.lengths, resets=p.resets, keep="last")[0]
+    for b, start, stop, cut in oracle_resets.pieces_of(p.resets, p.lengths):
+        begin = None if cut else oracle_resets.of_row(p.state, b)
+        piece, _ = fb.run(p.layer, p.x[start:stop, b : b + 1], begin)
+        assert np.array_equal(h[start:stop, b], piece[:, 0])  # to the bit
     rows = np.flatnonzero(p.lengths)
     assert np.array_equal(ends[rows], h[p.lengths[rows] - 1, rows])
     for deltas, layer in zip(flatten(g.deltas), recurrent(g.layer), strict=True):
