@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -96,26 +97,21 @@ def main(arguments: list[str] | None = None) -> dict[str, fb.Result]:
 
     padded, lengths = pad(parts)
     packed, resets, ends = pack(parts, args.rows)
-    side_by_side = np.zeros(padded.shape[:2], bool)
-    weights = {
-        "padded": last_steps(side_by_side, lengths),
-        "end to end": last_steps(resets, ends),
-    }
-    given = {
-        "padded": {"x": padded, "lengths": lengths},
-        "end to end": {"x": packed, "resets": resets, "lengths": ends},
+    no_resets = np.zeros(padded.shape[:2], bool)
+    ways = {
+        "padded": (padded, no_resets, lengths),
+        "end to end": (packed, resets, ends),
     }
     print(f"{args.series:,} series of {lengths.min()} to {lengths.max()} steps, {steps:,} in all")
     print(f"{'':>12}{'T':>8}{'B':>7}{'steps x B':>12}{'x':>10}{'peak':>11}{'time':>10}")
     results = {}
-    for name, inputs in given.items():
-        x = inputs.pop("x")
-        inputs |= {"weights": weights[name], "reduction": "mean"}
-
-        def call(x: np.ndarray = x, inputs: dict = inputs) -> fb.Result:
-            return fb.bptt(network, x, targets(x), **inputs)
-
-        took, r = seconds(call, args.repeats), call()
+    for name, (x, cuts, own_lengths) in ways.items():
+        weights = last_steps(cuts, own_lengths)
+        train = partial(
+            fb.bptt, network, x, targets(x), weights=weights, lengths=own_lengths, resets=cuts,
+            reduction="mean",
+        )  # fmt: skip
+        took, r = seconds(train, args.repeats), train()
         T, B = x.shape[:2]
         print(
             f"{name:>12}{T:>8,}{B:>7,}{T * B:>12,}{x.nbytes / 1e6:>7.2f} MB"

@@ -156,7 +156,7 @@ def bptt(
     MemoryError : the device has too little free memory
     """
     layer = inputs.network(network).layer
-    if weights is lengths is resets is seed is progress is None and type(t0) is int and t0 == 0:
+    if weights is resets is lengths is seed is progress is None and type(t0) is int and t0 == 0:
         done = short.gradient(network, x, y, loss, state, memory, reduction, input_grad, device)
         if done is not None:
             return Result(**done)

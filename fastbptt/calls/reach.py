@@ -137,8 +137,10 @@ def gradient_reach(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    given = {"resets": resets, "own_state": inputs.network(network).state}
-    own = inputs.check(network.layer, x, state, lengths, device, **given)
+    initial = inputs.network(network).state
+    own = inputs.check(
+        network.layer, x, state, lengths, device, resets=resets, own_state=initial
+    )  # fmt: skip
     network = _along_time(network)
     if not own.on_host:  # single steps of single sequences are drawn here, and run there
         backend = own.problem.device
@@ -154,8 +156,9 @@ def gradient_reach(
             backend.name,
         )
         resets = None if resets is None else home(arguments.array("resets", resets))
-        given = {"resets": resets, "own_state": network.state}
-        own = inputs.check(network.layer, x, state, _ends(own), device, **given)
+        own = inputs.check(
+            network.layer, x, state, _ends(own), device, resets=resets, own_state=network.state
+        )  # fmt: skip
     loss_inputs.check(network, own, y, loss, weights, "sum")
     if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")

@@ -40,7 +40,7 @@ def check(resets: Any, T: int, B: int, squeeze: bool) -> Array | None:
 
 def count(values: Array | None) -> int:
     """How many resets there are, for a plan: those past a length, and at t = 0, included."""
-    return 0 if values is None else sum(np.count_nonzero(part) for _, part in _blocks(values))
+    return 0 if values is None else int(np.count_nonzero(values))
 
 
 def enter(values: Array | None, lengths: Lengths) -> None:
