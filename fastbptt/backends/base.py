@@ -117,7 +117,7 @@ class Backend(Protocol):
         ...
 
     def indices(self, rows: int, resets: bool = False) -> Any:
-        """Room for the indices of so many rows that count."""
+        """Room for the indices of so many rows that count; `resets`: whether there are any."""
         ...
 
     def drop(

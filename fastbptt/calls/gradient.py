@@ -190,7 +190,7 @@ def bptt(
             finish()
         outputs = own.outputs
         readout = outputs.model(total.gradient())
-        grad_state, own_grad = own_resets.gradients(own, stages)
+        grad_state, own_grad = own_resets.gradients(stages, outputs, own.state_given)
         result = Result(
             loss=total.value(),
             grad=Network(outputs.gradient(stages.gradients()), readout, own_grad),

@@ -166,7 +166,7 @@ def _backward(
         widths = [part.gates * part.hidden for part in problem.recurrent]
         all_deltas = [outputs.array(width, zeros=True) for width in widths]
     programs.backward(stages, tape.caches, dh, carry, grad_x, all_deltas)
-    initial, _ = own_resets.gradients(own, stages)
+    initial, _ = own_resets.gradients(stages, outputs, own.state_given)
     gradient = Gradient(
         layer=outputs.gradient(stages.gradients()),
         x=None if grad_x is None else outputs.out(grad_x),

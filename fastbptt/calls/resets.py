@@ -17,10 +17,10 @@ from ..backends.base import Backend
 from ..engine.problem import Lengths
 from ..layers.composite import Layer, State
 from . import states
+from .outputs import Outputs
 
 if TYPE_CHECKING:
     from ..engine.stages import Stages
-    from .inputs import Inputs
 
 _BLOCK = 1 << 13  # booleans that are looked at together
 
@@ -100,16 +100,20 @@ def set_first(
         values[:, rows] = 0 if restart is None else restart[index][:, None]
 
 
-def gradients(own: Inputs, stages: Stages) -> tuple[State, State | None]:
-    """The derivative by the initial state of a call, and by the network's own state or None."""
-    lengths, outputs = own.problem.arrays.lengths, own.outputs
+def gradients(stages: Stages, outputs: Outputs, state_given: bool) -> tuple[State, State | None]:
+    """The derivative by the initial state of a call, and by the network's own state or None.
+
+    state_given : whether the call gave the initial state
+    """
+    arrays = stages.problem.arrays
+    lengths = arrays.lengths
     initial, total = stages.grad_states(), None
     first = None if lengths.first is None else stages.device.xp.asarray(lengths.first)
-    if own.problem.arrays.restart is not None:
+    if arrays.restart is not None:
         sums = []
         for state, more in zip(initial, stages.restart_gradients(), strict=True):
             begun = state
-            if own.state_given:
+            if state_given:
                 begun = state[:, :0] if first is None else state[:, first]
             sums.append((begun.sum(axis=1, dtype=np.float64) + more).astype(state.dtype))
         total = outputs.per_layer(map(outputs.one, sums))
