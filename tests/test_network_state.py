@@ -130,12 +130,15 @@ def test_files_from_before_there_was_one_are_read():
     p = problem("gru")
     with io.BytesIO() as file, io.BytesIO() as old:
         fb.Network(p.layer, p.readout).save(file)
+        file.seek(0)
         with np.load(file) as content:
             arrays = dict(content)
         structure = json.loads(str(arrays["structure"]))
         del structure["model"]["fields"]["state"]
         np.savez(old, **arrays | {"structure": np.array(json.dumps(structure))})
+        old.seek(0)
         assert len(zipfile.ZipFile(old).namelist()) == len(arrays)
+        old.seek(0)
         network = fb.load(old)
     assert network.state is None and all(
         map(np.array_equal, network.arrays(), fb.Network(p.layer, p.readout).arrays())
