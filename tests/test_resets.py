@@ -25,6 +25,7 @@ from helpers import (
     rounded,
     wide,
 )
+from test_own import OWN_LSTM
 
 import fastbptt as fb
 
@@ -132,6 +133,20 @@ def test_the_gradient_of_the_final_state_stays_in_the_last_piece():
     for b in range(p.B):
         last = int(np.flatnonzero(p.resets[:, b])[-1])
         assert not g[0][:last, b].any() and g[0][last:, b].any() and g[1][:last, b].any()
+
+
+def test_cells_of_ones_own_have_pieces_too():
+    p = problem("lstm")
+    cell = OWN_LSTM.init(p.I, p.H, dtype="float64").replace_arrays(p.layer.arrays())
+    given = {"resets": p.resets, "lengths": p.lengths, "state": p.state, "input_grad": True}
+    for memory in ("full", fb.Checkpointed(segment=5)):
+        one = fb.bptt(p.own, p.x, p.y, memory=memory, **given)
+        network = fb.Network(cell, p.readout, p.own.state)
+        other = fb.bptt(network, p.x, p.y, memory=memory, **given)
+        for part in ("grad", "state", "grad_state", "grad_x"):
+            ours, theirs = (flatten(getattr(r, part)) for r in (one, other))
+            for a, b in zip(ours, theirs, strict=True):
+                assert_close(b, a, 1e-10, part)
 
 
 BIG = {"runs": (70, 17, 20, 65, 9), "few": (70, 3, 20, 100, 5), "wide": (40, 2, 33, 192, 3),
