@@ -43,8 +43,8 @@ LONG = (
 _INTEGERS = {"ids": np.int64, "lengths": np.int64, "targets": np.int64, "arrivals": np.int32,
              "order": np.int64, "starts": np.int64}  # fmt: skip
 _FLOATS = {"z", "bias", "W", "W2", "params", "states", "residuals", "h", "exchange", "dh",
-           "carry", "delta", "v", "o", "c", "y", "out", "a", "d"}  # fmt: skip
-_DOUBLES = {"weights", "values", "total"}
+           "carry", "delta", "v", "o", "c", "y", "out", "a", "d", "restart"}  # fmt: skip
+_DOUBLES = {"weights", "values", "total", "restart_sums"}
 _SCALARS = {
     **dict.fromkeys(("factor", "scale"), 1.0), **dict.fromkeys(("key", "threshold"), np.uint64(0)),
 }  # fmt: skip

@@ -109,7 +109,39 @@ class LayerRecurrence:
         self.batch, self.chunk = batch, chunk
         self.input, self.recurrent = sum_(weights.input), sum_(weights.recurrent)
         self.sums = None  # the float64 sums over time of all blocks of deltas
+        self.restart = None  # (S, H), what a state is set to at a reset
+        self.trains_restart = False
+        self.restart_sums = None  # (S, B, H) float64, derivatives by it, and on the CPU more
         self.deltas_in_order = self.blocks == cell.gates  # each gate's block, in order of the gates
+
+    def restarts(self, state, resets):
+        """Have sequences be reset, to `state` (S, H), or to zero if it is None.
+
+        resets : (K,) int64, the numbers t*B + b, ascending
+        """
+        self.trains_restart = state is not None
+        zero = self.xp.zeros((self.states, self.hidden), self.dtype)
+        self.restart = zero if state is None else state
+
+    @property
+    def restart_size(self):
+        """How many numbers are in `restart_sums`."""
+        return self.states * self.batch * self.hidden
+
+    def start_restarts(self):
+        """Set the derivatives by the state that sequences are reset to to zero."""
+        if self.trains_restart:
+            self.restart_sums = self.xp.zeros(self.restart_size)
+
+    def restart_gradient(self):
+        """The derivative by the state that sequences are reset to, (S, H) float64."""
+        S, B, H = self.states, self.batch, self.hidden
+        if self.restart_sums is None:
+            return self.xp.zeros((S, H))
+        return self.restart_sums[: S * B * H].reshape(S, B, H).sum(axis=1)
+
+    def _recurrent_gradient(self):
+        return self.recurrent.gradient()
 
     @property
     def _order(self):
@@ -123,7 +155,8 @@ class LayerRecurrence:
         blocks = sums.astype(self.dtype).reshape(-1, self.hidden)
         params = blocks[list(self.cell.sums)] if self.cell.sums else None
         db = blocks[self._order].reshape(-1)
-        return self.layer._gradient(self.input.gradient(), self.recurrent.gradient(), db, params)
+        dW = self._recurrent_gradient()
+        return self.layer._gradient(self.input.gradient(), dW, db, params)
 
     def deltas(self, blocks):
         """Return the deltas (n, B, G*H), gate by gate, from the blocks (n, B, D*H) of a span."""

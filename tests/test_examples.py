@@ -74,6 +74,17 @@ def test_online_learning_follows_a_change_in_little_memory(capsys):
     assert f"{CHUNK:,}" in capsys.readouterr().out
 
 
+def test_short_series_end_to_end_have_the_loss_and_gradient_of_padded_ones(capsys):
+    from short_series import main
+
+    padded, packed = main(["--series=60", "--rows=4", "--hidden=8", "--repeats=1"]).values()
+    assert packed.loss == pytest.approx(padded.loss, rel=1e-6)
+    for one, other in zip(padded.grad.arrays(), packed.grad.arrays(), strict=True):
+        assert np.linalg.norm(one - other) < 1e-4 * np.linalg.norm(one)
+    assert packed.plan.peak_bytes < 0.5 * padded.plan.peak_bytes
+    assert "end to end" in capsys.readouterr().out
+
+
 def test_the_optimiser_of_the_examples_descends():
     from training import Adam
 

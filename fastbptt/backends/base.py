@@ -116,8 +116,8 @@ class Backend(Protocol):
         """The readout, and the loss of its outputs."""
         ...
 
-    def indices(self, rows: int) -> Any:
-        """Room for the indices of so many rows that count."""
+    def indices(self, rows: int, resets: bool = False) -> Any:
+        """Room for the indices of so many rows that count; `resets`: whether there are any."""
         ...
 
     def drop(

@@ -86,8 +86,9 @@ class CPU:
         threads = team.get_num_threads()
         return recurrence.Head(readout, batch, workspace, threads, multi_flush)
 
-    def indices(self, rows: int) -> Any:
-        return np.empty(rows, np.int64), np.empty(rows, np.int64), np.zeros(4, np.int64)
+    def indices(self, rows: int, resets: bool = False) -> Any:
+        more = int(resets)
+        return tuple(np.empty(n, np.int64) for n in (rows, rows * (1 + more), 4 + 2 * more))
 
     def drop(
         self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int

@@ -142,7 +142,7 @@ class CUDA:
     def no_head(self, dtype: DType) -> Any:
         return None
 
-    def indices(self, rows: int) -> Any:
+    def indices(self, rows: int, resets: bool = False) -> Any:
         return None
 
     def drop(

@@ -18,6 +18,7 @@ from ..memory.blocking import flush_steps
 from ..memory.plan import Plan
 from ..memory.policies import Memory
 from . import inputs, loss_inputs, planning, short
+from . import resets as own_resets
 from .cache import described, norm
 from .progress import Progress, reporter
 
@@ -31,7 +32,9 @@ class Result(Generic[AnyLayer]):
     loss : L, a float, summed in float64
     grad : Network of the same form as the network; grad.layer.U is dL/dU (H, I), and so on
     state : the state after the last step of each sequence, in the form of the argument `state`
-    grad_state : dL/d(initial state), in the same form
+    grad_state : dL/d(state before x[0]) of each sequence, in the same form, wherever that state is
+        from; 0 where resets[0, b]. grad.state is dL/d(network.state): the sum over all sequences
+        and pieces that begin so
     grad_x : dL/dx, of the shape and dtype of x; None unless asked for by `input_grad=True`
     plan : the Plan that was carried out
 
@@ -69,6 +72,7 @@ def evaluate(
     *,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     state: StateLike | None = None,
     reduction: Reduction = "sum",
     device: str | None = None,
@@ -80,7 +84,7 @@ def evaluate(
 
     Parameters
     ----------
-    network, x, y, loss, weights, lengths, state, reduction, device : as in `bptt`
+    network, x, y, loss, weights, lengths, resets, state, reduction, device : as in `bptt`
 
     Returns
     -------
@@ -93,7 +97,10 @@ def evaluate(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
+    layer = inputs.network(network).layer
+    own = inputs.check(
+        layer, x, state, lengths, device, resets=resets, own_state=network.state
+    )  # fmt: skip
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
     problem = own.problem
     with problem.device, problem.device.guard():
@@ -112,6 +119,7 @@ def bptt(
     *,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     state: StateLike | None = None,
     memory: Memory = "full",
     reduction: Reduction = "sum",
@@ -143,7 +151,10 @@ def bptt(
         of its outputs does
     lengths : (B,) integers, a list too, or one where B is left out; sequence b counts only for
         t < lengths[b]
-    state : the state before x[0], as in `forward`; zero by default
+    resets : (T, B) or (T,) booleans: where resets[t, b], sequence b begins anew before x[t], from
+        the network's own state or zero, and no gradient goes back from there. Pieces between
+        resets are sequences of their own. Past a length they do not matter
+    state : the state before x[0], as in `forward`; by default the network's own, or zero
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
         Truncated(k1, k2)
     reduction : "sum", or "mean": divide by the number of positions that count
@@ -167,11 +178,14 @@ def bptt(
     MemoryError : the device has too little free memory
     """
     layer = inputs.network(network).layer
-    if weights is lengths is seed is progress is None and type(t0) is int and t0 == 0:
+    if weights is resets is lengths is seed is progress is None and type(t0) is int and t0 == 0:
         done = short.gradient(network, x, y, loss, state, memory, reduction, input_grad, device)
         if done is not None:
             return Result(**done)
-    own = inputs.check(layer, x, state, lengths, device, seed=seed, t0=t0, drops=True)
+    own = inputs.check(
+        layer, x, state, lengths, device, resets=resets, own_state=network.state, seed=seed, t0=t0,
+        drops=True,
+    )  # fmt: skip
     problem = own.problem
     input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and problem.shapes.tokens:
@@ -179,13 +193,13 @@ def bptt(
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
     report, finish = reporter(progress)
     T, B, backend = own.T, own.B, problem.device
-    plan, footprint, scratch = planning.choose(network, T, B, memory, backend)
+    plan, footprint, scratch = planning.choose(network, T, B, memory, backend, own.resets)
     overlapping = input_grad and not plan.exact  # windows add to dL/dx through a copy
     zero_copy = problem.zero_copy and checked.zero_copy(problem) and not overlapping
     indexed = problem.shapes.tokens or checked.indexed
     blocks = footprint.blocks(scratch, zero_copy=zero_copy, indexed=indexed)
     multi_flush = plan.backward_steps > flush_steps(B)
-    least = partial(planning.least_bytes, network, T, B, backend)
+    least = partial(planning.least_bytes, network, T, B, backend, own.resets)
     with backend, backend.guard(plan.peak_bytes, least):
         stages = Stages(problem, blocks, multi_flush)
         total = checked.sum(problem, blocks, stages.top.workspace, multi_flush)
@@ -198,11 +212,12 @@ def bptt(
             finish()
         outputs = own.outputs
         readout = outputs.model(total.gradient())
+        grad_state, own_grad = own_resets.gradients(stages, outputs, own.state_given)
         result = Result(
             loss=total.value(),
-            grad=Network(outputs.gradient(stages.gradients()), readout),
+            grad=Network(outputs.gradient(stages.gradients()), readout, own_grad),
             state=outputs.state(stages.final_states()),
-            grad_state=outputs.state(stages.grad_states()),
+            grad_state=grad_state,
             grad_x=None if grad_x is None else outputs.out(grad_x),
             plan=plan,
         )

@@ -18,6 +18,7 @@ from ..layers.network import Network, Readout
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import Footprint
 from . import device_choice, states
+from . import resets as own_resets
 from .outputs import Outputs
 
 
@@ -53,10 +54,14 @@ class Inputs:
 
     problem : what the engine is told
     outputs : makes results
+    state_given : whether the call gives the initial state
+    resets : how many there are, for plans
     """
 
     problem: Problem
     outputs: Outputs
+    state_given: bool = False
+    resets: int = 0
 
     @property
     def T(self) -> int:
@@ -102,7 +107,7 @@ class Inputs:
     def footprint(self, readout: Readout | None = None) -> Footprint:
         """The bytes that this call needs."""
         problem = self.problem
-        return footprint(problem.layer, readout, self.T, self.B, problem.device)
+        return footprint(problem.layer, readout, self.T, self.B, problem.device, self.resets)
 
 
 def check(
@@ -112,11 +117,16 @@ def check(
     lengths: Any = None,
     device: str | None = None,
     *,
+    resets: Any = None,
+    own_state: State | None = None,
     seed: int | None = None,
     t0: int = 0,
     drops: bool = False,
 ) -> Inputs:
-    """Check the arguments of a call; `drops`: whether a Stack's dropout acts in it."""
+    """Check the arguments of a call.
+
+    own_state : that of the network; drops : whether a Stack's dropout acts in the call
+    """
     layer = recurrent(layer)
     given_x, x = x, arguments.along_time("x", x)
     stream = stream_of(given_x)
@@ -127,20 +137,28 @@ def check(
     check_dropout(seed, t0, T)
     own_dropout = dropout.of(layer, seed, t0) if drops else None
     ends = _check_lengths(lengths, T, B, squeeze)
-    given = None
+    cuts = own_resets.check(resets, T, B, squeeze)
+
+    def placed(name: str, value: Any) -> Array:
+        value = arguments.array(name, value)
+        _check_place(name, value, x)
+        return value
+
+    own = own_resets.own_state(layer, own_state, placed)
+    given = None if own is None else own_resets.for_batch(own, B)
     if state is not None:
-
-        def placed(name: str, value: Any) -> Array:
-            value = arguments.array(name, value)
-            _check_place(name, value, x)
-            return value
-
         given = states.check("state", layer, state, B, squeeze, placed)
+    own_resets.enter(cuts, ends)
     backend = device_choice.of_call(device, layer, x, T, B, stream)
     with backend:
-        initial = states.copied(backend, list(recurrent_layers(layer)), given, B)
-    problem = problem_of(layer, backend, Arrays(x, ends, initial), own_dropout)
-    return Inputs(problem, Outputs(problem, module_of(x), squeeze))
+        layers = list(recurrent_layers(layer))
+        initial, restart = states.copied(backend, layers, given, B), None
+        if own is not None:
+            restart = [part[:, 0] for part in states.copied(backend, layers, own, 1)]
+        own_resets.set_first(backend, initial, restart, ends)
+    problem = problem_of(layer, backend, Arrays(x, ends, initial, restart), own_dropout)
+    outputs = Outputs(problem, module_of(x), squeeze)
+    return Inputs(problem, outputs, state is not None, own_resets.count(cuts))
 
 
 def _check_layer(layer: Layer, x: AlongTime) -> None:

@@ -14,6 +14,7 @@ from ..layers.composite import AnyLayer, Layer, State, StateLike
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from . import inputs, short, states
+from . import resets as own_resets
 from .cache import Cache, GeneralTape, Gradient
 from .inputs import Inputs
 from .short import ShortTape
@@ -25,6 +26,7 @@ def forward(
     state: StateLike | None = None,
     *,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     seed: int | None = None,
     device: str | None = None,
 ) -> tuple[Array, State, Cache[AnyLayer]]:
@@ -40,6 +42,9 @@ def forward(
         Stack, Bidirectional: a tuple of their layers' states
     lengths : (B,) integers, a list too, or one where B is left out; sequence b has only the steps
         t < lengths[b], and `h` is 0 after them
+    resets : (T, B) or (T,) booleans: sequence b begins anew before x[t], from zero, where
+        resets[t, b], and no gradient goes back from there. At t = 0 this is in place of `state`.
+        Past a length they do not matter
     seed : an int for the dropout masks of a Stack; needed if it has dropout
     device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
         the device that the environment variable FASTBPTT_DEVICE names, else to the faster one
@@ -58,12 +63,12 @@ def forward(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    if lengths is None and seed is None:
+    if lengths is None and resets is None and seed is None:
         done = short.forward(layer, x, state, device)
         if done is not None:
             h, final, tape = done
             return h, final, Cache(layer, tape)
-    own = inputs.check(layer, x, state, lengths, device, seed=seed, drops=True)
+    own = inputs.check(layer, x, state, lengths, device, resets=resets, seed=seed, drops=True)
     problem, footprint = own.problem, own.footprint()
     blocks = footprint.blocks(zero_copy=problem.zero_copy, indexed=problem.shapes.tokens)
     step, first = footprint.all_step or footprint.step, footprint.all_state or footprint.state
@@ -164,10 +169,11 @@ def _backward(
         widths = [part.gates * part.hidden for part in problem.recurrent]
         all_deltas = [outputs.array(width, zeros=True) for width in widths]
     programs.backward(stages, tape.caches, dh, carry, grad_x, all_deltas)
+    initial, _ = own_resets.gradients(stages, outputs, own.state_given)
     gradient = Gradient(
         layer=outputs.gradient(stages.gradients()),
         x=None if grad_x is None else outputs.out(grad_x),
-        state=outputs.state(stages.grad_states()),
+        state=initial,
         deltas=outputs.per_layer(map(outputs.out, all_deltas)) if deltas else None,
     )
     stages.release()
@@ -181,13 +187,14 @@ def run(
     *,
     keep: Literal["all", "last"] = "all",
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
     """Run a layer over x without caching anything. Dropout is left out.
 
     Parameters
     ----------
-    layer, x, state, lengths, device : as in `forward`
+    layer, x, state, lengths, resets, device : as in `forward`
     keep : "all", or "last" to return only the last h, in memory that does not grow with T (except
         for a Bidirectional)
 
@@ -205,11 +212,16 @@ def run(
     MemoryError : the device has too little free memory
     """
     arguments.choice("keep", keep, ("all", "last"))
-    if lengths is None:
+    if lengths is None and resets is None:
         done = short.run(layer, x, state, keep, device)
         if done is not None:
             return done
-    own = inputs.check(layer, x, state, lengths, device)
+    own = inputs.check(layer, x, state, lengths, device, resets=resets)
+    return run_checked(own, keep)
+
+
+def run_checked(own: Inputs, keep: Literal["all", "last"]) -> tuple[Array, State]:
+    """`run` of arguments that are checked."""
     problem, outputs = own.problem, own.outputs
     with problem.device, problem.device.guard():
         blocks = own.footprint().blocks(zero_copy=problem.zero_copy, indexed=problem.shapes.tokens)
@@ -245,6 +257,7 @@ def predict(
     state: StateLike | None = None,
     *,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     device: str | None = None,
 ) -> tuple[Array, State]:
     """Run a network over x and return its outputs. Dropout is left out.
@@ -252,7 +265,9 @@ def predict(
     Parameters
     ----------
     network : Network with a readout
-    x, state, lengths, device : as in `forward`
+    x, lengths, device : as in `forward`
+    resets : as in `bptt`
+    state : the state before x[0]; by default the network's own, or zero
 
     Returns
     -------
@@ -270,7 +285,9 @@ def predict(
     readout = inputs.network(network).readout
     if readout is None:
         raise ValueError("network must have a readout to predict with, but its readout is None")
-    own = inputs.check(network.layer, x, state, lengths, device)
+    own = inputs.check(
+        network.layer, x, state, lengths, device, resets=resets, own_state=network.state
+    )  # fmt: skip
     problem = own.problem
     with problem.device, problem.device.guard():
         blocks = own.footprint(readout).blocks(zero_copy=False)

@@ -66,11 +66,11 @@ class Outputs:
         """One value for each recurrent layer, in the form of the layer's state."""
         return shaped(self.problem.layer, values)
 
+    def one(self, states: Sequence[Array]) -> State:
+        """New arrays in the caller's form of the states of a recurrent layer."""
+        parts = tuple(map(self.copied, states))
+        return parts if len(parts) > 1 else parts[0]
+
     def state(self, values: Sequence[Array]) -> State:
         """New arrays in the caller's form from arrays (states, B, H), one a recurrent layer."""
-
-        def one(states: Array) -> State:
-            parts = tuple(self.copied(self.row(state)) for state in states)
-            return parts if len(parts) > 1 else parts[0]
-
-        return self.per_layer(map(one, values))
+        return self.per_layer(self.one([self.row(state) for state in own]) for own in values)

@@ -16,11 +16,12 @@ from ..memory.plan import Frontier, Plan
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
 from . import device_choice, inputs, loss_inputs, timing
+from . import resets as own_resets
 from .progress import Progress
 
 
 def choose(
-    network: Network, T: int, B: int, memory: Memory, device: Backend
+    network: Network, T: int, B: int, memory: Memory, device: Backend, resets: int = 0
 ) -> tuple[Plan, Footprint, int | None]:
     """Return the plan, the footprint that it rests on, and the scratch bytes that a budget leaves.
 
@@ -29,7 +30,7 @@ def choose(
     policy = policies.as_policy(memory)
     layer = inputs.network(network).layer
     window = policy.window(T)
-    own = footprint(layer, network.readout, T if window is None else window, B, device)
+    own = footprint(layer, network.readout, T if window is None else window, B, device, resets)
     if policy.budget is None:
         return policy.plan(own.costs(T, own.scratch())), own, None
     scratch = own.scratch_within(policy.budget)
@@ -47,6 +48,7 @@ def plan(
     loss: Loss = "squared_error",
     weights: ArrayLike | None = None,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     state: StateLike | None = None,
     reduction: Reduction = "sum",
     input_grad: bool = False,
@@ -64,6 +66,7 @@ def plan(
     B : sequences
     memory : as in `bptt`
     device : as in `bptt`; None decides as for arrays that lie where those of the network do
+    resets : as in `bptt`; the plan counts a few bytes for each
     loss, weights, lengths, state, reduction, input_grad, seed, t0, progress : as in `bptt`, so that
         one set of keyword arguments serves both; the plan does not depend on them
 
@@ -85,12 +88,13 @@ def plan(
     arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0, T)
     backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
-    return choose(network, T, B, memory, backend)[0]
+    cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
+    return choose(network, T, B, memory, backend, cuts)[0]
 
 
-def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
+def least_bytes(network: Network, T: int, B: int, device: Backend, resets: int = 0) -> int:
     """Smallest budget (bytes) that allows an exact gradient."""
-    return footprint(network.layer, network.readout, T, B, device).budget(0)
+    return footprint(network.layer, network.readout, T, B, device, resets).budget(0)
 
 
 def frontier(

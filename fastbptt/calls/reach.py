@@ -108,6 +108,7 @@ def gradient_reach(
     *,
     weights: ArrayLike | None = None,
     lengths: ArrayLike | int | None = None,
+    resets: ArrayLike | None = None,
     state: StateLike | None = None,
     share: float = 0.01,
     max_lag: int | None = None,
@@ -132,12 +133,13 @@ def gradient_reach(
 
     Parameters
     ----------
-    network, x, y, loss, weights, lengths, state, device : as in `bptt`. The network must not have a
-        Bidirectional. Positions of weight 0 are not drawn. A loss of one's own is called for
+    network, x, y, loss, weights, lengths, resets, state, device : as in `bptt`. The network must
+        not have a Bidirectional. Positions of weight 0 are not drawn. A loss of one's own is
+        called for
         single time steps
     share : the share of the gradient that may be lost, 0 < share < 1
-    max_lag : the longest lag; by default 1000, or half the longest sequence if that is less. Only
-        losses with so many steps before them are drawn
+    max_lag : the longest lag; by default 1000, or half the longest sequence (with resets, the
+        longest piece) if that is less. Only losses with so many steps before them are drawn
     samples : the number of losses to draw; all of them if there are fewer
     seed : an int, the seed of the draw
 
@@ -152,7 +154,10 @@ def gradient_reach(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    own = inputs.check(inputs.network(network).layer, x, state, lengths, device)
+    initial = inputs.network(network).state
+    own = inputs.check(
+        network.layer, x, state, lengths, device, resets=resets, own_state=initial
+    )  # fmt: skip
     network = _along_time(network)
     if state is not None:
         state = own.outputs.state(own.problem.arrays.initial)
@@ -169,7 +174,10 @@ def gradient_reach(
             network.to("cpu"),
             backend.name,
         )
-        own = inputs.check(network.layer, x, state, _ends(own), device)
+        resets = None if resets is None else home(arguments.array("resets", resets))
+        own = inputs.check(
+            network.layer, x, state, _ends(own), device, resets=resets, own_state=network.state
+        )  # fmt: skip
     loss_inputs.check(network, own, y, loss, weights, "sum")
     y = loss_inputs.by_position(y) if loss_inputs.is_own(loss) else own.along_time("y", y)
     weights = None if weights is None else own.given("weights", weights)
@@ -177,18 +185,19 @@ def gradient_reach(
         raise ValueError(f"share must lie between 0 and 1, not {arguments.describe(share)}")
     samples = arguments.integer("samples", samples, 1)
     seed = arguments.integer("seed", seed, 0, None)
-    longest = int(own.problem.arrays.lengths.values.max(initial=0))
+    pieces = _pieces(own)
+    longest = int(pieces[2].max(initial=0))
     if max_lag is None:
         max_lag = max(1, min(_DEFAULT_LAG, longest // 2))
     max_lag = arguments.integer("max_lag", max_lag, 1)
     if max_lag >= longest:
         raise ValueError(
             f"max_lag={max_lag} needs a sequence of more steps than that; the longest of x "
-            f"has {longest}"
+            f"has {longest}{'' if resets is None else ' between its resets'}"
         )
-    times, rows = _draw(own, weights, max_lag, samples, np.random.default_rng(seed))
+    times, rows = _draw(own, weights, pieces, max_lag, samples, np.random.default_rng(seed))
 
-    started, dh = run_to(network, own, y, loss, weights, state, times, rows, max_lag)
+    started, dh = run_to(network, own, y, loss, weights, state, resets, times, rows, max_lag)
     lags = _grid(max_lag)
     log_norms = follow(network, own, times, rows, lags, started, dh)
     return _summary(lags, log_norms, float(share))
@@ -226,24 +235,44 @@ def _ends(own: Inputs) -> Array | int | None:
     return int(lengths.values[0]) if own.squeeze else lengths.values
 
 
+def _pieces(own: Inputs) -> tuple[Array, Array, Array]:
+    """The sequence, the first step and the steps of every piece between resets."""
+    lengths, B = own.problem.arrays.lengths, own.B
+    if lengths.pieces is None:
+        return np.arange(B), np.zeros(B, np.int64), lengths.values
+    first, times = lengths.pieces[: B + 1] - B - 1, lengths.pieces[B + 1 :]
+    rows = np.repeat(np.arange(B), np.diff(first) + 1)
+    starts = np.insert(times, first[:-1], 0)
+    ends = np.insert(times, first[1:], lengths.values)
+    return rows, starts, ends - starts
+
+
 def _draw(
-    own: Inputs, weights: Array | None, max_lag: int, samples: int, rng: np.random.Generator
+    own: Inputs,
+    weights: Array | None,
+    pieces: tuple[Array, Array, Array],
+    max_lag: int,
+    samples: int,
+    rng: np.random.Generator,
 ) -> tuple[Array, Array]:
     """Times and sequences of the losses, in order of time."""
-    last = own.problem.arrays.lengths.values
+    rows, starts, steps = pieces
     if weights is None:
-        room = np.maximum(last - max_lag, 0)
+        room = np.maximum(steps - max_lag, 0)
         ends = np.cumsum(room)
         drawn = rng.choice(ends[-1], min(samples, ends[-1]), replace=False)
-        rows = np.searchsorted(ends, drawn, side="right")
-        times = max_lag + drawn - (ends - room)[rows]
+        own_pieces = np.searchsorted(ends, drawn, side="right")
+        times = starts[own_pieces] + max_lag + drawn - (ends - room)[own_pieces]
+        rows = rows[own_pieces]
     else:
-        counted = counts(weights[max_lag:])
+        counted = counts(weights)
         if counted.ndim == 3 - own.squeeze:  # a number for each output
             counted = np.any(counted, axis=-1, keepdims=True)
-        counted = counted.reshape(own.T - max_lag, -1) & own.problem.arrays.lengths.live(
-            max_lag, own.T
-        )
+        counted = counted.reshape(own.T, -1)[max_lag:]
+        counted = counted & own.problem.arrays.lengths.live(max_lag, own.T)
+        for row, start in zip(rows, starts, strict=True):
+            if start:
+                counted[max(0, start - max_lag) : start, row] = False
         found = np.flatnonzero(counted)
         if not len(found):
             raise ValueError(

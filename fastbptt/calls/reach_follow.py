@@ -14,7 +14,7 @@ from ..engine.time_views import picked
 from ..layers.composite import State
 from ..layers.network import Network
 from ..layers.recurrent import RNN
-from . import layerwise, loss_inputs
+from . import inputs, layerwise, loss_inputs
 from .gradient import bptt
 from .inputs import Inputs
 
@@ -26,6 +26,7 @@ def run_to(
     loss: Loss,
     weights: Array | None,
     state: State | None,
+    resets: Array | None,
     times: Array,
     rows: Array,
     max_lag: int,
@@ -38,9 +39,13 @@ def run_to(
     at, starts, stops = 0, times - max_lag + 1, times + 1
     for stop in np.unique(np.concatenate([starts, stops])).tolist():
         given = np.clip(own.problem.arrays.lengths.values - at, 0, stop - at)
-        h, now = layerwise.run(
-            layer, own.problem.arrays.x[at:stop], now, keep="last", lengths=given, device=device
-        )
+        cuts = None if resets is None else resets[at:stop]
+        part = inputs.check(
+            layer, own.problem.arrays.x[at:stop], now, given, device,
+            resets=cuts[:, None] if own.squeeze and cuts is not None else cuts,
+            own_state=network.state,
+        )  # fmt: skip
+        h, now = layerwise.run_checked(part, "last")
         at = stop
         for sample in np.flatnonzero(starts == stop):
             started[int(sample)] = map_state(lambda s, row=rows[sample]: s[row], now)

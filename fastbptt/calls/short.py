@@ -26,6 +26,7 @@ from ..memory.blocking import flush_steps
 from ..memory.plan import Policy
 from ..memory.policies import as_policy
 from . import inputs, planning
+from . import resets as own_resets
 from .inputs import Inputs
 from .short_calls import (
     MOST_COPIED,
@@ -241,7 +242,10 @@ def gradient(
         return None
     if call.x.nbytes > MOST_COPIED or y.nbytes > MOST_COPIED:
         return None
-    given = given_state(call, state)
+    own = network.state if state is None else None
+    given = given_state(
+        call, state if own is None else own_resets.repeated(own, call.B, call.squeeze)
+    )
     if given is None:
         return None
     y = y.reshape(call.T, call.B, O)
@@ -259,11 +263,14 @@ def gradient(
     running.put_head(running.slots, V, c, dV)
     running.walk()
     grad, grad_state = _end_back(call, prepared, running, grads)
+    own_grad = None
+    if network.state is not None:
+        own_grad = own_resets.summed(grad_state, call.squeeze, own is None)
     total, error = running.take_head(running.slots, dc)
     running.workspace.release()
     return {
         "loss": (total + error if isfinite(error) else total) * prepared.factor,
-        "grad": network._with(layer=grad, readout=readout._with(V=dV, c=dc)),
+        "grad": Network(grad, readout._with(V=dV, c=dc), own_grad),
         "state": _state(call, final),
         "grad_state": grad_state,
         "grad_x": None if not input_grad else dx[:, 0] if call.squeeze else dx,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..arrays import Array
 from ..layers.composite import Direction
 from ..layers.recurrent import Recurrent
@@ -36,7 +38,13 @@ class Chain:
         self.device, self.layers = device, direction.layers
         self.dropout, self.first = problem.dropout, direction.below + 1
         self.batch = shapes.B
-        self.lengths = device.here(problem.arrays.lengths.values)
+        lengths, restart = problem.arrays.lengths, problem.arrays.restart
+        self.resets, marks = lengths.resets.size, lengths.marks
+        self.pieces = lengths.pieces if direction.reverse or not device.compiled else None
+        if self.pieces is not None and not device.compiled:
+            marks = np.concatenate([lengths.values, self.pieces])
+        self.marks = device.here(marks)
+        self.lengths = self.marks[: self.batch]
         self.chunk, self.call_steps = blocks.chunk, blocks.call_steps
         self.unheard = blocks.unheard
         self.flush_steps = flush_steps(self.batch)
@@ -48,6 +56,10 @@ class Chain:
             )
             for own in weights
         ]
+        if self.resets:
+            states = [None] * len(self.layers) if restart is None else direction.of(restart)
+            for recurrence, state in zip(self.recurrences, states, strict=True):
+                recurrence.restarts(state, lengths.resets)
         xp = device.xp
         ahead = device.ahead
         self.scratch = [self._buffer(ahead * r.blocks * r.hidden) for r in self.recurrences]
@@ -96,10 +108,14 @@ class Chain:
         if self.carry is None:
             self.carry = [self.device.xp.empty_like(live) for live in self.live]
             self.below = [self._buffer(layer.hidden, self.call_steps) for layer in self.layers[:-1]]
-            self.indices = self.device.indices(2 * self.chunk * self.batch)
+            self.indices = self.new_indices()
         self.current = 0
         for index, own in enumerate(self.carry):
             own[:, 0] = 0 if carry is None else carry[index]
+
+    def new_indices(self) -> Any:
+        """Room for the indices of the rows of two chunks."""
+        return self.device.indices(2 * self.chunk * self.batch, self.resets > 0)
 
     def flush(self) -> None:
         """Carry the weight gradients into float64."""

@@ -51,7 +51,10 @@ class CompiledWalk:
             flush_steps=chain.flush_steps, room=lane.room or 0,
             checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
         )  # fmt: skip
-        bound.point(lengths=chain.lengths)
+        bound.point(marks=chain.marks)
+        bound.set(resets=chain.resets)
+        if chain.pieces is not None:
+            bound.point(mirror=chain.pieces)
         if arena is not None:
             bound.point(arena=arena)
         tokens = isinstance(lane.reader, TokenReader)
@@ -156,7 +159,7 @@ class CompiledWalk:
             if index < last:
                 bound.point_layer(index, below=chain.below[index])
                 if split.flows(chain.batch):  # of the top layer they are those of the lane
-                    _, p_rows, counts = chain.device.indices(2 * chain.chunk * chain.batch)
+                    _, p_rows, counts = chain.new_indices()
                     bound.point_layer(index, p_rows=p_rows, counts=counts)
         if lane.grad_x is not None:
             self._place("dx", lane.grad_x)

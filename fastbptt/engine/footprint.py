@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..backends.base import Backend
-from ..layers.composite import Layer, stages
+from ..layers.composite import Layer, recurrent_layers, stages
 from ..layers.network import Readout
 from ..memory.blocking import Footprint
 
 
 def footprint(
+    layer: Layer,
+    readout: Readout | None,
+    total: int,
+    batch: int,
+    device: Backend,
+    resets: int = 0,
+) -> Footprint:
+    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer.
+
+    resets : how many there are
+    """
+    found = _without_resets(layer, readout, total, batch, device)
+    if not resets:
+        return found
+    found = _with_resets(found, layer, batch, resets)
+    if device.compiled:
+        return found
+    # The states before a chunk's steps once more, those that are reset among them.
+    widest = max(part.hidden for part in recurrent_layers(layer))
+    return replace(found, per_step=found.per_step + batch * widest * layer.dtype.itemsize)
+
+
+_NUMBER = 8  # bytes of a reset
+
+
+def _with_resets(found: Footprint, layer: Layer, batch: int, resets: int) -> Footprint:
+    """The same with so many resets in all."""
+    item, parts = layer.dtype.itemsize, list(recurrent_layers(layer))
+    # Their numbers; sequence by sequence, and sorted, where time is reversed.
+    numbers = 1 + 5 * any(direction.reverse for stage in stages(layer) for direction in stage)
+    base = numbers * _NUMBER * resets + 2 * _NUMBER * batch
+    for part in parts:
+        states = part.states * part.hidden
+        base += batch * part.hidden * item  # the states of a step
+        base += 2 * states * item + _NUMBER * (states * batch + part.gates * part.hidden)
+        base += (64 + item) * part.hidden * _NUMBER  # the part of W's gradient, in parts
+    rows = 2 * _NUMBER * batch * len(parts)  # those that read the state before them
+    return replace(found, base=found.base + base + rows, per_step=found.per_step + rows)
+
+
+def _without_resets(
     layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend
 ) -> Footprint:
-    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
     found = stages(layer)

@@ -32,7 +32,7 @@ class Launches:
                 out = h
             layer.forward(
                 x, ids, chain.scratch[index], chain.live[index], chain.spare[index],
-                chain.lengths, out, start, stop, chain.row, False,
+                chain.marks, out, start, stop, chain.row, False,
             )  # fmt: skip
             if index < last:
                 x, ids = self._dropped(out, index, start), self.no_ids
@@ -57,7 +57,7 @@ class Launches:
             out = h if index == last and h is not None else self.nothing
             states = cache.states[index]
             layer.forward(
-                x, ids, chain.scratch[index], states, cache.residuals[index], chain.lengths, out,
+                x, ids, chain.scratch[index], states, cache.residuals[index], chain.marks, out,
                 start, stop, first, True,
             )  # fmt: skip
             if index < last:
@@ -118,7 +118,7 @@ class Launches:
                 shape = rows, layer.batch, layer.blocks * layer.hidden
                 scratch = deltas[index] if layer.deltas_in_order else scratch.reshape(shape)
             current = layer.reverse(
-                (x, ids, below), (states, cache.residuals[index], chain.lengths),
+                (x, ids, below), (states, cache.residuals[index], chain.marks),
                 (chain.carry[index], dh, scratch), (start, stop, first, chain.current, whole),
                 head, chain.flush_steps,
             )  # fmt: skip

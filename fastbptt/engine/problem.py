@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -15,13 +17,56 @@ from .dropout import Dropout
 
 
 class Lengths:
-    """The lengths (B,) of the sequences; all T when None was given."""
+    """Where sequences end, and where they begin anew.
+
+    given : whether lengths were given
+    values : the lengths (B,); all T where None were given
+    resets : (K,) the numbers t*B + b of the resets with 0 < t < the length of b, ascending
+    marks : both, one after the other: what kernels read
+    first : (B,) booleans, whether a sequence of some steps is reset at t = 0; None if none is
+    """
 
     def __init__(self, values: Array | None, steps: int, batch: int):
-        self.given = values is not None
-        self.values = np.full(batch, steps, np.int64)
+        self.given, self.batch = values is not None, batch
+        self.marks = np.full(batch, steps, np.int64)
         if values is not None:
-            self.values[:] = values
+            self.marks[:] = values
+        self.first: Array | None = None
+
+    @property
+    def values(self) -> Array:
+        return self.marks[: self.batch]
+
+    @property
+    def resets(self) -> Array:
+        return self.marks[self.batch :]
+
+    def cut(self, count: int, blocks: Iterable[Array]) -> None:
+        """Have so many resets, which come block by block."""
+        batch = self.batch
+        marks = np.empty(batch + count, np.int64)
+        marks[:batch] = self.marks[:batch]
+        place = batch
+        for block in blocks:
+            marks[place : place + len(block)] = block
+            place += len(block)
+        self.marks = marks
+
+    @cached_property
+    def pieces(self) -> Array | None:
+        """The times of the resets, sequence by sequence, after B + 1 places where those begin.
+
+        These count from the start of the array. None without resets.
+        """
+        batch, resets = self.batch, self.resets
+        if not resets.size:
+            return None
+        found = np.empty(batch + 1 + resets.size, np.int64)
+        rows = resets % batch
+        found[: batch + 1] = batch + 1
+        found[1 : batch + 1] += np.cumsum(np.bincount(rows, minlength=batch))
+        found[batch + 1 :] = resets[np.argsort(rows, kind="stable")] // batch
+        return found
 
     def live(self, start: int, stop: int) -> Array:
         """Whether each (t, b) of the span lies within its sequence, (n, B)."""
@@ -52,11 +97,14 @@ class Arrays(NamedTuple):
     x : (T, B, I) floats or (T, B) tokens, wherever the caller has them
     lengths : of the sequences
     initial : for each recurrent layer, its state before x[0], (states, B, H), on the device
+    restart : for each of them, the trained state that resets set, (states, H), on the device; None
+        where that is zero and has no gradient
     """
 
     x: AlongTime
     lengths: Lengths
     initial: list[Array]
+    restart: list[Array] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -133,7 +133,8 @@ def _back_beside(stages: Stages, level: int, lanes: list[Lane], below: Array | N
     So they come to the middle together, and only then go on to where the other has been.
     """
     T, cached = stages.T, all(lane.cache is not None for lane in lanes)
-    apart = below is None or not stages.problem.shapes.ragged
+    lengths = stages.problem.arrays.lengths
+    apart = below is None or not (lengths.given or lengths.resets.size)
     if not (stages.beside(level) and T > 1 and cached and apart):
         return False
     lanes[0].beside = lanes[1]

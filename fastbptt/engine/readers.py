@@ -15,7 +15,7 @@ import numpy as np
 
 from ..arrays import AlongTime, Array, DType, in_memory, module_of
 from ..backends.base import Backend
-from .time_views import TimeReversal, pieces, read_span
+from .time_views import TimeReversal, pieces, read_span, time_of
 
 
 @cache
@@ -127,10 +127,7 @@ def _read_ids(reader: TokenReader, start: int, stop: int) -> Array:
         bad = reader.device.home(wrong) & reader.counted(start, stop)
         if bad.any():
             t, b = np.argwhere(bad)[0].tolist()
-            at = start + t
-            if reader.reversal is not None:
-                ends = reader.reversal.lengths
-                at = (reader.reversal.steps if ends is None else int(ends[b])) - 1 - at
+            at = time_of(reader.reversal, start + t, b)
             hint = f": integers are tokens; give features as .astype({reader.dtype.name!r})"
             raise ValueError(
                 f"{reader.name} must hold classes 0..{reader.classes - 1}, but at t={at}, b={b} "

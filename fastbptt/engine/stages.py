@@ -71,7 +71,10 @@ class Stages:
         ]
         self.directions = [pair for stage in self.stages for pair in stage]  # in the state's order
         lengths = problem.arrays.lengths
-        self.reversal = TimeReversal(self.T, lengths.values if lengths.given else None)
+        cut = lengths.given or lengths.resets.size > 0
+        self.reversal = TimeReversal(self.T, lengths.values if cut else None)
+        if any(own.reverse for own, _ in self.directions):
+            self.reversal = self.reversal._replace(pieces=lengths.pieces)
         # The outputs of each stage but the last.
         self.stored: list[Array] = [] if tape is None else tape.stored
         self.forth: list[Lane] = []  # that have computed the final states, in their order
@@ -188,6 +191,10 @@ class Stages:
     def gradients(self) -> list[Recurrent]:
         """The gradient of each recurrent layer."""
         return [part for _, chain in self.directions for part in chain.gradients()]
+
+    def restart_gradients(self) -> list[Array]:
+        """The derivative by the state that resets set, a float64 (states, H) for each layer."""
+        return [part.restart_gradient() for _, own in self.directions for part in own.recurrences]
 
     def tape(self, caches: Sequence[StepCache]) -> Tape:
         """What ways back need of these stages, which then do nothing more."""

@@ -19,11 +19,15 @@ from ..lazy import Lazy
 class TimeReversal(NamedTuple):
     """Time reversed within the length of each sequence: step t of sequence b is L[b]-1-t.
 
-    steps : T; lengths : (B,) integers, or None where all sequences have T steps
+    Where sequences are reset, it is reversed within each of their pieces, which stay in order.
+
+    steps : T; lengths : (B,) integers, or None where all sequences have T steps and no resets
+    pieces : as in `problem.Lengths`
     """
 
     steps: int
     lengths: Array | None
+    pieces: Array | None = None
 
 
 class TimeView(NamedTuple):
@@ -100,7 +104,7 @@ def read_span(array: AlongTime, reversal: TimeReversal | None, start: int, stop:
         return in_memory(array[start:stop])
     if reversal.lengths is None:
         return in_memory(array[reversal.steps - stop : reversal.steps - start])[::-1]
-    times, _ = _rows(reversal.lengths, start, stop)
+    times, _ = _rows(reversal, start, stop)
     return picked(array, np.maximum(times, 0), np.arange(array.shape[1]))
 
 
@@ -112,10 +116,26 @@ def picked(array: AlongTime, times: Array, rows: Array) -> Array:
     return array[xp.asarray(times), xp.asarray(rows)]
 
 
-def _rows(lengths: Array, start: int, stop: int) -> tuple[Array, Array]:
+def _rows(reversal: TimeReversal, start: int, stop: int) -> tuple[Array, Array]:
     # Steps past the end of a sequence read some row that exists: they do not count.
-    times = lengths - 1 - np.arange(start, stop)[:, None]
+    own = np.arange(start, stop)[:, None]
+    ends, pieces = reversal.lengths, reversal.pieces
+    times = (reversal.steps if ends is None else ends) - 1 - own
+    if ends is not None and pieces is not None:
+        for b, end in enumerate(ends.tolist()):
+            cuts = np.array([0, *pieces[pieces[b] : pieces[b + 1]], end])
+            number = np.searchsorted(cuts, own[:, 0], side="right").clip(max=len(cuts) - 1)
+            inside = own[:, 0] < end
+            times[inside, b] = (cuts[number - 1] + cuts[number] - 1 - own[:, 0])[inside]
     return times, times >= 0
+
+
+def time_of(reversal: TimeReversal | None, t: int, b: int) -> int:
+    """The time of an array that step t of sequence b is."""
+    if reversal is None:
+        return t
+    times = _rows(reversal, t, t + 1)[0][0]
+    return int(times[b] if len(times) > 1 else times[0])  # one for all where all have T steps
 
 
 def _write_reversed(own: TimeView, start: int, stop: int, values: Array) -> None:
@@ -125,7 +145,7 @@ def _write_reversed(own: TimeView, start: int, stop: int, values: Array) -> None
         part = array[reversal.steps - stop : reversal.steps - start][::-1]
         part[...] = part + values if own.adds else values
         return
-    times, live = _rows(reversal.lengths, start, stop)
+    times, live = _rows(reversal, start, stop)
     xp = module_of(array)
     t, b = xp.asarray(times[live]), xp.asarray(np.nonzero(live)[1])
     some = values[xp.asarray(live)]

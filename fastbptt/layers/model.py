@@ -79,16 +79,9 @@ class Model:
 
         Returns
         -------
-        list of arrays: for a Network those of its layer, then V and c of its readout
+        list of arrays: for a Network those of its layer, V and c of its readout, its state
         """
-        found: list[Array] = []
-        for value in self._values():
-            for part in value if isinstance(value, tuple) else (value,):
-                if isinstance(part, Model):
-                    found += part.arrays()
-                elif part is not None and not isinstance(part, _PLAIN):
-                    found.append(part)
-        return found
+        return [array for value in self._values() for array in _arrays_of(value)]
 
     def replace_arrays(self, arrays: Sequence[Array]) -> Self:
         """Return a model of the same kind with other arrays.
@@ -173,13 +166,7 @@ class Model:
     def _rebuilt(self, arrays: Iterator[Array]) -> Self:
         changes: dict[str, Any] = {}
         for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, tuple):
-                changes[field.name] = tuple(part._rebuilt(arrays) for part in value)
-            elif isinstance(value, Model):
-                changes[field.name] = value._rebuilt(arrays)
-            elif value is not None and not isinstance(value, _PLAIN):
-                changes[field.name] = next(arrays)
+            changes[field.name] = _replaced(getattr(self, field.name), arrays)
         return replace(self, **changes)
 
     def _with(self, **arrays: Any) -> Self:
@@ -259,6 +246,26 @@ def _numbers(model: Model) -> str:
     """How many numbers a model has, and their bytes."""
     own = model.arrays()
     return f"{sum(a.size for a in own):,} ({human(sum(a.nbytes for a in own))})"
+
+
+def _arrays_of(value: Any) -> Iterator[Array]:
+    """The arrays of a field, which may be a tuple of models or of arrays."""
+    if isinstance(value, Model):
+        yield from value.arrays()
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _arrays_of(part)
+    elif value is not None and not isinstance(value, _PLAIN):
+        yield value
+
+
+def _replaced(value: Any, arrays: Iterator[Array]) -> Any:
+    """A field with its arrays replaced, in that order."""
+    if isinstance(value, Model):
+        return value._rebuilt(arrays)
+    if isinstance(value, tuple):
+        return tuple(_replaced(part, arrays) for part in value)
+    return value if value is None or isinstance(value, _PLAIN) else next(arrays)
 
 
 FORMAT = 1

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias
 
 from .. import arguments
 from ..arguments import Seed
-from ..arrays import Array, DType, DTypeLike
-from .composite import AnyLayer
+from ..arrays import Array, DType, DTypeLike, on_gpu
+from .composite import AnyLayer, Layer, State
 from .drawing import uniform
 from .model import Model
+from .recurrent import Recurrent
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -100,7 +101,7 @@ class Readout(Model):
         return f"Readout({self.inputs} -> {self.outputs}, {self.dtype}, {self.activation!r})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Network(Model, Generic[AnyLayer]):
     """The whole model: a layer and the readout of its states.
 
@@ -108,14 +109,21 @@ class Network(Model, Generic[AnyLayer]):
     ----------
     layer : RNN, LSTM, GRU, Stack, Bidirectional, or a layer of a Cell
     readout : Readout of the layer's outputs; None where none is needed: with a callable loss
+    state : the initial state where a call gives none, and the state after a reset, to be trained
+        like a weight: the state of one sequence, in the layer's form without the batch axis. None
+        is zero, and is not trained
+
+    The network refers to the arrays and does not copy them; each call reads their current values.
 
     Raises
     ------
-    ValueError, TypeError : the readout does not fit the layer, or one of them is something else
+    ValueError, TypeError : the readout or the state does not fit the layer, or one of them is
+        something else
     """
 
     layer: AnyLayer
     readout: Readout | None
+    state: State | None = None
 
     @property
     def dtype(self) -> DType:
@@ -128,6 +136,16 @@ class Network(Model, Generic[AnyLayer]):
                 f"layer must be a recurrent layer such as fastbptt.LSTM, "
                 f"not {arguments.describe(self.layer)}"
             )
+        self._check_readout()
+        if self.state is not None:
+            state = _checked_state("Network.state", self.layer, self.state)
+            object.__setattr__(self, "state", state)
+
+    def __repr__(self) -> str:
+        state = "" if self.state is None else f", state={_shapes(self.state)}"
+        return f"Network(layer={self.layer!r}, readout={self.readout!r}{state})"
+
+    def _check_readout(self) -> None:
         if self.readout is None:
             return
         if not isinstance(self.readout, Readout):
@@ -144,3 +162,38 @@ class Network(Model, Generic[AnyLayer]):
             raise TypeError(
                 f"readout must be {self.layer.dtype} like the layer, not {self.readout.dtype}"
             )
+
+
+def _checked_state(name: str, layer: Layer, state: Any) -> State:
+    """A state of one sequence, checked, its lists as tuples and GPU arrays as CuPy's."""
+    if not isinstance(layer, Recurrent):
+        parts = layer.parts
+        what = f"{len(parts)} states for {type(layer).__name__}"
+        given = _tuple_of(name, state, len(parts), what)
+        return tuple(
+            _checked_state(f"{name}[{index}]", own, one)
+            for index, (own, one) in enumerate(zip(parts, given, strict=True))
+        )
+    shape, dtype = (layer.hidden,), layer.dtype
+
+    def checked(name: str, given: Any) -> Array:
+        value = arguments.floats(name, given, shape, dtype)
+        return value if on_gpu(given) else given
+
+    if layer.states == 1:
+        return checked(name, state)
+    what = f"{layer.states} arrays for {type(layer).__name__}"
+    given = _tuple_of(name, state, layer.states, what)
+    return tuple(checked(f"{name}[{number}]", one) for number, one in enumerate(given))
+
+
+def _tuple_of(name: str, state: Any, count: int, what: str) -> tuple[Any, ...]:
+    if not isinstance(state, (tuple, list)) or len(state) != count:
+        raise TypeError(f"{name} must be a tuple of {what}, not {arguments.describe(state)}")
+    return tuple(state)
+
+
+def _shapes(state: State) -> str:
+    if not isinstance(state, tuple):
+        return str(state.shape)
+    return f"({', '.join(map(_shapes, state))})"

@@ -2,7 +2,8 @@
 
 A row of slots COPY describes one, in bytes: where the array is and how far its next time, sequence
 and number are, which may be backwards. Time may run against the array's, within the length of each
-sequence. The walk makes copies at the moments at which it would otherwise return to Python.
+sequence or, where sequences are reset, within each of their pieces. The walk makes copies at the
+moments at which it would otherwise return to Python.
 """
 
 import numpy as np
@@ -98,7 +99,30 @@ def _add(to, to_step, source, count, item):
 
 
 @inner
-def _copy(copy, lengths, start, stop, B):
+def _mirrored(lengths, pieces, b, t):
+    """The time of step t of a sequence where time is reversed; negative past its end.
+
+    pieces : the address of int64 numbers: for each sequence where its resets begin among them, and
+        the end of those of the last one; after these, the times of the resets. Or 0
+    """
+    end = lengths[b]
+    if pieces == 0 or t >= end:
+        return end - 1 - t
+    place = words(pieces)
+    first, last = get(place, b), get(place, b + 1)
+    low, high = first, last
+    while low < high:
+        middle = (low + high) // 2
+        if get(place, middle) <= t:
+            low = middle + 1
+        else:
+            high = middle
+    begin = get(place, low - 1) if low > first else 0
+    return begin + (get(place, low) if low < last else end) - 1 - t
+
+
+@inner
+def _copy(copy, lengths, pieces, start, stop, B):
     """Make a copy for a span; returns False at an id that does not exist and counts.
 
     What lies past a sequence's end is copied from time 0 where time is reversed, since it does not
@@ -113,7 +137,7 @@ def _copy(copy, lengths, start, stop, B):
         for b in range(B):
             row, time = (t - start) * B + b, t
             if copy[COPY.against]:
-                time = lengths[b] - 1 - t
+                time = _mirrored(lengths, pieces, b, t)
                 if time < 0:
                     if not reads:
                         continue
@@ -147,7 +171,8 @@ def copied(lane, moment):
         return False
     place = words(lane[LANE.copies_at])
     copies = view(place, lane[LANE.copies_at], (lane[LANE.copies], COPY_SIZE))
-    lengths = view(place, lane[LANE.lengths_at], (lane[LANE.batch],))
+    lengths = view(place, lane[LANE.marks_at], (lane[LANE.batch],))
+    pieces = lane[LANE.mirror_at]
     for index in range(lane[LANE.copies]):
         copy = copies[index]
         if copy[COPY.moment] != moment or (copy[COPY.scored] and lane[LANE.leg]):
@@ -155,6 +180,7 @@ def copied(lane, moment):
         if copy[COPY.waits]:
             mailbox = view(place, lane[LANE.mailbox_at], (lane[LANE.mailbox_size],))
             finish(mailbox, words(lane[LANE.left_at]))
-        if not _copy(copy, lengths, lane[LANE.start], lane[LANE.stop], lane[LANE.batch]):
+        start, stop = lane[LANE.start], lane[LANE.stop]
+        if not _copy(copy, lengths, pieces, start, stop, lane[LANE.batch]):
             return False
     return True

@@ -99,7 +99,7 @@ def build_forward(CELL):
         half : the half of `z` that may be used, and this thread does all; or -1 for both
         span : (start, stop, first, cached): the span, the row of `states` before step `start`, and
             whether all states and residuals are stored, see `sweeps.build_forward`
-        cache : (states (S, rows, B, H), residuals (rows, B, R*H), lengths (B,) int64)
+        cache : (states (S, rows, B, H), residuals (rows, B, R*H), marks: see `sweeps`)
         h : (n, B, H), takes the outputs, or empty
         z : (chunk, B, 2*blocks*H) scratch
         source : (x (n, B, I), ids (n, B) int64, U packed, or a table (I, G*H) for tokens, b in the

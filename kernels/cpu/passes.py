@@ -28,6 +28,12 @@ def _mailbox(lane):
 
 
 @inner
+def _marks(lane):
+    """The lengths and, after them, the resets: see `resets`."""
+    return view(lane, get(lane, LANE.marks_at), (get(lane, LANE.batch) + get(lane, LANE.resets),))
+
+
+@inner
 def _threads_of(lane, work):
     """Threads for a span of so many multiply-adds: a short one is done before another joins."""
     return get(lane, LANE.threads) if work > _SMALL else 1
@@ -86,19 +92,20 @@ def _build_forward(CELL):
             (mailbox, threads, min(threads, get(lane, LANE.parts)),
              min(threads, get(layer, LAYER.members))),
             _chunk_of(lane, layer, n, GATES * H * H), half, (start, stop, first, cached != 0),
-            (states, residuals, view(lane, get(lane, LANE.lengths_at), (B,))),
+            (states, residuals, _marks(lane)),
             view(like, h_at, (given, B, H)),
             view(like, get(layer, LAYER.z_at), (chunk, B, 2 * DELTAS * H)),
             source,
             _recurrent(like, layer, get(layer, LAYER.w_at), get(layer, LAYER.w_chains),
-                       get(layer, LAYER.second_at), width, H, B),
+                       get(layer, LAYER.second_at), width, STATES, H, B),
         )  # fmt: skip
 
     return forward
 
 
 @inner
-def _recurrent(like, layer, w_at, chains, second_at, width, H, B):
+def _recurrent(like, layer, w_at, chains, second_at, width, states, H, B):
+    sums_at = get(layer, LAYER.restart_sums_at)
     return (
         view(like, w_at, (1,)),
         chains,
@@ -106,6 +113,8 @@ def _recurrent(like, layer, w_at, chains, second_at, width, H, B):
         get(layer, LAYER.second_chains),
         view(like, get(layer, LAYER.params_at), (1,)),
         view(like, get(layer, LAYER.v_at), (get(layer, LAYER.v_rows), B, H)),
+        view(like, get(layer, LAYER.restart_at), (1,)),
+        view(doubles(0), sums_at, (states * B * H + width if sums_at else 0,)),
     )
 
 
@@ -174,17 +183,20 @@ def _gradients(like, layer, width, H):
 
 @inner
 def _indices(lane, rows):
+    more = 1 if get(lane, LANE.resets) else 0
     return (
         view(lane, get(lane, LANE.rows_at), (rows,)),
-        view(lane, get(lane, LANE.p_rows_at), (rows,)),
-        view(lane, get(lane, LANE.counts_at), (4,)),
+        view(lane, get(lane, LANE.p_rows_at), (rows * (1 + more),)),
+        view(lane, get(lane, LANE.counts_at), (4 + 2 * more,)),
     )
 
 
 def _build_left(CELL):
     """The gradients that a chunk has left: see `reverse_flow.build_left`."""
     cell = CELLS[CELL]
-    GATES, DELTAS, SECOND = cell.gates, cell.delta_blocks, int(cell.second)
+    GATES, STATES, DELTAS, SECOND = (
+        cell.gates, cell.states, cell.delta_blocks, int(cell.second)
+    )  # fmt: skip
 
     @inner
     def arrays(like, lane, layer, own, n):
@@ -194,7 +206,7 @@ def _build_left(CELL):
             like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H
         )
         recurrent = _recurrent(
-            like, layer, get(layer, LAYER.w_back_at), 1, 0, (GATES - SECOND) * H, H, B
+            like, layer, get(layer, LAYER.w_back_at), 1, 0, (GATES - SECOND) * H, STATES, H, B
         )
         return (
             source,
@@ -238,7 +250,7 @@ def _build_reverse(CELL):
         cached = (
             view(like, get(layer, LAYER.states_at), (STATES, rows, B, H)),
             view(like, get(layer, LAYER.residuals_at), (rows - 1, B, RESIDUALS * H)),
-            view(lane, get(lane, LANE.lengths_at), (B,)),
+            _marks(lane),
         )
         back = (
             view(like, get(layer, LAYER.carry_at), (STATES, 2, B, H)),
@@ -247,7 +259,7 @@ def _build_reverse(CELL):
         )
         recurrent = _recurrent(
             like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
-            get(layer, LAYER.second_back_at), (GATES - SECOND) * H, H, B,
+            get(layer, LAYER.second_back_at), (GATES - SECOND) * H, STATES, H, B,
         )  # fmt: skip
         lossy = _head(like, lane, head, counts, n, B, H, start)
         indices = _indices(lane, 2 * chunk * B)

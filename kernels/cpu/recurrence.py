@@ -15,6 +15,8 @@ from .weights import Matrix
 NO_IDS = np.empty((0, 0), np.int64)
 NO_TOTAL = np.empty((0, 0))
 
+_ROWS = 64  # of a gradient that are added to at once
+
 
 class Sum:
     """The running sum of a weight's gradient.
@@ -141,6 +143,29 @@ class Recurrence(LayerRecurrence):
         H = self.hidden
         rows = 2 * chunk + 1 if self.cell.second else 0
         self.multiplied = workspace.empty((rows, batch, H), self.dtype)
+        self.workspace = workspace
+
+    def restarts(self, state, resets):
+        """Have sequences be reset: see `LayerRecurrence`."""
+        if not self.multiplied.size:  # the states of a step that has resets are copied there
+            shape = (1, self.batch, self.hidden)
+            self.multiplied = self.workspace.empty(shape, self.dtype)
+        super().restarts(state, resets)
+
+    @property
+    def restart_size(self):
+        """How many numbers are in `restart_sums`: see `resets`."""
+        return super().restart_size + self.weights.first * self.hidden
+
+    def _recurrent_gradient(self):
+        """W's gradient, with what it has of the steps that read `restart`."""
+        dW = super()._recurrent_gradient()
+        if self.restart_sums is not None:
+            last = self.weights.first * self.hidden
+            deltas, state = self.restart_sums[-last:], self.restart[0]
+            for j in range(0, last, _ROWS):
+                dW[j : min(j + _ROWS, last)] += deltas[j : j + _ROWS, None] * state
+        return dW
 
     @property
     def work(self):
@@ -163,6 +188,8 @@ class Recurrence(LayerRecurrence):
         pointed = own.params, self.multiplied, *arrays, u, own.bias, w, second
         bound.hold(*pointed)
         build_binders()[0](row, *pointed)
+        if self.restart is not None:
+            bound.point_layer(index, restart=self.restart)
         compiled = passes(self.layer.cell, self.dtype)
         row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
@@ -196,6 +223,9 @@ class Recurrence(LayerRecurrence):
         )  # fmt: skip
         bound.hold(*pointed)
         build_binders()[1](bound.layers[index], *pointed)
+        self.start_restarts()
+        if self.trains_restart:
+            bound.point_layer(index, restart_sums=self.restart_sums)
         bound.work += 2 * self.work
 
     def flush(self):

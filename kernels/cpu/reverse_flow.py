@@ -16,7 +16,13 @@ from . import sweeps
 from .addresses import address, copy_bytes, view, words, words_of
 from .linear import multiply_rows
 from .losses import add_losses, index_rows
-from .reverse_pieces import build_gradients, loss_piece, readout_gradient
+from .reverse_pieces import (
+    build_gradients,
+    index_deltas,
+    indexed_deltas,
+    loss_piece,
+    readout_gradient,
+)
 from .slots import LANE, LAYER, LEFT
 from .split import block_of, live_steps, piece_rows_of, previous_cut, threads_for
 from .workers import finish, leave
@@ -42,7 +48,7 @@ def build_left(CELL, arrays):
         delta = view(like, own[LEFT.delta_at], (n, B, DELTAS * H))
         width, O, block = GATES * H, head[6].shape[2], own[LEFT.block]
         ends = t % lane[LANE.flush_steps] == 0
-        indexed = offset(indices[1], half * span), indices[2][2 + half]
+        indexed = indexed_deltas(indices, half, span)
         for piece in range(low, high):
             index = piece
             if index < own[LEFT.v_pieces]:
@@ -117,8 +123,7 @@ def build_flow(CELL):
                 add_losses(head[11], head[10], half * rows, indices[0], half * rows, count)
             elif dh.shape[0] < stop - start:
                 dh_start = 0
-            nothing = head[9][:0]
-            indices[2][2 + half] = index_rows(indices[1], half * rows, lengths, nothing, 0, t, n, B)
+            index_deltas(indices, half, rows, lengths, head[9][:0], t, n, B)
             d_start = row * step if whole else half * rows * step
             sweep(mailbox, cache, back, (dh_start, d_start, half * rows * H), recurrent,
                   (t, n, before, current), (0, B, 0, H), (0, 1))  # fmt: skip

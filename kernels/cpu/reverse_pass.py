@@ -6,7 +6,13 @@ from ..jit import inner
 from . import sweeps
 from .linear import multiply_part, multiply_rows
 from .products import PANEL_BYTES
-from .reverse_pieces import build_gradients, index_piece, loss_piece, readout_gradient
+from .reverse_pieces import (
+    build_gradients,
+    index_piece,
+    indexed_deltas,
+    loss_piece,
+    readout_gradient,
+)
 from .split import block_of, cut, live_steps, piece_rows_of, previous_cut, threads_for
 from .workers import fork, gang, job, named_job
 
@@ -78,7 +84,7 @@ def build_reverse(CELL):
             index -= V_pieces
             t, n, row, first, parity = P
             ends = t % flush_steps == 0
-            indexed = offset(indices[1], parity * span), indices[2][2 + parity]
+            indexed = indexed_deltas(indices, parity, span)
             if index < W_pieces:
                 input_gradient(source, delta, p_start, indexed, row, H, ends, index * block,
                                min(width, (index + 1) * block))  # fmt: skip
@@ -105,7 +111,7 @@ def build_reverse(CELL):
         span : (start, stop, first, current, whole): the span, the row of `states` before step
             `start`, the half of `carry` that holds the derivatives by the state after the span, and
             whether `delta` takes the deltas of the whole span
-        cache : (states (S, rows, B, H), residuals (rows, B, R*H), lengths (B,) int64)
+        cache : (states (S, rows, B, H), residuals (rows, B, R*H), marks: see `sweeps`)
         back : (carry (S, 2, B, H), dh, delta). dh: (n, B, H) derivatives by the outputs; scratch
             (2*chunk, B, H) where there is a loss; or zeros (chunk, B, H). delta: (n, B, D*H) if
             `whole`, else scratch (chunk, B, 2*D*H)
@@ -118,7 +124,8 @@ def build_reverse(CELL):
             (2*chunk, B, O), y (n, B, O), targets (n, B) int64, weights (n, B, 1 or O) or empty,
             values scratch (2*chunk*B,), loss pair (2,), gradient of V (O, H), its total or empty,
             total of c's (O,)): see `losses.loss_rows`; there is no loss if o is empty
-        indices : (rows, rows, counts): int64 scratch, (2*chunk*B,) twice and (4,)
+        indices : (rows, rows, counts): int64 scratch, (2*chunk*B,) twice and (4,); with resets
+            (2*chunk*B,), (4*chunk*B,) and (6,)
         """
         mailbox, threads, sweeps_, members = team
         start, stop, first, current, whole = span

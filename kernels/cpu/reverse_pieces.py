@@ -6,7 +6,10 @@ Tuples that they take:
 - a chunk : (t, n, row, first, parity), its first step, how many steps it has, its first row of x, y
   and weights, its first row of `states`, and its half of the scratch
 - L, S, V : the chunks whose loss, whose sweep and whose readout gradient come next
-- indexed : (rows, count), the indices of the chunk's rows that count
+- indexed : (rows, count, kept, reading), the indices of the chunk's rows that count, and the same
+  in another order: first those that read the state before them, `reading` of them, then those reset
+- indices : rows of the readout and of the deltas that count, a chunk's in each half. The latter
+  have two halves more where there are resets, for `kept`. And the counts of all of these
 
 `span` is chunk * B, the rows in a half of the scratch. `ends` says whether the weight gradients are
 flushed after these rows.
@@ -17,6 +20,7 @@ from ..flat import offset
 from ..jit import inner
 from .linear import accumulate, add_bias, scatter
 from .losses import add_losses, index_rows, loss_rows
+from .resets import index_kept
 
 
 @inner
@@ -34,12 +38,36 @@ def loss_piece(head, states, first, dh, dh_start, lengths, L, span, low, high):
 
 
 @inner
+def index_deltas(indices, half, span, marks, weights, t, n, B):
+    """Index the rows of deltas of a chunk that count, in a half of the scratch.
+
+    weights : empty
+    """
+    _, rows, counts = indices
+    counts[2 + half] = index_rows(rows, half * span, marks, weights, 0, t, n, B)
+    if marks.size > B:
+        counts[4 + half] = index_kept(
+            rows, (2 + half) * span, half * span, counts[2 + half], marks, t, n, B
+        )
+
+
+@inner
+def indexed_deltas(indices, half, span):
+    """What `index_deltas` has indexed."""
+    _, rows, counts = indices
+    own = offset(rows, half * span)
+    if counts.size > 4:
+        return own, counts[2 + half], offset(rows, (2 + half) * span), counts[4 + half]
+    return own, counts[2 + half], own, counts[2 + half]
+
+
+@inner
 def index_piece(head, indices, lengths, L, S, V, span, B):
     """Index the rows of the next chunks that count, and add the losses of the chunk before."""
     _, _, _, _, _, _, o, _, _, weights, values, pair, _, _, _ = head
-    rows_V, rows_P, counts = indices
+    rows_V, _, counts = indices
     t, n, _, _, parity = S
-    counts[2 + parity] = index_rows(rows_P, parity * span, lengths, weights[:0], 0, t, n, B)
+    index_deltas(indices, parity, span, lengths, weights[:0], t, n, B)
     if o.shape[2] > 0:
         half = V[4]
         add_losses(pair, values, half * span, rows_V, half * span, counts[half])
@@ -71,7 +99,7 @@ def build_gradients(CELL):
     def input_gradient(source, delta, d_start, indexed, row, H, ends, low, high):
         """Rows low..high of the gradient of U, and the sums of those blocks of deltas."""
         x, ids, _, _, grad, total, bias = source
-        rows, count = indexed
+        rows, count, _, _ = indexed
         I, step, width = x.shape[2], DELTAS * H, GATES * H
         if ids.size > 0:
             scatter(
@@ -93,16 +121,20 @@ def build_gradients(CELL):
         recurrent, gradients, source, states, delta, starts, indexed, first, ends, low, high
     ):
         """Rows low..high of the gradient of W, and the sums of the blocks that are not U's."""
-        v = recurrent[5]
+        v, restart_sums = recurrent[5], recurrent[7]
         grad, total = gradients
         d_start, v_start = starts
-        rows, count = indexed
+        rows, count, kept, reading = indexed
         _, _, B, H = states.shape
         step, width, last = DELTAS * H, GATES * H, FIRST * H
         begin, end = low, min(high, last)
         if begin < end:
             accumulate(grad, total, ends, offset(delta, d_start + SPLIT * H), step,
-                       offset(states, first * B * H), H, rows, count, begin, end)  # fmt: skip
+                       offset(states, first * B * H), H, kept, reading, begin, end)  # fmt: skip
+            if restart_sums.size > 0:
+                add_bias(offset(restart_sums, restart_sums.size - last),
+                         offset(delta, d_start + SPLIT * H), step, offset(kept, reading),
+                         count - reading, begin, end)  # fmt: skip
         begin = max(low, last)
         if begin < high:
             accumulate(grad, total, ends, offset(delta, d_start), step, offset(v, v_start), H, rows,

@@ -17,7 +17,7 @@ def _slots(name, text):
 LANE, LANE_SIZE = _slots(
     "Lane",
     # Of the call.
-    """mailbox_at mailbox_size threads parts chunk batch item layers lengths_at
+    """mailbox_at mailbox_size threads parts chunk batch item layers marks_at resets mirror_at
     steps call_steps back_steps flush_steps room arena_at checkpoint
     x_at x_step h_at h_step dx_at dx_step dh_at dh_step dh_steps zeros_at
     rows_at p_rows_at counts_at whole has_loss left_at layers_at copies_at copies
@@ -45,7 +45,8 @@ LAYER, LAYER_SIZE = _slots(
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
-    mask_key mask_threshold mask_scale mask_start ordered_at p_rows_at counts_at""",
+    mask_key mask_threshold mask_scale mask_start ordered_at p_rows_at counts_at
+    restart_at restart_sums_at""",
 )
 
 HEAD, HEAD_SIZE = _slots(

@@ -162,12 +162,19 @@ class Recurrence(LayerRecurrence):
 
     def __init__(self, weights, chunk, ragged):
         super().__init__(weights, runtime.arrays(), weights.batch, chunk, Sum)
-        self.ragged = ragged
+        self.ragged, self.resets = ragged, None
         self._exchanges = {}
+
+    def restarts(self, state, resets):
+        """Have sequences be reset: see `LayerRecurrence`."""
+        super().restarts(state, resets)
+        self.resets = resets
 
     def _sweep(self, reverse):
         """(kernel, shape, packed weights) of a sweep, and memory for what its blocks exchange."""
         kernel, shape, packed = self.weights.sweep(reverse)
+        if self.restart is not None:
+            kernel = self.weights.kernel(reverse, shape, resets=True)
         if reverse not in self._exchanges:
             cell = self.cell
             rows = 0 if shape.parts == 1 else 2 * (cell.gates - cell.second + 1) if reverse else 4
@@ -210,7 +217,7 @@ class Recurrence(LayerRecurrence):
             self._launch(
                 kernel, shape, exchange,
                 (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.params, states,
-                 residuals, h[at : at + n], lengths,
+                 residuals, h[at : at + n], lengths, self._restart,
                  (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
             )  # fmt: skip
 
@@ -218,7 +225,7 @@ class Recurrence(LayerRecurrence):
         """Steps stop back to start: adds the gradients, fills `dx`, and `delta` if it is `whole`.
 
         source : (x, ids, dx), the input as floats or as tokens, and its derivative
-        cache : (states, residuals, lengths)
+        cache : (states, residuals, lengths as in `sweeps`)
         back : (carry, dh, delta). dh is (n, B, H), or of a chunk: scratch where there is a loss,
             else zeros
         span : (start, stop, first, current, whole), as in `kernels.cpu.reverse_pass`
@@ -237,6 +244,9 @@ class Recurrence(LayerRecurrence):
         kernel, shape, (W, W_second), exchange = self._sweep(reverse=True)
         self.input.start(tokens=ids.size > 0)
         self.recurrent.start()
+        if self.restart_sums is None:
+            self.start_restarts()
+        sums = xp.empty(0) if self.restart_sums is None else self.restart_sums
         every_step = len(dh) >= stop - start and head is None
         multiplied = xp.empty((self.chunk if self.cell.second else 0, B, H), self.dtype)
         for a, b in reversed(list(_chunks(start, stop, self.chunk))):
@@ -253,8 +263,8 @@ class Recurrence(LayerRecurrence):
             d = delta[here] if whole else delta.reshape(-1)[: n * B * self.blocks * H]
             self._launch(
                 kernel, shape, exchange,
-                (states, residuals, given, carry, d, multiplied, lengths, W, W_second,
-                 self.weights.params, (a, n, row, states.shape[1], current)),
+                (states, residuals, given, carry, d, multiplied, lengths, self._restart, sums, W,
+                 W_second, self.weights.params, (a, n, row, states.shape[1], current)),
             )  # fmt: skip
             current ^= n & 1
             d = d.reshape(n * B, self.blocks * H)
@@ -268,6 +278,7 @@ class Recurrence(LayerRecurrence):
         """Add the gradients of a chunk, d (rows, blocks*H)."""
         xp, H, cell = runtime.arrays(), self.hidden, self.cell
         width, last = cell.gates * H, (cell.gates - cell.second) * H
+        before = self._read(before, start)
         if self.ragged:  # 0 times NaN past a sequence's length is NaN
             unweighted = xp.empty((0, 0, 0))
             before = _counted(before, unweighted, lengths, start)
@@ -282,6 +293,23 @@ class Recurrence(LayerRecurrence):
             self.recurrent.add(d[:, last:width], _rows(multiplied), last)
         sums = d.sum(axis=0, dtype=np.float64)
         self.sums = sums if self.sums is None else self.sums + sums
+
+    @property
+    def _restart(self):
+        return runtime.arrays().empty(0, self.dtype) if self.restart is None else self.restart
+
+    def _read(self, before, start):
+        """The states that the steps from `start` on have read, (n, B, H)."""
+        if self.resets is None:
+            return before
+        first = start * self.batch
+        low, high = np.searchsorted(self.resets, (first, first + len(before) * self.batch))
+        if low == high:
+            return before
+        before = before.copy()
+        rows = runtime.arrays().asarray(self.resets[low:high] - first)
+        _rows(before)[rows] = self.restart[0]
+        return before
 
     def flush(self):
         """Nothing: every chunk adds up in float64."""

@@ -18,7 +18,11 @@ Arguments that both kernels take, all flat and C-contiguous, of the cell's dtype
 - params : (P, H), the cell's params
 - states : (S, rows, B, H); step t reads row `first + t` and writes row `first + t + 1`
 - residuals : (rows, B, R*H)
-- lengths : (B,) int64; a sequence past its length keeps its state, and its deltas are zero
+- lengths : (B,) int64; a sequence past its length keeps its state, and its deltas are zero. Where
+  sequences are reset, there follow B + 1 places, counted from the first of them, and the times of
+  the resets, sequence by sequence: those of sequence b lie between place b and the next
+- restart : (S, H), what a reset sets the state to: the step reads it in place of that before it,
+  which stays in `states`. Empty where there are no resets
 - exchange : two buffers for each product, by which the blocks of a grid sweep pass vectors on
 - arrivals : (slices,) int32 zeros, the counters of the grid barrier
 - t0, n : the span's first step and how many steps it has
@@ -41,9 +45,25 @@ take, give, numbers, part, plus, replaced, chosen, only = (
 )  # fmt: skip
 
 
+@device
+def find(lengths, B, b, t):
+    """The place of sequence b's first reset that is not before t, and the end of its resets."""
+    low, last = B + lengths[B + b], B + lengths[B + b + 1]
+    high = last
+    while low < high:
+        middle = (low + high) // 2
+        if lengths[middle] < t:
+            low = middle + 1
+        else:
+            high = middle
+    return low, last
+
+
 @lru_cache(maxsize=256)
-def forward_kernel(name, dtype, shape):
+def forward_kernel(name, dtype, shape, resets=False):
     """The forward sweep of the cell of that name, as plain Python to be compiled.
+
+    resets : whether there are any
 
     Arguments besides those of the module's docstring:
 
@@ -71,7 +91,7 @@ def forward_kernel(name, dtype, shape):
     start2, multiply2 = block_product(
         shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
     )
-    zero, DTYPE = dtype(0), np.dtype(dtype)
+    zero, DTYPE, RESETS = dtype(0), np.dtype(dtype), resets
 
     @device
     def pass_on(shared, exchange, base, arrivals, times, place, value, mine, b, unit):
@@ -86,8 +106,8 @@ def forward_kernel(name, dtype, shape):
             cuda.syncthreads()
 
     def forward(
-        z, ids, tokens, bias, W, W2, params, states, residuals, h, lengths, exchange, arrivals,
-        t0, n, first, rows, cached, wanted, B, low,
+        z, ids, tokens, bias, W, W2, params, states, residuals, h, lengths, restart, exchange,
+        arrivals, t0, n, first, rows, cached, wanted, B, low,
     ):  # fmt: skip
         shared = cuda.shared.array(0, DTYPE, 16)
         local = cuda.local.array(LOCAL, DTYPE)
@@ -111,12 +131,18 @@ def forward_kernel(name, dtype, shape):
         p = take(params, unit, H, PARAMS)
         biases = take(bias, unit, H, BLOCKS)
         end = lengths[b]
+        cursor, last = 0, 0
+        if RESETS:
+            cursor, last = find(lengths, B, b, t0)
         row = ids[b] if tokens else b
         coming = take(z, row * GATES * H + unit, H, GATES)
         cuda.syncthreads()
         times = 0
         for t in range(n):
             live = mine and t0 + t < end
+            if RESETS and cursor < last and lengths[cursor] == t0 + t:
+                s = take(restart, unit, H, STATES)
+                cursor += 1
             times += 1
             base = (t & 1) * B * H
             pass_on(shared, exchange, base, arrivals, times, VECTOR + r * ROW, s[0], mine, b, unit)
@@ -155,13 +181,15 @@ def forward_kernel(name, dtype, shape):
         if mine and not cached:
             give(states, (((first + n) & 1) * B + b) * H + unit, plane, s)
 
-    forward.key = name, dtype.__name__, shape
+    forward.key = name, dtype.__name__, shape, *(("resets",) if resets else ())
     return forward
 
 
 @lru_cache(maxsize=256)
-def reverse_kernel(name, dtype, shape):
+def reverse_kernel(name, dtype, shape, resets=False):
     """The reverse sweep of the cell of that name, as plain Python to be compiled.
+
+    resets : whether there are any
 
     Arguments besides those of the module's docstring:
 
@@ -170,6 +198,7 @@ def reverse_kernel(name, dtype, shape):
         the state before it end in the half that is current after n steps
     delta : (n, B, D*H), written
     v : (n, B, H), takes what the second product multiplied, or empty
+    restart_sums : (S, B, H) float64, to which the derivatives by `restart` are added, or empty
     """
     cell = CELLS[name]
     STATES, RESIDUALS = cell.states, cell.residuals
@@ -189,7 +218,7 @@ def reverse_kernel(name, dtype, shape):
     start2, multiply2 = block_product(
         shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
     )
-    zero, DTYPE = dtype(0), np.dtype(dtype)
+    zero, DTYPE, RESETS = dtype(0), np.dtype(dtype), resets
 
     @device
     def pass_on(shared, exchange, base, arrivals, times, place, d, mine, unit):
@@ -204,8 +233,8 @@ def reverse_kernel(name, dtype, shape):
             cuda.syncthreads()
 
     def reverse(
-        states, residuals, dh, carry, delta, v, lengths, W, W2, params, exchange, arrivals,
-        t0, n, first, rows, current, B, low,
+        states, residuals, dh, carry, delta, v, lengths, restart, restart_sums, W, W2, params,
+        exchange, arrivals, t0, n, first, rows, current, B, low,
     ):  # fmt: skip
         shared = cuda.shared.array(0, DTYPE, 16)
         local = cuda.local.array(LOCAL, DTYPE)
@@ -229,14 +258,21 @@ def reverse_kernel(name, dtype, shape):
         end = lengths[b]
         at = first + n - 1  # the row of the state before the step
         s = take(states, ((at + 1) * B + b) * H + unit, plane, STATES)
-        previous = take(states, (at * B + b) * H + unit, plane, STATES)
+        before = take(states, (at * B + b) * H + unit, plane, STATES)
         extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
         into = dh[((n - 1) * B + b) * H + unit]
+        cursor = 0
+        if RESETS:
+            cursor, _ = find(lengths, B, b, t0 + n)
         cuda.syncthreads()
         times = 0
         for k in range(n):
             t = n - 1 - k
             live = mine and t0 + t < end
+            previous, cut = before, False
+            if RESETS and cursor > B + lengths[B + b] and lengths[cursor - 1] == t0 + t:
+                previous, cut = take(restart, unit, H, STATES), True
+                cursor -= 1
             d, passed = step(plus(ds, (into,), 0), s, previous, extra, p)
             d, passed = only(live, numbers(shared, d)), numbers(shared, passed)
             if SECOND > 0:
@@ -259,17 +295,22 @@ def reverse_kernel(name, dtype, shape):
             pass_on(shared, exchange, base + b * FIRST * H, arrivals, times, VECTOR + r * ROW,
                       part(d, SPLIT, FIRST), mine, unit)  # fmt: skip
             if t > 0:  # the loads of the next step have this product to arrive
-                s = previous
+                s = before
                 at = first + t - 1
-                previous = take(states, (at * B + b) * H + unit, plane, STATES)
+                before = take(states, (at * B + b) * H + unit, plane, STATES)
                 extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
                 into = dh[((t - 1) * B + b) * H + unit]
             multiply(shared, local, sums, W, exchange, base, b0, B)
             cuda.syncthreads()
             passed = plus(passed, take(shared, TOTALS + r % R * TOTAL + tid % U, U, 1), 0)
             ds = chosen(live, passed, ds)
+            if RESETS and cut:
+                if mine and restart_sums.size > 0:
+                    for i in range(STATES):
+                        restart_sums[(i * B + b) * H + unit] += ds[i]
+                ds = only(not cut, ds)
         if mine:
             give(carry, ((current ^ (n & 1)) * B + b) * H + unit, 2 * B * H, ds)
 
-    reverse.key = name, dtype.__name__, shape
+    reverse.key = name, dtype.__name__, shape, *(("resets",) if resets else ())
     return reverse

@@ -60,7 +60,6 @@ class Weights(LayerWeights):
         shape, _ = choose(
             gpus.card(gpus.current()), self.layer.cell, H, self.batch, self.dtype.itemsize, reverse
         )
-        make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
         W = self.recurrent.value.reshape(cell.gates, H, H)
         parts = W[: self.first], W[self.first :]
         if reverse:  # one product over all gates
@@ -72,4 +71,9 @@ class Weights(LayerWeights):
         ]
         if not cell.second:
             packed.append(packed[0][:0])
-        return make(self.layer.cell, self.dtype.type, shape), shape, packed
+        return self.kernel(reverse, shape), shape, packed
+
+    def kernel(self, reverse, shape, resets=False):
+        """The forward or the reverse sweep; `resets`: whether sequences may be reset."""
+        make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
+        return make(self.layer.cell, self.dtype.type, shape, resets)
