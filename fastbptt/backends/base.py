@@ -86,7 +86,7 @@ class Backend(Protocol):
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         """A layer's weights as kernels read them, which no kernel writes.
 
-        `hold(tokens)` packs all that the way back reads, so that the caller's arrays may change.
+        `hold(tokens, runs)` packs all that ways back read, so that the caller's arrays may change.
         """
         ...
 
@@ -142,6 +142,10 @@ class Backend(Protocol):
         The readout of the top one, if any, has `outputs` outputs and reads `read` states; `item`
         is the bytes of a number.
         """
+        ...
+
+    def free_bytes(self) -> int:
+        """Bytes that this process may still allocate there."""
         ...
 
     def guard(

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeAlias
 from ..arrays import Array
 from ..engine.stages import Tape
 from ..layers.composite import AnyLayer, State
+from ..memory.plan import Plan
 from .inputs import Inputs
 from .short import ShortTape
 
@@ -36,8 +37,9 @@ class Gradient(Generic[AnyLayer]):
 class GeneralTape:
     """What the general way forward leaves for ways back; nobody writes to it."""
 
-    def __init__(self, inputs: Inputs, tape: Tape):
+    def __init__(self, inputs: Inputs, tape: Tape, plan: Plan):
         self._inputs, self._tape, self.workspace = inputs, tape, tape.workspace
+        self.plan = plan
 
     def inputs(self) -> Inputs:
         """The call's inputs."""
@@ -52,7 +54,7 @@ AnyTape: TypeAlias = "GeneralTape | ShortTape"
 
 
 class Cache(Generic[AnyLayer]):
-    """The steps that `forward` has cached for `backward`.
+    """What `forward` keeps for `backward`: all steps, or checkpoints.
 
     It refers to x, which must not change before `backward`. Its memory is free again once
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
@@ -64,6 +66,11 @@ class Cache(Generic[AnyLayer]):
         self._lock = Lock()
         self._users: set[object] = set()  # the calls of backward at work on it
         self._consumer: object = None  # the one of them that consumes it
+
+    @property
+    def plan(self) -> Plan:
+        """The Plan of `forward` and `backward`, which says what "auto" has chosen."""
+        return self._look().plan
 
     def _look(self) -> AnyTape:
         if self._tape is None or self._consumer is not None:

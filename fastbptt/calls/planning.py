@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import arguments
 from ..arrays import Array, DTypeLike
 from ..backends.base import Backend
@@ -12,24 +14,28 @@ from ..layers.composite import Layer, State, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
-from ..memory.plan import Frontier, Plan
+from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
 from . import device_choice, inputs, loss_inputs, timing
 from .progress import Progress
 
+_ALWAYS = 1 << 20  # bytes that "auto" takes without asking what is free, which takes a while
+
 
 def choose(
-    network: Network, T: int, B: int, memory: Memory, device: Backend
+    model: Network | Layer, T: int, B: int, memory: Memory, device: Backend
 ) -> tuple[Plan, Footprint, int | None]:
     """Return the plan, the footprint that it rests on, and the scratch bytes that a budget leaves.
 
-    The block sizes follow from the last two, once it is known how the call's arrays lie.
+    The block sizes follow from the last two, once it is known how the call's arrays lie. The plan
+    is that of `bptt` for a Network, and that of `forward` and `backward` for a layer.
     """
+    if policies.is_auto(memory):
+        return _automatic(model, T, B, device)
     policy = policies.as_policy(memory)
-    layer = inputs.network(network).layer
     window = policy.window(T)
-    own = footprint(layer, network.readout, T if window is None else window, B, device)
+    own = _footprint(model, T if window is None else window, B, device)
     if policy.budget is None:
         return policy.plan(own.costs(T, own.scratch())), own, None
     scratch = own.scratch_within(policy.budget)
@@ -38,8 +44,43 @@ def choose(
     return policy.plan(own.costs(T, scratch)), own, scratch
 
 
+def _footprint(model: Network | Layer, T: int, B: int, device: Backend) -> Footprint:
+    layer, readout = inputs.model(model)
+    return footprint(layer, readout, T, B, device, apart=layer is model)
+
+
+def _automatic(
+    model: Network | Layer, T: int, B: int, device: Backend
+) -> tuple[Plan, Footprint, int | None]:
+    """What `memory="auto"` chooses at this moment."""
+    own = _footprint(model, T, B, device)
+    costs = own.costs(T, own.scratch())
+    needed = costs.fixed_bytes + costs.full_bytes
+    if needed < _ALWAYS:
+        return small(policies.Full().plan(costs)), own, None
+    half = device.free_bytes() // 2
+    if needed < half:
+        why = f"full takes less than {_half(half)}"
+        return replace(policies.Full().plan(costs), auto=why), own, None
+    try:
+        plan, own, scratch = choose(model, T, B, half, device)
+    except policies.MemoryLimitError as error:
+        raise policies.MemoryLimitError(half, error.least_bytes, auto=True) from None
+    return replace(plan, auto=f"full would take {human(needed)}, not less than {_half(half)}")
+
+
+def small(plan: Plan) -> Plan | None:
+    """A plan of full caching as "auto" chooses it, if it is so small that what is free is enough."""
+    few = plan.peak_bytes < _ALWAYS
+    return replace(plan, auto=f"full takes less than {human(_ALWAYS)}") if few else None
+
+
+def _half(half: int) -> str:
+    return f"{human(half)}, half of the free memory"
+
+
 def plan(
-    network: Network,
+    network: Network | Layer,
     T: int,
     B: int = 1,
     *,
@@ -57,12 +98,15 @@ def plan(
 ) -> Plan:
     """Return the Plan that `bptt` would carry out with the same arguments; nothing is run.
 
+    Of a layer: what `forward` and `backward` would do.
+
     Parameters
     ----------
-    network : Network
+    network : Network, or a layer
     T : time steps
     B : sequences
-    memory : as in `bptt`
+    memory : as in `bptt`; "auto" sees the memory that is free now, which may be other bytes by the
+        time of a call, whose own plan is the truth
     device : as in `bptt`; None decides as for arrays that lie where those of the network do
     loss, weights, lengths, state, reduction, input_grad, seed, t0, progress : as in `bptt`, so that
         one set of keyword arguments serves both; the plan does not depend on them
@@ -70,7 +114,8 @@ def plan(
     Returns
     -------
     Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
-    results), .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
+    results; of a layer, that both calls together hold beyond x, h, dh and the results),
+    .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
     table
 
     Raises
@@ -84,23 +129,23 @@ def plan(
     arguments.choice("reduction", reduction, ("sum", "mean"))
     arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0, T)
-    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
+    backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
     return choose(network, T, B, memory, backend)[0]
 
 
-def least_bytes(network: Network, T: int, B: int, device: Backend) -> int:
+def least_bytes(model: Network | Layer, T: int, B: int, device: Backend) -> int:
     """Smallest budget (bytes) that allows an exact gradient."""
-    return footprint(network.layer, network.readout, T, B, device).budget(0)
+    return _footprint(model, T, B, device).budget(0)
 
 
 def frontier(
-    network: Network, T: int, B: int = 1, *, device: str | None = None, seconds: bool = False
+    network: Network | Layer, T: int, B: int = 1, *, device: str | None = None, seconds: bool = False
 ) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
 
     Parameters
     ----------
-    network : Network
+    network : Network, or a layer, as in `plan`
     T : time steps
     B : sequences
     device : as in `plan`
@@ -123,8 +168,8 @@ def frontier(
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     seconds = arguments.flag("seconds", seconds)
-    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
-    own = footprint(network.layer, network.readout, T, B, backend)
+    backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
+    own = _footprint(network, T, B, backend)
     rows = policies.frontier(
         T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
         own.budget, own.stores_outputs,
@@ -132,12 +177,14 @@ def frontier(
     return speeds(network, rows, backend).all(rows) if seconds else rows
 
 
-def speeds(network: Network, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
+def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
     """Measure how fast the plans of a frontier are; x is floats, or `tokens`."""
-    name, blocks = timing.loss_of(network), []
+    layer, readout = inputs.model(model)
+    network, blocks = Network(layer, readout), []
+    name = timing.loss_of(network)
     indexed = tokens or (name is not None and LOSSES[name].classes)
     for row in rows:
-        _, own, scratch = choose(network, row.steps, row.batch, row.memory, device)
+        _, own, scratch = choose(model, row.steps, row.batch, row.memory, device)
         blocks.append(own.blocks(scratch, indexed=indexed))
     return timing.speeds(network, rows, blocks, device, tokens)
 

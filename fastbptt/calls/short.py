@@ -23,9 +23,9 @@ from ..kernels.loss_table import LOSSES
 from ..layers.composite import Layer, State, rebuilt, shaped
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
-from ..memory.plan import Policy
-from ..memory.policies import as_policy
-from . import inputs, planning
+from ..memory.plan import Plan, Policy
+from ..memory.policies import Full, as_policy, is_auto
+from . import device_choice, inputs, planning
 from .inputs import Inputs
 from .short_calls import (
     MOST_COPIED,
@@ -124,6 +124,13 @@ class ShortTape:
         """The call's inputs, for the general way."""
         call = self.call
         return inputs.check(call.layer, call.x[:, 0] if call.squeeze else call.x, device="cpu")
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of both ways."""
+        call = self.call
+        backend = device_choice.of_numpy("cpu", call.layer, call.T, call.B)
+        return planning.choose(call.layer, call.T, call.B, "full", backend)[0]
 
     def general(self, own: Inputs) -> Tape:
         """What the general way needs for a way back, copied."""
@@ -231,7 +238,8 @@ def gradient(
         return None
     if reduction not in ("sum", "mean"):
         return None
-    policy, V, c = as_policy(memory), readout.V, readout.c
+    auto = is_auto(memory)
+    policy, V, c = Full() if auto else as_policy(memory), readout.V, readout.c
     kind = loss, policy, reduction, input_grad, V.shape, readout.activation
     call = call_of(kind, layer, x, V.size)
     if call is None or not (usable(V, call.x.dtype) and usable(c, call.x.dtype)):
@@ -252,6 +260,12 @@ def gradient(
     prepared = find(call, device, make)
     if prepared is None:
         return None
+    plan = prepared.plan
+    if auto:
+        assert plan is not None
+        plan = planning.small(plan)
+        if plan is None:
+            return None
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     running, final = _begin(call, prepared, y, dx, given)
     grads = _begin_back(call, prepared, running, [])
@@ -267,7 +281,7 @@ def gradient(
         "state": _state(call, final),
         "grad_state": grad_state,
         "grad_x": None if not input_grad else dx[:, 0] if call.squeeze else dx,
-        "plan": prepared.plan,
+        "plan": plan,
     }
 
 

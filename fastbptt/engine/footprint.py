@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ..backends.base import Backend
 from ..layers.composite import Layer, stages
 from ..layers.network import Readout
@@ -9,16 +11,21 @@ from ..memory.blocking import Footprint
 
 
 def footprint(
-    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend
-) -> Footprint:
-    """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer."""
+    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend,
+    apart: bool = False,
+) -> Footprint:  # fmt: skip
+    """Bound the fixed bytes of bptt and evaluate for `total` steps of a layer.
+
+    apart : those of `forward` and `backward`, in which the outputs of the top and their gradient
+        are the caller's
+    """
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
     found = stages(layer)
     parts, stored = [], 0  # stored: the width of all outputs that are stored for all T
     for level, stage in enumerate(found):
         top = level == len(found) - 1
-        if not top or len(stage) > 1:
+        if not top or (len(stage) > 1 and not apart):
             stored += sum(direction.layers[-1].hidden for direction in stage)
         for direction in stage:
             last = outputs if top and direction is stage[-1] else 0
@@ -26,7 +33,7 @@ def footprint(
                 device.footprint(direction.shapes, last, layer.outputs, item, total, batch)
             )
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], apart=True) if apart else parts[0]
     # What is stored, and its gradient. One direction after the other has the room for its schedule.
     return Footprint(
         total=total,
@@ -43,4 +50,5 @@ def footprint(
         all_state=sum(part.state for part in parts),
         stores_outputs=True,
         one_chunk_calls=parts[0].one_chunk_calls,
+        apart=apart,
     )

@@ -19,8 +19,8 @@ for _i, _letter in enumerate("kmgt", 1):
 
 _LONGEST = 60  # the most characters of a budget
 _EXPECTED = (
-    'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
-    "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
+    'memory must be "full", "auto", bytes (an int, or text such as "64MB" or "1.5GiB", that fits '
+    "into 64 bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
 )
 
 
@@ -198,7 +198,8 @@ class Truncated:
     Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
     windows without overlap, and holds the state before each constant. Memory is k2*C bytes, or
     (k2+1)*C where windows overlap, and does not grow with T; about T*k2/k1 steps are run back.
-    k2 >= T is full BPTT.
+    k2 >= T is full BPTT. With `forward` and `backward` all steps are run twice: once for the
+    outputs, and for the windows once dL/dh is there.
 
     Raises
     ------
@@ -238,11 +239,12 @@ class Truncated:
                 "memory must not be Truncated with a Bidirectional layer, whose outputs depend on "
                 "all that follows; take full or a budget"
             )
-        T = costs.steps
+        T, exact = costs.steps, self.k2 >= costs.steps
+        again = int(costs.apart and not exact)  # the first window ends before the outputs do
         return costs.plan(
-            self, self.room(T) * costs.step_bytes, T,
+            self, self.room(T) * costs.step_bytes, T + again * T,
             backward_steps=schedules.truncated_backward_steps(T, self.k1, self.k2),
-            exact=self.k2 >= T,
+            recomputes=again, exact=exact,
         )  # fmt: skip
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
@@ -266,19 +268,22 @@ class MemoryLimitError(ValueError):
 
     Attributes
     ----------
-    budget : bytes that were given
+    budget : bytes that were given; with "auto", half of those that are free
     least_bytes : smallest budget (bytes) that allows an exact gradient
+    auto : whether `memory` was "auto"
     """
 
-    def __init__(self, budget: int, least_bytes: int) -> None:
-        super().__init__(budget, least_bytes)
-        self.budget, self.least_bytes = budget, least_bytes
+    def __init__(self, budget: int, least_bytes: int, auto: bool = False) -> None:
+        super().__init__(budget, least_bytes, auto)
+        self.budget, self.least_bytes, self.auto = budget, least_bytes, auto
 
     def __str__(self) -> str:
+        given = f"a budget of {self.budget} bytes ({human(self.budget)})"
+        if self.auto:
+            given = f'"auto" takes at most half of the free memory: {given[2:]}'
         return (
-            f"memory: a budget of {self.budget} bytes ({human(self.budget)}) is too small for an "
-            f"exact gradient; the least that works is {self.least_bytes} bytes "
-            f"({human(self.least_bytes)})"
+            f"memory: {given} is too small for an exact gradient; the least that works is "
+            f"{self.least_bytes} bytes ({human(self.least_bytes)})"
         )
 
 
@@ -299,8 +304,13 @@ def parse_bytes(budget: str | int) -> int:
     return size
 
 
+def is_auto(memory: Memory) -> bool:
+    """Whether the memory that is free is to choose the policy."""
+    return isinstance(memory, str) and memory == "auto"
+
+
 def as_policy(memory: Memory) -> Policy:
-    """The policy that an argument `memory=` means."""
+    """The policy that an argument `memory=` means, but for "auto"."""
     if isinstance(memory, (Full, Checkpointed, Truncated)):
         return memory
     if isinstance(memory, str):
@@ -333,4 +343,4 @@ def frontier(
 
 
 Memory: TypeAlias = "str | int | Policy"
-"""What `memory=` takes: "full", a budget (text, or an int of bytes), or a policy."""
+"""What `memory=` takes: "full", "auto", a budget (text, or an int of bytes), or a policy."""
