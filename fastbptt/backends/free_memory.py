@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..kernels.cpu.groups import LISTED, ROOT, folders, lines, words
 
@@ -20,15 +21,23 @@ _FILES = (
 )
 
 
-def free_bytes(meminfo: str = "/proc/meminfo", groups: str = LISTED, root: str = ROOT) -> int:
-    """Bytes that this process may still allocate, as far as the system says.
+def free_bytes() -> int:
+    """Bytes that this process may still allocate; half of all memory where the system is silent."""
+    found = known_bytes()
+    return _half_of_all() if found is None else found
 
-    The least of what the whole system has and what each control group leaves that the process is
-    in. Where neither is known: on Windows what the system calls available, elsewhere half of all
-    memory.
+
+def known_bytes(
+    meminfo: str = "/proc/meminfo", groups: str = LISTED, root: str = ROOT
+) -> int | None:
+    """Bytes that this process may still allocate; None where the system does not say.
+
+    On Linux the least of what the whole system has and what each control group leaves that the
+    process is in; on Windows what the system calls available.
     """
-    found = [*_of_system(meminfo), *_of_groups(groups, root)]
-    return min(found) if found else _elsewhere()
+    if sys.platform == "win32":
+        return _of_windows()
+    return min([*_of_system(meminfo), *_of_groups(groups, root)], default=None)
 
 
 def _of_system(meminfo: str) -> Iterator[int]:
@@ -61,7 +70,7 @@ def _of_files(folder: Path, name: str) -> int:
 class _Status(ctypes.Structure):
     """What Windows fills in: MEMORYSTATUSEX."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("length", ctypes.c_uint32),
         ("load", ctypes.c_uint32),
         *((name, ctypes.c_uint64) for name in ("all", "available", "pages", "free", "own", "ours")),
@@ -69,12 +78,13 @@ class _Status(ctypes.Structure):
     ]
 
 
-def _elsewhere() -> int:
-    if sys.platform == "win32":
-        status = _Status(length=ctypes.sizeof(_Status))
-        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):
-            return int(status.available)
-        return _UNKNOWN
+def _of_windows() -> int | None:
+    status = _Status(length=ctypes.sizeof(_Status))
+    kernel: Any = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
+    return int(status.available) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else None
+
+
+def _half_of_all() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     except (AttributeError, OSError, ValueError):

@@ -56,23 +56,26 @@ def _automatic(
     own = _footprint(model, T, B, device)
     costs = own.costs(T, own.scratch())
     needed = costs.fixed_bytes + costs.full_bytes
-    if needed < _ALWAYS:
-        return small(policies.Full().plan(costs)), own, None
-    half = device.free_bytes() // 2
-    if needed < half:
-        why = f"full takes less than {_half(half)}"
-        return replace(policies.Full().plan(costs), auto=why), own, None
+    half = None if needed < _ALWAYS else device.free_bytes() // 2
+    if half is None or needed < half:
+        return _as_auto(policies.Full().plan(costs), half), own, None
     try:
         plan, own, scratch = choose(model, T, B, half, device)
     except policies.MemoryLimitError as error:
         raise policies.MemoryLimitError(half, error.least_bytes, auto=True) from None
-    return replace(plan, auto=f"full would take {human(needed)}, not less than {_half(half)}")
+    why = f"full would take {human(needed)}, not less than {_half(half)}"
+    return replace(plan, auto=why), own, scratch
 
 
 def small(plan: Plan) -> Plan | None:
-    """A plan of full caching as "auto" chooses it, if it is so small that what is free is enough."""
-    few = plan.peak_bytes < _ALWAYS
-    return replace(plan, auto=f"full takes less than {human(_ALWAYS)}") if few else None
+    """A plan of full caching as "auto" chooses it, if it is so small that it asks for no more."""
+    return _as_auto(plan, None) if plan.peak_bytes < _ALWAYS else None
+
+
+def _as_auto(plan: Plan, half: int | None) -> Plan:
+    """A plan of full caching, chosen since it takes less than half of what is free."""
+    most = human(_ALWAYS) if half is None else _half(half)
+    return replace(plan, auto=f"full takes less than {most}")
 
 
 def _half(half: int) -> str:
@@ -139,7 +142,12 @@ def least_bytes(model: Network | Layer, T: int, B: int, device: Backend) -> int:
 
 
 def frontier(
-    network: Network | Layer, T: int, B: int = 1, *, device: str | None = None, seconds: bool = False
+    network: Network | Layer,
+    T: int,
+    B: int = 1,
+    *,
+    device: str | None = None,
+    seconds: bool = False,
 ) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
 

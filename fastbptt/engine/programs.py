@@ -225,8 +225,10 @@ def backward(
     """Go back over a tape; fill `grad_x` and `deltas`."""
     count, kept = len(stages.directions), tape.kept
     if kept is None:
-        rows = [_all_back(stages)] * count
-        way = WayBack(rows, tape.caches, [None] * count, dh=dh, carry=carry, deltas=deltas)
+        way = WayBack(
+            [_all_back(stages)] * count, list(tape.caches), [None] * count, dh=dh, carry=carry,
+            deltas=deltas,
+        )  # fmt: skip
         _run_back(stages, way, grad_x)
         return
     plan = kept.plan
@@ -245,7 +247,7 @@ def backward(
 
 def _go_on(stages: Stages, way: WayBack, kept: Kept, arena: Array) -> None:
     """Have the top direction go on where the way forward has stopped."""
-    way.rows[-1] = after(way.rows[-1], kept.done)
+    way.rows[-1] = after(_own_schedule(stages, kept.plan, -1), kept.done)
     way.stored = kept.stored
     first = kept.stored * stages.top.state_bytes // arena.itemsize
     start, stop = kept.cached

@@ -278,12 +278,14 @@ class MemoryLimitError(ValueError):
         self.budget, self.least_bytes, self.auto = budget, least_bytes, auto
 
     def __str__(self) -> str:
-        given = f"a budget of {self.budget} bytes ({human(self.budget)})"
+        size = f"{self.budget} bytes ({human(self.budget)})"
+        given = f"a budget of {size}"
         if self.auto:
-            given = f'"auto" takes at most half of the free memory: {given[2:]}'
+            given = f'"auto" may take half of the free memory, {size}, which'
         return (
-            f"memory: {given} is too small for an exact gradient; the least that works is "
-            f"{self.least_bytes} bytes ({human(self.least_bytes)})"
+            f"memory: {given} is too small for an exact "
+            f"gradient; the least that works is {self.least_bytes} bytes "
+            f"({human(self.least_bytes)})"
         )
 
 
