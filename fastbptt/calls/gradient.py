@@ -123,7 +123,8 @@ def bptt(
     lengths : (B,) integers, or one where B is left out; sequence b counts only for t < lengths[b]
     state : the state before x[0], as in `forward`; zero by default
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
-        Truncated(k1, k2)
+        Truncated(k1, k2); or "auto": full if that takes less than half of the memory that is free
+        now (of the system, the container or the GPU), else the budget of that half
     reduction : "sum", or "mean": divide by the number of positions that count
     input_grad : whether to compute dL/dx
     seed : an int for the dropout masks of a Stack; needed if it has dropout
