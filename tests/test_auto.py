@@ -122,6 +122,7 @@ def test_calls_say_what_auto_has_chosen_and_ask_once_at_most(steps, free):
             assert len(asked) == (steps > 6) and cache.plan.auto
             assert cache.plan.memory == r.plan.memory
             g = fb.backward(cache, h)
+            assert cache.plan.auto  # still there
             same = fb.backward(fb.forward(p.layer, p.x)[2], h)
             assert all(map(np.array_equal, g.layer.arrays(), same.layer.arrays()))
 

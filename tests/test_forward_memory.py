@@ -25,7 +25,9 @@ from test_cache import assert_same, at_once, between_spans
 from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
+from fastbptt.calls import short_calls
 from fastbptt.engine.lanes import SILENT
+from fastbptt.memory.blocking import Footprint
 
 FEW = ["rnn-tanh", "lstm-peephole", "gru-before", "lstm/gru", *BOTH_WAYS[:2]]
 EXACT = [0.0, 0.3, 1.0, fb.Checkpointed(segment=37), fb.Checkpointed(segment=1), "auto"]
@@ -159,7 +161,7 @@ CASES = [
 ]
 
 
-def check_peak(p, memory, x=None, dh=None, backs=1, deltas=False, **given):
+def check_peak(p, memory, x=None, dh=None, backs=1, deltas=False, warm=1, **given):
     x, dh = p.x if x is None else x, p.dh if dh is None else dh
 
     def calls():
@@ -169,7 +171,8 @@ def check_peak(p, memory, x=None, dh=None, backs=1, deltas=False, **given):
             g = fb.backward(cache, dh, p.dstate, deltas=deltas, keep=True)
         return flatten((h, state, g.layer, g.x, g.state, g.deltas)), cache.plan
 
-    calls()  # so that nothing is compiled below
+    for _ in range(warm):
+        calls()
     _held.clear()  # scratch from the pool would not be traced
     tracemalloc.start()
     try:
@@ -183,6 +186,13 @@ def check_peak(p, memory, x=None, dh=None, backs=1, deltas=False, **given):
     return plan
 
 
+def loaded(dtype):
+    """Compile or load what the first short call ever needs, which takes memory, too."""
+    p = problem("rnn-tanh", sizes=(2, 1, 3, 4, 2), dtype=dtype)
+    for _ in range(3):
+        fb.backward(fb.forward(p.layer, p.x)[2], p.dh)
+
+
 @pytest.mark.parametrize("memory", ["full", 0.3, 0.0, fb.Checkpointed(segment=37), SHORT], ids=str)
 @pytest.mark.parametrize("cell, sizes, dtype", CASES)
 def test_both_calls_together_stay_within_the_plan(cell, sizes, dtype, memory):
@@ -191,7 +201,10 @@ def test_both_calls_together_stay_within_the_plan(cell, sizes, dtype, memory):
         rejected(lambda: forward(p, memory), "memory", "Bidirectional")
         return
     memory = policy(memory, p.layer, p.T, p.B)
-    plan = check_peak(p, memory)
+    loaded(dtype)
+    for warm in (1, 2):  # the second call of a shape may make a layout, later ones may be short
+        plan = check_peak(p, memory, warm=warm)
+        short_calls._known.clear()
     assert not isinstance(memory, int) or plan.peak_bytes <= memory
     check_peak(p, memory, backs=2, deltas=True, lengths=p.lengths)
     check_peak(p, memory, np.asfortranarray(p.x), np.asfortranarray(p.dh))
@@ -205,9 +218,16 @@ def test_tokens_and_dropout_stay_within_the_plan(memory):
 
 @pytest.mark.parametrize("memory", [0.0, 0.3, fb.Checkpointed(segment=37), SHORT], ids=str)
 @pytest.mark.parametrize("cell", FEW[:-1])
-def test_any_number_of_threads_may_go_back_and_one_that_is_interrupted_spoils_nothing(cell, memory):
+def test_any_number_of_threads_may_go_back_and_one_that_is_interrupted_spoils_nothing(
+    cell, memory, monkeypatch
+):
     if "|" in cell and memory is SHORT:
         memory = 0.5
+    blocks = Footprint.blocks  # so that there are many spans
+    short = {"chunk": 8, "indexed": 8, "call_steps": 8, "unheard": 8}
+    monkeypatch.setattr(
+        Footprint, "blocks", lambda *given, **named: blocks(*given, **named)._replace(**short)
+    )
     p = problem(cell, dropout=0.3)
     several = [p.dh * np.float32(n + 1) for n in range(4)]
     due = [backward(p, forward(p, memory)[2], dh=dh) for dh in several]
@@ -216,14 +236,14 @@ def test_any_number_of_threads_may_go_back_and_one_that_is_interrupted_spoils_no
         found = at_once(4, lambda n: backward(p, cache, dh=several[n], keep=True))
         for one, other in zip(found, due, strict=True):
             assert_same(one, other)
-    stops = iter(range(10**6))
-
-    def interrupt():
-        if next(stops) % 5 == 4:
-            raise KeyboardInterrupt
-
-    for keep in (True, False):
+    for keep, stop in ((True, 0), (False, 3), (False, 30)):
         for used in (cache, forward(p, memory)[2]):
+            spans = iter(range(10**6))
+
+            def interrupt(spans=spans, stop=stop):
+                if next(spans) == stop:
+                    raise KeyboardInterrupt
+
             with between_spans(interrupt), pytest.raises(KeyboardInterrupt):
                 backward(p, used, keep=keep)
             assert_same(backward(p, used, keep=True), due[0])
@@ -303,7 +323,7 @@ def test_frontiers_of_layers_are_those_of_both_calls(cell):
     assert [row.recomputes for row in rows] == [0, 1, 2, 3]
     for row in rows:
         assert fb.plan(p.layer, p.T, p.B, memory=row.peak_bytes).peak_bytes <= row.peak_bytes
-        assert row.peak_bytes < fb.plan(p.network, p.T, p.B, memory=row.memory).peak_bytes
+    assert rows[0].peak_bytes < fb.plan(p.network, p.T, p.B).peak_bytes
     rejected(lambda: fb.plan(p.readout, 3), "network", "layer")
 
 

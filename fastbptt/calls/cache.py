@@ -37,9 +37,8 @@ class Gradient(Generic[AnyLayer]):
 class GeneralTape:
     """What the general way forward leaves for ways back; nobody writes to it."""
 
-    def __init__(self, inputs: Inputs, tape: Tape, plan: Plan):
+    def __init__(self, inputs: Inputs, tape: Tape):
         self._inputs, self._tape, self.workspace = inputs, tape, tape.workspace
-        self.plan = plan
 
     def inputs(self) -> Inputs:
         """The call's inputs."""
@@ -60,8 +59,8 @@ class Cache(Generic[AnyLayer]):
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
-    def __init__(self, layer: AnyLayer, tape: AnyTape):
-        self._layer = layer
+    def __init__(self, layer: AnyLayer, tape: AnyTape, plan: Callable[[], Plan]):
+        self._layer, self._plan = layer, plan
         self._tape: AnyTape | None = tape
         self._lock = Lock()
         self._users: set[object] = set()  # the calls of backward at work on it
@@ -70,7 +69,7 @@ class Cache(Generic[AnyLayer]):
     @property
     def plan(self) -> Plan:
         """The Plan of `forward` and `backward`, which says what "auto" has chosen."""
-        return self._look().plan
+        return self._plan()
 
     def _look(self) -> AnyTape:
         if self._tape is None or self._consumer is not None:

@@ -72,7 +72,9 @@ def forward(
         done = short.forward(layer, x, state, device)
         if done is not None:
             h, final, short_tape = done
-            return h, final, Cache(layer, short_tape)
+            T, B = short_tape.call.T, short_tape.call.B
+            plan_of = partial(planning.plan, layer, T, B, device="cpu")
+            return h, final, Cache(layer, short_tape, plan_of)
     own = inputs.check(layer, x, state, lengths, device, seed=seed, t0=t0, drops=True)
     problem, backend, T, B = own.problem, own.problem.device, own.T, own.B
     plan, footprint, scratch = planning.choose(layer, T, B, memory, backend)
@@ -89,7 +91,7 @@ def forward(
         else:
             tape = stages.tape((), programs.forward_within(stages, plan, h))
         final = own.outputs.state(stages.final_states())
-        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, tape, plan))
+        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, tape), lambda: plan)
 
 
 def backward(

@@ -23,9 +23,9 @@ from ..kernels.loss_table import LOSSES
 from ..layers.composite import Layer, State, rebuilt, shaped
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
-from ..memory.plan import Plan, Policy
+from ..memory.plan import Policy
 from ..memory.policies import Full, as_policy, is_auto
-from . import device_choice, inputs, planning
+from . import inputs, planning
 from .inputs import Inputs
 from .short_calls import (
     MOST_COPIED,
@@ -124,13 +124,6 @@ class ShortTape:
         """The call's inputs, for the general way."""
         call = self.call
         return inputs.check(call.layer, call.x[:, 0] if call.squeeze else call.x, device="cpu")
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of both ways."""
-        call = self.call
-        backend = device_choice.of_numpy("cpu", call.layer, call.T, call.B)
-        return planning.choose(call.layer, call.T, call.B, "full", backend)[0]
 
     def general(self, own: Inputs) -> Tape:
         """What the general way needs for a way back, copied."""

@@ -33,14 +33,14 @@ class Kept:
 
     @contextmanager
     def arena(self) -> Iterator[tuple[Array | None, bool]]:
-        """The arena, and whether to go on in it; None where there is none that is free."""
+        """The arena, and whether to go on in it; None while another way back is at work in it."""
         try:
-            arena, begun = self._free.pop()  # by one thread: a list's methods are atomic
+            taken = [self._free.pop()]  # by one thread: a list's methods are atomic
         except IndexError:
-            yield None, False
-            return
+            taken = []
         try:
-            yield arena, begun
+            yield taken[0] if taken else (None, False)
         finally:
-            self.device.home(arena[:1])  # a GPU is then done with it
-            self._free.append((arena, False))
+            for arena, _ in taken:
+                self.device.home(arena[:1])  # a GPU is then done with it
+                self._free.append((arena, False))

@@ -21,6 +21,7 @@ from .lanes import SILENT, Lane
 from .losses import GivenDerivative, NamedLoss
 from .prepared import Layout, layer_at, layout_of
 from .problem import Problem
+from .reserving import reserved
 from .stages import Stages, Tape
 from .time_views import view
 
@@ -93,11 +94,11 @@ def forward(problem: Problem, blocks: BlockSizes, threads: int, kind: str) -> Pr
     """The layout of a way forward; `kind`: "all" outputs are kept, the "last", or a "cache"."""
     stages, T, B = Stages(problem, blocks, multi_flush=False), problem.shapes.T, problem.shapes.B
     chain, (direction,) = stages.top, problem.stages[0]
-    h = np.empty((T, B, problem.layer.outputs), problem.layer.dtype)
+    h = reserved((T, B, problem.layer.outputs), problem.layer.dtype)
     caches: list[Any] = [None]
     if kind == "cache":
         size = T * chain.step_bytes + chain.state_bytes
-        caches = stages.caches(np.empty(size // h.itemsize, h.dtype))
+        caches = stages.caches(reserved((size // h.itemsize,), h.dtype))
     outputs = None if kind == "last" else view(problem.device, h, blocks.call_steps)
     rows = _RESTORE, ("cache" if kind == "cache" else "advance", 0, T)
     reader, initial = stages.reader(0, direction), direction.of(problem.arrays.initial)
@@ -128,8 +129,8 @@ def _back(
     chain, (direction,), device = stages.top, problem.stages[0], problem.device
     steps, T = chain.call_steps, problem.shapes.T
     x = problem.arrays.x
-    dh = np.empty((T, problem.shapes.B, problem.layer.outputs), x.dtype)
-    dx = np.empty_like(x)
+    dh = reserved((T, problem.shapes.B, problem.layer.outputs), x.dtype)
+    dx = reserved(x.shape, x.dtype)
     rows = (("reverse", 0, T),)
     lane = Lane(
         chain, stages.reader(0, direction), rows, direction.of(problem.arrays.initial), T,
