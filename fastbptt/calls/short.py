@@ -118,7 +118,9 @@ class ShortTape:
 
     def __init__(self, call: ShortCall, prepared: Prepared, running: Running):
         self.call, self.prepared, self.running = call, prepared, running
-        self.workspace = running.workspace
+        running.workspace.release()
+        running.memory = running.tape  # the other is no longer its own
+        self.workspace = running.kept
 
     def inputs(self) -> Inputs:
         """The call's inputs, for the general way."""
@@ -172,7 +174,7 @@ def backward(
     call, prepared = tape.call, tape.prepared.backs[input_grad]
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     dh = dh.reshape(call.T, call.B, -1)
-    running = prepared.layout.start(call.x, dh, dx, tape.running.memory)
+    running = prepared.layout.start(call.x, dh, dx, tape.running.tape)
     grads = _begin_back(call, prepared, running, given)
     running.walk()
     layer, dstate = _end_back(call, prepared, running, grads)

@@ -104,21 +104,28 @@ def forward(problem: Problem, blocks: BlockSizes, threads: int, kind: str) -> Pr
     reader, initial = stages.reader(0, direction), direction.of(problem.arrays.initial)
     lane = Lane(chain, reader, rows, initial, T, outputs=outputs, cache=caches[0])
     walk = _bind(lane, threads)
-    tape = None
+    tape, keeps = None, []
     if kind == "cache":
         tape = stages.tape(caches)  # packs what the way back needs of the weights as they are now
         for index, own in enumerate(stages.weights):
             backs = [own.input.back, *(part.back for part in own.parts)]
             walk.bound.hold(*backs)
+            keeps += [*backs, own.bias, own.params]
             for name, packed in zip(BACKS, backs, strict=False):
                 walk.bound.layers[index, name] = address_of(packed)
+        keeps += [*caches[0].states, *caches[0].residuals]
     layout, places = layout_of(
-        walk.bound, rows, (problem.arrays.x, h), walk.final, [chain.lengths], room=_room(stages)
-    )
+        walk.bound, rows, (problem.arrays.x, h), walk.final, [chain.lengths], room=_room(stages),
+        keeps=keeps,
+    )  # fmt: skip
     ways: tuple[Prepared, ...] = ()
     if tape is not None:
         caches[0].start, caches[0].stop = 0, T
         ways = tuple(_back(problem, tape, places, threads, grad) for grad in (False, True))
+        # As long as each other, so that a way back takes the memory that the way forward gives back.
+        size = max(way.layout.size for way in (*ways, Prepared(layout, [])))
+        layout = layout._replace(size=size)
+        ways = tuple(way._replace(layout=way.layout._replace(size=size)) for way in ways)
     return Prepared(layout, _layers(stages), ways)
 
 
