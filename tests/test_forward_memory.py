@@ -1,13 +1,12 @@
 """`forward` and `backward` under every memory policy: the bits of full caching, within the plan."""
 
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import oracle
 import pytest
-from checks import OBJECTS, policy, rejected
-from fastbptt.kernels.cpu.memory import _held
+from checks import policy, rejected
+from fastbptt.kernels.cpu.slots import ACTIONS
 from helpers import (
     BOTH_WAYS,
     CELLS,
@@ -25,8 +24,9 @@ from test_cache import assert_same, at_once, between_spans
 from test_own import OWN_LSTM, TIMED
 
 import fastbptt as fb
-from fastbptt.calls import short_calls
 from fastbptt.engine.lanes import SILENT
+from fastbptt.engine.row_blocks import row_blocks
+from fastbptt.memory import schedules
 from fastbptt.memory.blocking import Footprint
 
 FEW = ["rnn-tanh", "lstm-peephole", "gru-before", "lstm/gru", *BOTH_WAYS[:2]]
@@ -107,6 +107,20 @@ def test_both_calls_run_the_steps_of_the_plan_and_the_second_goes_on_from_the_fi
                        if kind in ("advance", "cache")) == plan.forward_steps  # fmt: skip
 
 
+@pytest.mark.parametrize("steps, recomputes", [(50_000, 1), (4000, 2), (300, 3)])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm"])
+def test_compiled_rows_go_on_where_the_way_forward_has_stopped(cell, steps, recomputes):
+    layer = problem(cell).layer
+    plan = fb.frontier(layer, steps, 3)[recomputes]
+    rows = list(plan.schedule())
+    first = schedules.forth(plan.schedule())
+    assert rows[len(first)][0] == "reverse" and len(first) > 2
+    found = row_blocks(schedules.after(plan.schedule(), len(first)))
+    due = [(ACTIONS[name], *times, 0, 0)[:4] for name, *times in rows[len(first) :]]
+    assert np.array_equal(np.concatenate([block.copy() for block in found]), due)
+    assert list(schedules.after(plan.schedule(), len(first))) == rows[len(first) :]
+
+
 @pytest.mark.parametrize("ends", [False, True])
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru-before", "lstm/gru"])
 def test_truncation_is_the_sum_over_the_windows_of_the_contract(cell, ends):
@@ -147,73 +161,6 @@ def test_truncation_is_that_of_bptt_with_a_loss_that_hands_out_dh(set_threads):
         set_threads(threads)
         found = both(p, SHORT, lengths=None)
         assert_same(found[1:-1], due)
-
-
-CASES = [
-    ("rnn-tanh", (1500, 4, 8, 32, 3), "float32"),
-    ("rnn-relu", (4000, 1, 5, 17, 30), "float32"),
-    ("lstm", (700, 2, 40, 16, 20), "float64"),
-    ("rnn-tanh", (40, 3, 200, 100, 60), "float64"),  # the weights outweigh the cache
-    ("gru-before", (900, 3, 8, 20, 3), "float32"),
-    ("lstm/gru", (900, 2, 8, 20, 3), "float32"),
-    (BOTH_WAYS[0], (900, 2, 8, 20, 3), "float32"),
-    (BOTH_WAYS[1], (900, 2, 8, 20, 3), "float32"),
-]
-
-
-def check_peak(p, memory, x=None, dh=None, backs=1, deltas=False, warm=1, **given):
-    x, dh = p.x if x is None else x, p.dh if dh is None else dh
-
-    def calls():
-        h, state, cache = fb.forward(p.layer, x, p.state, memory=memory, **given)
-        for _ in range(backs):
-            g = None
-            g = fb.backward(cache, dh, p.dstate, deltas=deltas, keep=True)
-        return flatten((h, state, g.layer, g.x, g.state, g.deltas)), cache.plan
-
-    for _ in range(warm):
-        calls()
-    _held.clear()  # scratch from the pool would not be traced
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        arrays, plan = calls()
-        peak = tracemalloc.get_traced_memory()[1] - before - sum(a.nbytes for a in arrays)
-    finally:
-        tracemalloc.stop()
-    assert plan == fb.plan(p.layer, p.T, p.B, memory=memory)
-    assert peak <= plan.peak_bytes + OBJECTS, f"{peak} bytes, planned {plan.peak_bytes}"
-    return plan
-
-
-def loaded(dtype):
-    """Compile or load what the first short call ever needs, which takes memory, too."""
-    p = problem("rnn-tanh", sizes=(2, 1, 3, 4, 2), dtype=dtype)
-    for _ in range(3):
-        fb.backward(fb.forward(p.layer, p.x)[2], p.dh)
-
-
-@pytest.mark.parametrize("memory", ["full", 0.3, 0.0, fb.Checkpointed(segment=37), SHORT], ids=str)
-@pytest.mark.parametrize("cell, sizes, dtype", CASES)
-def test_both_calls_together_stay_within_the_plan(cell, sizes, dtype, memory):
-    p = problem(cell, sizes=sizes, dtype=dtype)
-    if "|" in cell and memory is SHORT:
-        rejected(lambda: forward(p, memory), "memory", "Bidirectional")
-        return
-    memory = policy(memory, p.layer, p.T, p.B)
-    loaded(dtype)
-    for warm in (1, 2):  # the second call of a shape may make a layout, later ones may be short
-        plan = check_peak(p, memory, warm=warm)
-        short_calls._known.clear()
-    assert not isinstance(memory, int) or plan.peak_bytes <= memory
-    check_peak(p, memory, backs=2, deltas=True, lengths=p.lengths)
-    check_peak(p, memory, np.asfortranarray(p.x), np.asfortranarray(p.dh))
-
-
-@pytest.mark.parametrize("memory", [0.3, 0.0, SHORT], ids=str)
-def test_tokens_and_dropout_stay_within_the_plan(memory):
-    p = problem("lstm/gru", True, 0.3, (900, 2, 50, 20, 3))
-    check_peak(p, policy(memory, p.layer, p.T, p.B), seed=1)
 
 
 @pytest.mark.parametrize("memory", [0.0, 0.3, fb.Checkpointed(segment=37), SHORT], ids=str)
@@ -275,22 +222,6 @@ def test_results_are_the_callers_own():
     for a in flatten((h, state)):
         a[...] = np.nan
     assert_same(backward(p, cache), due[3:])
-
-
-def test_a_cache_gives_its_memory_back():
-    p = problem("lstm", sizes=(20_000, 4, 4, 16, 2))
-    cache = forward(p, 0.3)[2]
-    _held.clear()
-    tracemalloc.start()
-    try:
-        del cache
-        cache = forward(p, 0.3)[2]
-        kept = tracemalloc.get_traced_memory()[0]
-        backward(p, cache)
-        _held.clear()
-        assert tracemalloc.get_traced_memory()[0] < kept / 10 and cache is not None
-    finally:
-        tracemalloc.stop()
 
 
 def test_a_budget_too_small_names_the_least_that_works():

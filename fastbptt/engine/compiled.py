@@ -213,13 +213,8 @@ class CompiledWalk:
         """Hand over what the lane has found, once its rows are done."""
         lane, chain, bound = self.lane, self.chain, self.bound
         lane.final = self.final if bound.get("noted") or lane.steps == 0 else []
-        lane.stored, lane.cached = (
-            bound.get("stored"),
-            (
-                bound.get("cache_start"),
-                bound.get("cache_stop"),
-            ),
-        )
+        lane.stored = bound.get("stored")
+        lane.cached = bound.get("cache_start"), bound.get("cache_stop")
         if lane.cache is not None:
             lane.cache.start, lane.cache.stop = lane.cached
         chain.row, chain.current = bound.get("live"), bound.get("current")
