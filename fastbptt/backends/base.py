@@ -153,7 +153,7 @@ class Backend(Protocol):
     ) -> AbstractContextManager[None]:
         """Have a call raise, at once or later, if the device lacks the bytes for it.
 
-        `least()` is the least budget with which bptt would work.
+        `least()` is the least budget with which it would work.
         """
         ...
 
