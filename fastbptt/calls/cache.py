@@ -59,7 +59,7 @@ class Cache(Generic[AnyLayer]):
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
-    def __init__(self, layer: AnyLayer, tape: AnyTape, plan: Callable[[], Plan]):
+    def __init__(self, layer: AnyLayer, tape: AnyTape, plan: Plan):
         self._layer, self._plan = layer, plan
         self._tape: AnyTape | None = tape
         self._lock = Lock()
@@ -69,7 +69,7 @@ class Cache(Generic[AnyLayer]):
     @property
     def plan(self) -> Plan:
         """The Plan of `forward` and `backward`, which says what "auto" has chosen."""
-        return self._plan()
+        return self._plan
 
     def _look(self) -> AnyTape:
         if self._tape is None or self._consumer is not None:

@@ -67,14 +67,11 @@ def forward(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    plain = isinstance(memory, str) and memory == "full" and type(t0) is int and t0 == 0
-    if plain and lengths is None and seed is None:
-        done = short.forward(layer, x, state, device)
+    if lengths is seed is None and type(t0) is int and t0 == 0:
+        done = short.forward(layer, x, state, memory, device)
         if done is not None:
-            h, final, short_tape = done
-            T, B = short_tape.call.T, short_tape.call.B
-            plan_of = partial(planning.plan, layer, T, B, device="cpu")
-            return h, final, Cache(layer, short_tape, plan_of)
+            h, final, short_tape, plan = done
+            return h, final, Cache(layer, short_tape, plan)
     own = inputs.check(layer, x, state, lengths, device, seed=seed, t0=t0, drops=True)
     problem, backend, T, B = own.problem, own.problem.device, own.T, own.B
     plan, footprint, scratch = planning.choose(layer, T, B, memory, backend)
@@ -91,7 +88,7 @@ def forward(
         else:
             tape = stages.tape((), programs.forward_within(stages, plan, h))
         final = own.outputs.state(stages.final_states())
-        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, tape), lambda: plan)
+        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, tape), plan)
 
 
 def backward(

@@ -67,9 +67,9 @@ def _automatic(
     return replace(plan, auto=why), own, scratch
 
 
-def small(plan: Plan) -> Plan | None:
+def small(plan: Plan | None) -> Plan | None:
     """A plan of full caching as "auto" chooses it, if it is so small that it asks for no more."""
-    return _as_auto(plan, None) if plan.peak_bytes < _ALWAYS else None
+    return None if plan is None or plan.peak_bytes >= _ALWAYS else _as_auto(plan, None)
 
 
 def _as_auto(plan: Plan, half: int | None) -> Plan:
