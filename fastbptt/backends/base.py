@@ -86,7 +86,7 @@ class Backend(Protocol):
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         """A layer's weights as kernels read them, which no kernel writes.
 
-        `hold(tokens)` packs all that the way back reads, so that the caller's arrays may change.
+        `hold(tokens, runs)` packs all that ways back read, so that the caller's arrays may change.
         """
         ...
 
@@ -144,12 +144,16 @@ class Backend(Protocol):
         """
         ...
 
+    def free_bytes(self) -> int:
+        """Bytes that this process may still allocate there."""
+        ...
+
     def guard(
         self, needed: int | None = None, least: Callable[[], int] | None = None
     ) -> AbstractContextManager[None]:
         """Have a call raise, at once or later, if the device lacks the bytes for it.
 
-        `least()` is the least budget with which bptt would work.
+        `least()` is the least budget with which it would work.
         """
         ...
 

@@ -13,7 +13,7 @@ from ..kernels.cpu import describe, dropout, recurrence, split, team
 from ..kernels.cpu.memory import Workspace, writable
 from ..kernels.cpu.weights import Weights
 from ..memory.blocking import BlockSizes, Footprint
-from . import cpu_footprint
+from . import cpu_footprint, free_memory
 
 _NOTHING = nullcontext()
 
@@ -111,6 +111,9 @@ class CPU:
         # up to there it does not depend on the machine.
         threads = max(2, team.available_cpus())
         return cpu_footprint.footprint(layers, outputs, read, item, total, batch, threads)
+
+    def free_bytes(self) -> int:
+        return free_memory.free_bytes()
 
     def guard(
         self, needed: int | None = None, least: Callable[[], int] | None = None

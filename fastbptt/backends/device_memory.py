@@ -12,7 +12,7 @@ from ..memory.plan import human
 class DeviceMemoryError(MemoryError):
     """A call needs more memory than a GPU has free.
 
-    `needed` and `free` are bytes; `budget` is a `memory=` with which bptt would fit, or None.
+    `needed` and `free` are bytes; `budget` is a `memory=` with which it would fit, or None.
     """
 
     def __init__(
@@ -26,10 +26,10 @@ class DeviceMemoryError(MemoryError):
         need = "" if self.needed is None else f"{self.needed} bytes ({human(self.needed)}) of "
         text = f"the call needs {need}memory on {self.device}, where {human(self.free)} are free"
         if self.budget is not None:
-            return f"{text}; bptt would fit with memory={self.budget} ({human(self.budget)})"
+            return f"{text}; it would fit with memory={self.budget} ({human(self.budget)})"
         if self.least is not None:
             return f"{text}; the least budget that works is {self.least} ({human(self.least)})"
-        return f"{text}; bptt with a budget of bytes, memory=, takes less"
+        return f"{text}; bptt and forward with a budget of bytes, memory=, take less"
 
 
 _SHARE = 0.9  # of what is free, that a budget may take: pools round up
@@ -53,7 +53,7 @@ def guard(
 ) -> Iterator[None]:
     """Have a call raise DeviceMemoryError, at once or later, if the GPU lacks the bytes for it.
 
-    `least()` is the least budget with which bptt would work.
+    `least()` is the least budget with which it would work.
     """
 
     def error() -> DeviceMemoryError:

@@ -14,6 +14,7 @@ from ..arrays import Array
 from ..engine.stages import Tape
 from ..layers.composite import AnyLayer, State
 from ..memory import html
+from ..memory.plan import Plan
 from .inputs import Inputs
 from .short import ShortTape
 
@@ -81,18 +82,23 @@ AnyTape: TypeAlias = "GeneralTape | ShortTape"
 
 
 class Cache(Generic[AnyLayer]):
-    """The steps that `forward` has cached for `backward`.
+    """What `forward` keeps for `backward`: all steps, or checkpoints.
 
     It refers to x, which must not change before `backward`. Its memory is free again once
     `backward` has consumed it, or nothing refers to it any more. Only `forward` makes it.
     """
 
-    def __init__(self, layer: AnyLayer, tape: AnyTape):
-        self._layer = layer
+    def __init__(self, layer: AnyLayer, tape: AnyTape, plan: Plan):
+        self._layer, self._plan = layer, plan
         self._tape: AnyTape | None = tape
         self._lock = Lock()
         self._users: set[object] = set()  # the calls of backward at work on it
         self._consumer: object = None  # the one of them that consumes it
+
+    @property
+    def plan(self) -> Plan:
+        """The Plan of `forward` and `backward`, which says what "auto" has chosen."""
+        return self._plan
 
     def _look(self) -> AnyTape:
         if self._tape is None or self._consumer is not None:

@@ -148,8 +148,9 @@ def _forward_and_back(device: Backend, layer: LSTM, x: Array) -> None:
     memory = stages.workspace.empty((T * own.step + own.state) // x.itemsize, layer.dtype)
     caches = stages.caches(memory)
     programs.forward(stages, None, caches)
-    back = Stages(problem, stages.blocks, tape=stages.tape(caches))
-    programs.backward(back, caches, xp.zeros((T, B, H), layer.dtype), None, None, ())
+    tape = stages.tape(caches)
+    back = Stages(problem, stages.blocks, tape=tape)
+    programs.backward(back, tape, xp.zeros((T, B, H), layer.dtype), None, None, ())
     device.home(back.gradients()[0].b)  # waits for all of it
     back.release()
     stages.release()

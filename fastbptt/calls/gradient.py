@@ -156,7 +156,8 @@ def bptt(
         resets are sequences of their own. Past a length they do not matter
     state : the state before x[0], as in `forward`; by default the network's own, or zero
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
-        Truncated(k1, k2)
+        Truncated(k1, k2); or "auto": full if that takes less than half of the memory that is free
+        now (of the system, the container or the GPU), else the budget of that half
     reduction : "sum", or "mean": divide by the number of positions that count
     input_grad : whether to compute dL/dx
     seed : an int for the dropout masks of a Stack; needed if it has dropout

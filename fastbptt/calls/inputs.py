@@ -39,6 +39,18 @@ def network(value: Any) -> Network:
     return value
 
 
+def model(value: Any) -> tuple[Layer, Readout | None]:
+    """The layer and the readout of `value`, which must be a Network or a recurrent layer."""
+    if isinstance(value, Network):
+        return value.layer, value.readout
+    if not isinstance(value, (Recurrent, Stack, Bidirectional)):
+        raise TypeError(
+            f"network must be a fastbptt.Network or a recurrent layer, "
+            f"not {arguments.describe(value)}"
+        )
+    return value, None
+
+
 def check_dropout(seed: int | None, t0: int, T: int) -> None:
     """Check the arguments that dropout will take: a seed or None, and the time of x[0]."""
     if seed is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from ..engine.stages import Stages, Tape
 from ..layers.composite import AnyLayer, Layer, State, StateLike
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
-from . import inputs, short, states
+from ..memory.policies import Memory
+from . import inputs, planning, short, states
 from . import resets as own_resets
 from .cache import Cache, GeneralTape, Gradient
 from .inputs import Inputs
@@ -27,10 +29,12 @@ def forward(
     *,
     lengths: ArrayLike | int | None = None,
     resets: ArrayLike | None = None,
+    memory: Memory = "full",
     seed: int | None = None,
+    t0: int = 0,
     device: str | None = None,
 ) -> tuple[Array, State, Cache[AnyLayer]]:
-    """Run a layer over x and cache every step for `backward`.
+    """Run a layer over x and keep for `backward` every step, or what `memory` allows.
 
     Parameters
     ----------
@@ -45,7 +49,13 @@ def forward(
     resets : (T, B) or (T,) booleans: sequence b begins anew before x[t], from zero, where
         resets[t, b], and no gradient goes back from there. At t = 0 this is in place of `state`.
         Past a length they do not matter
+    memory : "full", "auto", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...)
+        or Truncated(k1, k2): what this call and `backward` hold between and beside them, x, h, dh
+        and the returned gradients aside. Under a budget checkpoints are kept, and `backward` runs
+        the steps between them again; the gradients have the same bits. With Truncated it runs all
+        of them again: the gradient is that of sum_t <dh_t, h_t>, window by window
     seed : an int for the dropout masks of a Stack; needed if it has dropout
+    t0 : the time of x[0], for the dropout masks of a sequence that is given in parts
     device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
         the device that the environment variable FASTBPTT_DEVICE names, else to the faster one
 
@@ -53,34 +63,41 @@ def forward(
     -------
     h : (T, B, H) array of the layer's dtype; h[t] is the state after x[t], for an LSTM s
     state : the state after the last step of each sequence
-    cache : Cache for `backward`. x must not change until then; the layer's arrays may, since
-        `backward` uses the values from now
+    cache : Cache for `backward`, with the Plan of both calls as .plan. x must not change until
+        then; the layer's arrays may, since `backward` uses the values from now
 
     Raises
     ------
     ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work; for a
         token that does not exist, when it is read
+    MemoryLimitError : the budget is too small for any exact schedule
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    if lengths is None and resets is None and seed is None:
-        done = short.forward(layer, x, state, device)
+    if lengths is resets is seed is None and type(t0) is int and t0 == 0:
+        done = short.forward(layer, x, state, memory, device)
         if done is not None:
-            h, final, tape = done
-            return h, final, Cache(layer, tape)
-    own = inputs.check(layer, x, state, lengths, device, resets=resets, seed=seed, drops=True)
-    problem, footprint = own.problem, own.footprint()
-    blocks = footprint.blocks(zero_copy=problem.zero_copy, indexed=problem.shapes.tokens)
-    step, first = footprint.all_step or footprint.step, footprint.all_state or footprint.state
-    cached = own.T * step + first
-    needed = cached + footprint.base + footprint.scratch()
-    with problem.device, problem.device.guard(needed):
-        stages = Stages(problem, blocks, multi_flush=flush_steps(own.B) < own.T)
-        caches = stages.caches(stages.workspace.empty(cached // layer.dtype.itemsize, layer.dtype))
+            h, final, short_tape, plan = done
+            return h, final, Cache(layer, short_tape, plan)
+    own = inputs.check(
+        layer, x, state, lengths, device, resets=resets, seed=seed, t0=t0, drops=True
+    )  # fmt: skip
+    problem, backend, T, B = own.problem, own.problem.device, own.T, own.B
+    plan, footprint, scratch = planning.choose(layer, T, B, memory, backend, own.resets)
+    zero_copy = problem.zero_copy and plan.exact  # windows add to gradients through copies
+    blocks = footprint.blocks(scratch, zero_copy=zero_copy, indexed=problem.shapes.tokens)
+    least = partial(planning.least_bytes, layer, T, B, backend, own.resets)
+    with backend, backend.guard(plan.peak_bytes, least):
+        stages = Stages(problem, blocks, multi_flush=flush_steps(B) < plan.backward_steps)
         h = own.outputs.states()
-        programs.forward(stages, h, caches)
+        if plan.exact and not plan.recomputes:
+            caches = stages.caches(stages.arena(plan.cache_bytes + footprint.first))
+            programs.forward(stages, h, caches)
+            tape = stages.tape(caches)
+        else:
+            tape = stages.tape((), programs.forward_within(stages, plan, h))
         final = own.outputs.state(stages.final_states())
-        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, stages.tape(caches)))
+        return own.outputs.out(h), final, Cache(layer, GeneralTape(own, tape), plan)
 
 
 def backward(
@@ -92,7 +109,7 @@ def backward(
     deltas: bool = False,
     keep: bool = False,
 ) -> Gradient[AnyLayer]:
-    """Backpropagate through the steps that `forward` has cached.
+    """Backpropagate through the steps that `forward` has run.
 
     delta_t = (W^T delta_{t+1} + dL/dh_t) * g'(a_t), then dU = sum delta_t x_t^T,
     dW = sum delta_t s_{t-1}^T, db = sum delta_t (Werbos 1990).
@@ -107,7 +124,8 @@ def backward(
     input_grad : whether to compute dL/dx; there is none for tokens
     deltas : whether to return all deltas, (T, B, G*H)
     keep : whether the cache may be used again; then any number of threads may use it at once, and
-        each call takes working memory of its own
+        each call takes working memory of its own. Where steps are run again, the first call goes
+        on from where `forward` has stopped, and any other runs all steps once more
 
     Returns
     -------
@@ -164,11 +182,12 @@ def _backward(
         carry = states.copied(problem.device, problem.recurrent, dstate, own.B)
     grad_x, all_deltas = None, []
     if input_grad and not problem.shapes.tokens:
-        grad_x = outputs.array(problem.layer.inputs, zeros=problem.stores_outputs)
+        adds = tape.kept is not None and not tape.kept.plan.exact
+        grad_x = outputs.array(problem.layer.inputs, zeros=problem.stores_outputs or adds)
     if deltas:
         widths = [part.gates * part.hidden for part in problem.recurrent]
         all_deltas = [outputs.array(width, zeros=True) for width in widths]
-    programs.backward(stages, tape.caches, dh, carry, grad_x, all_deltas)
+    programs.backward(stages, tape, dh, carry, grad_x, all_deltas)
     initial, _ = own_resets.gradients(stages, outputs, own.state_given)
     gradient = Gradient(
         layer=outputs.gradient(stages.gradients()),

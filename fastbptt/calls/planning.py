@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .. import arguments
 from ..arrays import ArrayLike, DTypeLike
 from ..backends.base import Backend
@@ -12,25 +14,29 @@ from ..layers.composite import Layer, StateLike, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
-from ..memory.plan import Frontier, Plan
+from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
 from . import device_choice, inputs, loss_inputs, timing
 from . import resets as own_resets
 from .progress import Progress
 
+_ALWAYS = 1 << 20  # bytes that "auto" takes without asking what is free, which takes a while
+
 
 def choose(
-    network: Network, T: int, B: int, memory: Memory, device: Backend, resets: int = 0
+    model: Network | Layer, T: int, B: int, memory: Memory, device: Backend, resets: int = 0
 ) -> tuple[Plan, Footprint, int | None]:
     """Return the plan, the footprint that it rests on, and the scratch bytes that a budget leaves.
 
-    The block sizes follow from the last two, once it is known how the call's arrays lie.
+    The block sizes follow from the last two, once it is known how the call's arrays lie. The plan
+    is that of `bptt` for a Network, and that of `forward` and `backward` for a layer.
     """
+    if policies.is_auto(memory):
+        return _automatic(model, T, B, device, resets)
     policy = policies.as_policy(memory)
-    layer = inputs.network(network).layer
     window = policy.window(T)
-    own = footprint(layer, network.readout, T if window is None else window, B, device, resets)
+    own = _footprint(model, T if window is None else window, B, device, resets)
     if policy.budget is None:
         return policy.plan(own.costs(T, own.scratch())), own, None
     scratch = own.scratch_within(policy.budget)
@@ -39,8 +45,48 @@ def choose(
     return policy.plan(own.costs(T, scratch)), own, scratch
 
 
+def _footprint(
+    model: Network | Layer, T: int, B: int, device: Backend, resets: int = 0
+) -> Footprint:
+    layer, readout = inputs.model(model)
+    return footprint(layer, readout, T, B, device, resets, apart=layer is model)
+
+
+def _automatic(
+    model: Network | Layer, T: int, B: int, device: Backend, resets: int
+) -> tuple[Plan, Footprint, int | None]:
+    """What `memory="auto"` chooses at this moment."""
+    own = _footprint(model, T, B, device, resets)
+    costs = own.costs(T, own.scratch())
+    needed = costs.fixed_bytes + costs.full_bytes
+    half = None if needed < _ALWAYS else device.free_bytes() // 2
+    if half is None or needed < half:
+        return _as_auto(policies.Full().plan(costs), half), own, None
+    try:
+        plan, own, scratch = choose(model, T, B, half, device, resets)
+    except policies.MemoryLimitError as error:
+        raise policies.MemoryLimitError(half, error.least_bytes, auto=True) from None
+    why = f"full would take {human(needed)}, not less than {_half(half)}"
+    return replace(plan, auto=why), own, scratch
+
+
+def small(plan: Plan | None) -> Plan | None:
+    """A plan of full caching as "auto" chooses it, if it is so small that it asks for no more."""
+    return None if plan is None or plan.peak_bytes >= _ALWAYS else _as_auto(plan, None)
+
+
+def _as_auto(plan: Plan, half: int | None) -> Plan:
+    """A plan of full caching, chosen since it takes less than half of what is free."""
+    most = human(_ALWAYS) if half is None else _half(half)
+    return replace(plan, auto=f"full takes less than {most}")
+
+
+def _half(half: int) -> str:
+    return f"{human(half)}, half of the free memory"
+
+
 def plan(
-    network: Network,
+    network: Network | Layer,
     T: int,
     B: int = 1,
     *,
@@ -59,12 +105,15 @@ def plan(
 ) -> Plan:
     """Return the Plan that `bptt` would carry out with the same arguments; nothing is run.
 
+    Of a layer: what `forward` and `backward` would do.
+
     Parameters
     ----------
-    network : Network
+    network : Network, or a layer
     T : time steps
     B : sequences
-    memory : as in `bptt`
+    memory : as in `bptt`; "auto" sees the memory that is free now, which may be other bytes by the
+        time of a call, whose own plan is the truth
     device : as in `bptt`; None decides as for arrays that lie where those of the network do
     resets : as in `bptt`; the plan counts a few bytes for each
     loss, weights, lengths, state, reduction, input_grad, seed, t0, progress : as in `bptt`, so that
@@ -73,7 +122,8 @@ def plan(
     Returns
     -------
     Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
-    results), .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
+    results; of a layer, that both calls together hold beyond x, h, dh and the results),
+    .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
     table
 
     Raises
@@ -87,24 +137,29 @@ def plan(
     arguments.choice("reduction", reduction, ("sum", "mean"))
     arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0, T)
-    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
+    backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
     cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
     return choose(network, T, B, memory, backend, cuts)[0]
 
 
-def least_bytes(network: Network, T: int, B: int, device: Backend, resets: int = 0) -> int:
+def least_bytes(model: Network | Layer, T: int, B: int, device: Backend, resets: int = 0) -> int:
     """Smallest budget (bytes) that allows an exact gradient."""
-    return footprint(network.layer, network.readout, T, B, device, resets).budget(0)
+    return _footprint(model, T, B, device, resets).budget(0)
 
 
 def frontier(
-    network: Network, T: int, B: int = 1, *, device: str | None = None, seconds: bool = False
+    network: Network | Layer,
+    T: int,
+    B: int = 1,
+    *,
+    device: str | None = None,
+    seconds: bool = False,
 ) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
 
     Parameters
     ----------
-    network : Network
+    network : Network, or a layer, as in `plan`
     T : time steps
     B : sequences
     device : as in `plan`
@@ -127,8 +182,8 @@ def frontier(
     """
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     seconds = arguments.flag("seconds", seconds)
-    backend = device_choice.of_plan(device, inputs.network(network).layer, T, B)
-    own = footprint(network.layer, network.readout, T, B, backend)
+    backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
+    own = _footprint(network, T, B, backend)
     rows = policies.frontier(
         T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
         own.budget, own.stores_outputs,
@@ -136,12 +191,14 @@ def frontier(
     return speeds(network, rows, backend).all(rows) if seconds else rows
 
 
-def speeds(network: Network, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
+def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
     """Measure how fast the plans of a frontier are; x is floats, or `tokens`."""
-    name, blocks = timing.loss_of(network), []
+    layer, readout = inputs.model(model)
+    network, blocks = Network(layer, readout), []
+    name = timing.loss_of(network)
     indexed = tokens or (name is not None and LOSSES[name].classes)
     for row in rows:
-        _, own, scratch = choose(network, row.steps, row.batch, row.memory, device)
+        _, own, scratch = choose(model, row.steps, row.batch, row.memory, device)
         blocks.append(own.blocks(scratch, indexed=indexed))
     return timing.speeds(network, rows, blocks, device, tokens)
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..arrays import Array
-from ..engine.footprint import footprint
 from ..engine.losses import NamedLoss
 from ..engine.problem import Problem
 from ..engine.stages import Stages, Tape
@@ -23,8 +22,8 @@ from ..kernels.loss_table import LOSSES
 from ..layers.composite import Layer, State, rebuilt, shaped
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
-from ..memory.plan import Policy
-from ..memory.policies import as_policy
+from ..memory.plan import Plan, Policy
+from ..memory.policies import Full, Memory, as_policy, is_auto
 from . import inputs, planning
 from . import resets as own_resets
 from .inputs import Inputs
@@ -72,9 +71,12 @@ def _begin(
 
 
 def _walked(
-    kind: str, layer: Any, x: Any, state: State | None, device: str | None
+    kind: str, layer: Any, x: Any, state: State | None, device: str | None, auto: bool = False
 ) -> tuple[ShortCall, Prepared, Running, Array, list[Array]] | None:
-    """A way forward that is done: what it was, its outputs (T, B, H), and its final states."""
+    """A way forward that is done: what it was, its outputs (T, B, H), and its final states.
+
+    None also where `auto` would ask how much memory is free.
+    """
     call = call_of(kind, layer, x)
     if call is None:
         return None
@@ -82,7 +84,7 @@ def _walked(
     if given is None:
         return None
     prepared = find(call, device, lambda problem, threads: _forward(problem, threads, kind))
-    if prepared is None:
+    if prepared is None or (auto and planning.small(prepared.plan) is None):
         return None
     T = 0 if kind == "last" else call.T
     h = np.empty((T, call.B, call.parts[-1].W.shape[1]), call.x.dtype)
@@ -110,8 +112,8 @@ def _forward(problem: Problem, threads: int, kind: str) -> Prepared:
     from ..engine import preparing
 
     shapes = problem.shapes
-    blocks = footprint(problem.layer, None, shapes.T, shapes.B, problem.device).blocks()
-    return preparing.forward(problem, blocks, threads, kind)
+    plan, own, _ = planning.choose(problem.layer, shapes.T, shapes.B, "full", problem.device)
+    return preparing.forward(problem, own.blocks(), threads, kind)._replace(plan=plan)
 
 
 class ShortTape:
@@ -119,7 +121,9 @@ class ShortTape:
 
     def __init__(self, call: ShortCall, prepared: Prepared, running: Running):
         self.call, self.prepared, self.running = call, prepared, running
-        self.workspace = running.workspace
+        running.workspace.release()
+        running.memory = running.tape  # the other is no longer its own
+        self.workspace = running.kept
 
     def inputs(self) -> Inputs:
         """The call's inputs, for the general way."""
@@ -155,15 +159,20 @@ class ShortTape:
 
 
 def forward(
-    layer: Any, x: Any, state: State | None, device: str | None
-) -> tuple[Array, State, ShortTape] | None:
-    """`layerwise.forward`, the short way, with a tape in place of the cache."""
-    done = _walked("cache", layer, x, state, device)
+    layer: Any, x: Any, state: State | None, memory: Memory, device: str | None
+) -> tuple[Array, State, ShortTape, Plan] | None:
+    """`layerwise.forward`, the short way, with a tape and its plan in place of the cache."""
+    auto = is_auto(memory)
+    if not auto and as_policy(memory) != Full():
+        return None
+    done = _walked("cache", layer, x, state, device, auto)
     if done is None:
         return None
     call, prepared, running, h, final = done
+    plan = planning.small(prepared.plan) if auto else prepared.plan
+    assert plan is not None
     tape = ShortTape(call, prepared, running)
-    return (h[:, 0] if call.squeeze else h), _state(call, final), tape
+    return (h[:, 0] if call.squeeze else h), _state(call, final), tape, plan
 
 
 def backward(
@@ -173,7 +182,7 @@ def backward(
     call, prepared = tape.call, tape.prepared.backs[input_grad]
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     dh = dh.reshape(call.T, call.B, -1)
-    running = prepared.layout.start(call.x, dh, dx, tape.running.memory)
+    running = prepared.layout.start(call.x, dh, dx, tape.running.tape)
     grads = _begin_back(call, prepared, running, given)
     running.walk()
     layer, dstate = _end_back(call, prepared, running, grads)
@@ -232,7 +241,8 @@ def gradient(
         return None
     if reduction not in ("sum", "mean"):
         return None
-    policy, V, c = as_policy(memory), readout.V, readout.c
+    auto = is_auto(memory)
+    policy, V, c = Full() if auto else as_policy(memory), readout.V, readout.c
     kind = loss, policy, reduction, input_grad, V.shape, readout.activation
     call = call_of(kind, layer, x, V.size)
     if call is None or not (usable(V, call.x.dtype) and usable(c, call.x.dtype)):
@@ -256,6 +266,9 @@ def gradient(
     prepared = find(call, device, make)
     if prepared is None:
         return None
+    plan = planning.small(prepared.plan) if auto else prepared.plan
+    if plan is None:
+        return None
     dx = np.empty(call.x.shape, call.x.dtype) if input_grad else call.x
     running, final = _begin(call, prepared, y, dx, given)
     grads = _begin_back(call, prepared, running, [])
@@ -274,7 +287,7 @@ def gradient(
         "state": _state(call, final),
         "grad_state": grad_state,
         "grad_x": None if not input_grad else dx[:, 0] if call.squeeze else dx,
-        "plan": prepared.plan,
+        "plan": plan,
     }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..arrays import Array
 from ..backends.base import Backend
 from ..engine.problem import Arrays, Lengths, Problem, problem_of
+from ..engine.reserving import reserved
 from ..layers.composite import Layer, Stack, State
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import flush_steps
@@ -152,7 +153,7 @@ def _make(call: ShortCall, backend: Backend, make: Make) -> Prepared | bool:
     if flush_steps(call.B) < call.T:
         return False
     initial = states.zeros(backend, call.parts, call.B)
-    arrays = Arrays(np.empty_like(call.x), Lengths(None, call.T, call.B), initial)
+    arrays = Arrays(reserved(call.x.shape, call.x.dtype), Lengths(None, call.T, call.B), initial)
     threads = _threads() if call.adds > _ALONE else 1
     return make(problem_of(call.layer, backend, arrays), threads)
 

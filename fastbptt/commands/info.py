@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..backends import free_memory
 from ..kernels import optional
 from . import tables
 
@@ -116,19 +117,7 @@ def cpu_name() -> str:
 
 def available_bytes() -> int | None:
     """Return the bytes that this process may still allocate, or None where that is unknown."""
-    found = []
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")]
-        limit, used = (
-            Path(f"/sys/fs/cgroup/memory.{name}").read_text(encoding="ascii").strip()
-            for name in ("max", "current")
-        )
-        if limit != "max":
-            found.append(int(limit) - int(used))
-    except (OSError, ValueError):
-        pass
-    return min(found, default=None)
+    return free_memory.known_bytes()
 
 
 def caches(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> str:

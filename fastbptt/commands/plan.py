@@ -24,7 +24,7 @@ def add_command(commands: Any) -> None:
     steps = {"type": parser.number(int, 1), "default": 10**6, "help": "default: 1000000"}
     parser.add_argument("-T", "--steps", **steps)
     options.add_network(parser, batch=1, inputs=64, hidden=256, outputs=64)
-    parser.add_argument("--memory", help='a budget such as "64MB", or "full"')
+    parser.add_argument("--memory", help='a budget such as "64MB", "full" or "auto"')
     parser.add_argument(
         "--out",
         type=options.new_file,

@@ -48,7 +48,7 @@ class CompiledWalk:
         arena = lane.arena
         bound.set(
             chunk=chain.chunk, steps=lane.steps, between_steps=chain.call_steps,
-            flush_steps=chain.flush_steps, room=lane.room or 0,
+            flush_steps=chain.flush_steps, room=lane.room or 0, stored=lane.stored,
             checkpoint=sum(s.size for s in lane.initial) * chain.dtype.itemsize,
         )  # fmt: skip
         bound.point(marks=chain.marks)
@@ -61,7 +61,7 @@ class CompiledWalk:
         self._bind_reader()
         cache, back = lane.cache, lane.loss is not None
         last = len(chain.recurrences) - 1
-        runs = not (back and cache is not None)  # else all steps are cached already
+        runs = not back or arena is not None  # else all steps are cached already
         for index, own in enumerate(chain.recurrences):
             reads_tokens = tokens and index == 0
             arrays = (
@@ -83,7 +83,7 @@ class CompiledWalk:
         self._bind_outputs()
         if back:
             self._bind_back(tokens)
-        bound.set(continues=lane.carry is not None)
+        bound.set(continues=lane.carry is not None and lane.room is None)
         bound.end_copies()
         self._bind_spans()
 
@@ -149,6 +149,9 @@ class CompiledWalk:
         self.zeros = np.zeros((0, 0, 0), chain.dtype)
         if lane.room is not None:
             self.zeros = np.zeros((chain.chunk, chain.batch, chain.layers[-1].hidden), chain.dtype)
+        if lane.carry is not None:  # kept for the last window, where there are windows
+            for index, given in enumerate(lane.carry):
+                bound.point_layer(index, final_carry=np.ascontiguousarray(given))
         rows, p_rows, counts = chain.indices
         bound.point(zeros=self.zeros, rows=rows, p_rows=p_rows, counts=counts)
         last = len(chain.recurrences) - 1
@@ -213,8 +216,10 @@ class CompiledWalk:
         """Hand over what the lane has found, once its rows are done."""
         lane, chain, bound = self.lane, self.chain, self.bound
         lane.final = self.final if bound.get("noted") or lane.steps == 0 else []
+        lane.stored = bound.get("stored")
+        lane.cached = bound.get("cache_start"), bound.get("cache_stop")
         if lane.cache is not None:
-            lane.cache.start, lane.cache.stop = bound.get("cache_start"), bound.get("cache_stop")
+            lane.cache.start, lane.cache.stop = lane.cached
         chain.row, chain.current = bound.get("live"), bound.get("current")
         if lane.loss is not None:
             if bound.get("continues"):
@@ -276,9 +281,9 @@ class CompiledWalk:
             H = chain.layers[-1].hidden
             row = bound.layers[-1]
             first = (start - bound.get("cache_base")) % (int(row[LAYER.rows]) - 1) + 1
-            if lane.cache is not None:
+            if lane.arena is None:
+                assert lane.cache is not None
                 return lane.cache.states[-1][0, first : first + stop - start]
-            assert lane.arena is not None
             at = (int(row[LAYER.states_at]) - bound.get("arena_at")) // chain.dtype.itemsize
             size = chain.batch * H
             memory = lane.arena[at + first * size : at + (first + stop - start) * size]

@@ -17,12 +17,15 @@ def footprint(
     batch: int,
     device: Backend,
     resets: int = 0,
+    apart: bool = False,
 ) -> Footprint:
     """Bound the fixed bytes of bptt, backward and evaluate for `total` steps of a layer.
 
     resets : how many there are
+    apart : those of `forward` and `backward`, in which the outputs of the top and their gradient
+        are the caller's
     """
-    found = _without_resets(layer, readout, total, batch, device)
+    found = _without_resets(layer, readout, total, batch, device, apart)
     if not resets:
         return found
     found = _with_resets(found, layer, batch, resets)
@@ -52,7 +55,7 @@ def _with_resets(found: Footprint, layer: Layer, batch: int, resets: int) -> Foo
 
 
 def _without_resets(
-    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend
+    layer: Layer, readout: Readout | None, total: int, batch: int, device: Backend, apart: bool
 ) -> Footprint:
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
@@ -60,7 +63,7 @@ def _without_resets(
     parts, stored = [], 0  # stored: the width of all outputs that are stored for all T
     for level, stage in enumerate(found):
         top = level == len(found) - 1
-        if not top or len(stage) > 1:
+        if not top or (len(stage) > 1 and not apart):
             stored += sum(direction.layers[-1].hidden for direction in stage)
         for direction in stage:
             last = outputs if top and direction is stage[-1] else 0
@@ -68,7 +71,7 @@ def _without_resets(
                 device.footprint(direction.shapes, last, layer.outputs, item, total, batch)
             )
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], apart=True) if apart else parts[0]
     # What is stored, and its gradient. One direction after the other has the room for its schedule.
     return Footprint(
         total=total,
@@ -85,4 +88,5 @@ def _without_resets(
         all_state=sum(part.state for part in parts),
         stores_outputs=True,
         one_chunk_calls=parts[0].one_chunk_calls,
+        apart=apart,
     )

@@ -98,13 +98,16 @@ class Lane:
     outputs : where the states go that are computed on the way forward
     loss : on the way back, dE/dh
     grad_x, deltas : views that are filled on the way back: dE/dx, and for each layer its deltas
-    carry : for each layer, dE/d(final state); None for zero
+    carry : for each layer, dE/d(final state), for the last window if there are windows; None for
+        zero
     cache : steps that are cached, or room for all of them; None where `arena` is cut as needed
-    arena : room for checkpoints and cached steps, flat
+    arena : room for checkpoints and cached steps, flat; None where no steps are run again
+    stored : checkpoints in the arena; `run` leaves there how many there are then
     back_steps : steps of a kernel call on the way back; None for those of the chain
     beside : another lane that is walked at the same time; both begin each of their rows together
 
-    Filled by `run`: final, the state after the last step, and grad_state, dE/d(initial state).
+    Filled by `run`: final, the state after the last step, grad_state, dE/d(initial state), and
+    cached, the first and the last (exclusive) of the steps that are in the arena.
     """
 
     chain: Chain
@@ -120,10 +123,12 @@ class Lane:
     carry: Sequence[Array] | None = None
     cache: StepCache | None = None
     arena: Array | None = None
+    stored: int = 0
     back_steps: int | None = None
     beside: Lane | None = None
     final: list[Array] = field(default_factory=list)
     grad_state: list[Array] = field(default_factory=list)
+    cached: tuple[int, int] = (0, 0)
 
 
 @dataclass(eq=False)

@@ -53,6 +53,7 @@ class Layout(NamedTuple):
 
     template, marks : for each slot a number, and what it is relative to (`kernels.cpu.short`)
     size, zeros : bytes of a call's memory, and how many of them begin at zero
+    kept : bytes of the memory that a way forward leaves for ways back
     rows : (n, 4), of the schedule
     work, threads : multiply-adds, and how many threads may help
     keep : constant arrays that slots point to
@@ -62,6 +63,7 @@ class Layout(NamedTuple):
     marks: Array
     size: int
     zeros: int
+    kept: int
     rows: Array
     work: int
     threads: int
@@ -70,25 +72,29 @@ class Layout(NamedTuple):
     def start(
         self, first: Array, second: Array, third: Array, tape: Array | None = None
     ) -> Running:
-        """Start a call on three arrays, and on the memory of the way forward before it."""
-        running = Running(self)
-        memory = running.memory
+        """Start a call on three arrays, and on what the way forward before it has kept."""
+        running = Running(self, tape)
         _BEGIN(
-            running.slots, self.template, self.marks, memory, memory if tape is None else tape,
-            self.zeros, first, second, third,
+            running.slots, self.template, self.marks, running.memory, running.tape, self.zeros,
+            first, second, third,
         )  # fmt: skip
         return running
 
 
 class Running:
-    """A lane of a call that is under way: its slots and its memory."""
+    """A lane of a call that is under way.
+
+    workspace : has the memory of the call
+    tape : memory of a way forward that its ways back read; `kept` has that of this one
+    """
 
     put_state, put_layer, put_back, take_back, put_head, take_head = map(staticmethod, _KERNELS)
 
-    def __init__(self, layout: Layout):
-        self.layout, self.workspace = layout, Workspace()
+    def __init__(self, layout: Layout, tape: Array | None):
+        self.layout, self.workspace, self.kept = layout, Workspace(), Workspace()
         self.slots = np.empty(layout.template.size, np.int64)
         self.memory = self.workspace.block(layout.size + short.LINE)
+        self.tape = self.kept.block(layout.kept + short.LINE) if tape is None else tape
 
     def walk(self) -> None:
         """Carry out all rows.
@@ -103,9 +109,9 @@ class Running:
             walk(mailbox, slots, layout.rows)
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: DType) -> Array:
-        """The array of that shape in the call's memory to which a slot points."""
-        first = int(self.slots[slot]) - address_of(self.memory)
-        return self.memory[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
+        """The array of that shape in the tape to which a slot points."""
+        first = int(self.slots[slot]) - address_of(self.tape)
+        return self.tape[first : first + prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
 @cache
@@ -151,15 +157,17 @@ def layout_of(
     constants: Sequence[Array],
     tape: dict[int, int] | None = None,
     room: dict[int, int] | None = None,
+    keeps: Sequence[Array] = (),
 ) -> tuple[Layout, dict[int, int]]:
-    """The layout of a bound lane, and by address where its arrays lie in the call's memory.
+    """The layout of a bound lane, and by address where the arrays lie that it keeps.
 
     actions : the rows of its schedule
     given : the first, second and third array of a call
     results : arrays that are handed to the caller, whose slots are written later
     constants : that all calls share
-    tape : by address, where the arrays of the way forward lie in its memory
+    tape : by address, where the arrays lie that the way forward has kept
     room : slots to point to so many bytes more
+    keeps : arrays that a way forward leaves for ways back; none of them begins at zero
     """
     assert not (bound.get("asks") or bound.get("copies"))  # Python has no part in such a walk
     load_kernels(given[0].dtype)
@@ -177,15 +185,20 @@ def layout_of(
     marks_of = {address_of(a): short.FIRST + n for n, a in reversed(list(enumerate(given)))}
     template, marks = bound.slots.copy(), np.full_like(bound.slots, short.FIXED)
     places: dict[int, int] = {}
-    size = zeros = 0
+    size = zeros = kept = 0
+    taped = {} if tape is None else dict(tape)
+    for at in dict.fromkeys(map(address_of, keeps)):
+        if at in sizes:
+            taped[at] = kept
+            kept += -(-sizes[at] // short.LINE) * short.LINE
     for slot, name in _addresses(len(bound.layers)):
         at = int(template[slot])
         if at == 0 or at in fixed:
             continue
         if at in marks_of or at in late:
             template[slot], marks[slot] = 0, marks_of.get(at, short.FIXED)
-        elif tape is not None and at in tape:
-            template[slot], marks[slot] = tape[at], short.TAPE
+        elif at in taped:
+            template[slot], marks[slot] = taped[at], short.TAPE
         else:
             if at not in places:
                 places[at] = size
@@ -197,5 +210,7 @@ def layout_of(
         template[slot], marks[slot] = size, short.MEMORY
         size += -(-more // short.LINE) * short.LINE
     template[LANE.left_at], marks[LANE.left_at] = LEFT_AT * 8, short.SLOTS
-    layout = Layout(template, marks, size, zeros, rows, bound.work, bound.threads, tuple(constants))
-    return layout, places
+    layout = Layout(
+        template, marks, size, zeros, kept, rows, bound.work, bound.threads, tuple(constants)
+    )
+    return layout, taped

@@ -21,6 +21,7 @@ from .lanes import SILENT, Lane
 from .losses import GivenDerivative, NamedLoss
 from .prepared import Layout, layer_at, layout_of
 from .problem import Problem
+from .reserving import reserved
 from .stages import Stages, Tape
 from .time_views import view
 
@@ -93,31 +94,38 @@ def forward(problem: Problem, blocks: BlockSizes, threads: int, kind: str) -> Pr
     """The layout of a way forward; `kind`: "all" outputs are kept, the "last", or a "cache"."""
     stages, T, B = Stages(problem, blocks, multi_flush=False), problem.shapes.T, problem.shapes.B
     chain, (direction,) = stages.top, problem.stages[0]
-    h = np.empty((T, B, problem.layer.outputs), problem.layer.dtype)
+    h = reserved((T, B, problem.layer.outputs), problem.layer.dtype)
     caches: list[Any] = [None]
     if kind == "cache":
         size = T * chain.step_bytes + chain.state_bytes
-        caches = stages.caches(np.empty(size // h.itemsize, h.dtype))
+        caches = stages.caches(reserved((size // h.itemsize,), h.dtype))
     outputs = None if kind == "last" else view(problem.device, h, blocks.call_steps)
     rows = _RESTORE, ("cache" if kind == "cache" else "advance", 0, T)
     reader, initial = stages.reader(0, direction), direction.of(problem.arrays.initial)
     lane = Lane(chain, reader, rows, initial, T, outputs=outputs, cache=caches[0])
     walk = _bind(lane, threads)
-    tape = None
+    tape, keeps = None, []
     if kind == "cache":
         tape = stages.tape(caches)  # packs what the way back needs of the weights as they are now
         for index, own in enumerate(stages.weights):
             backs = [own.input.back, *(part.back for part in own.parts)]
             walk.bound.hold(*backs)
+            keeps += [*backs, own.bias, own.params]
             for name, packed in zip(BACKS, backs, strict=False):
                 walk.bound.layers[index, name] = address_of(packed)
+        keeps += [*caches[0].states, *caches[0].residuals]
     layout, places = layout_of(
-        walk.bound, rows, (problem.arrays.x, h), walk.final, [chain.lengths], room=_room(stages)
-    )
+        walk.bound, rows, (problem.arrays.x, h), walk.final, [chain.lengths], room=_room(stages),
+        keeps=keeps,
+    )  # fmt: skip
     ways: tuple[Prepared, ...] = ()
     if tape is not None:
         caches[0].start, caches[0].stop = 0, T
         ways = tuple(_back(problem, tape, places, threads, grad) for grad in (False, True))
+        # As long as each other: a way back takes the memory that the way forward gives back.
+        size = max(way.layout.size for way in (*ways, Prepared(layout, [])))
+        layout = layout._replace(size=size)
+        ways = tuple(way._replace(layout=way.layout._replace(size=size)) for way in ways)
     return Prepared(layout, _layers(stages), ways)
 
 
@@ -128,8 +136,8 @@ def _back(
     chain, (direction,), device = stages.top, problem.stages[0], problem.device
     steps, T = chain.call_steps, problem.shapes.T
     x = problem.arrays.x
-    dh = np.empty((T, problem.shapes.B, problem.layer.outputs), x.dtype)
-    dx = np.empty_like(x)
+    dh = reserved((T, problem.shapes.B, problem.layer.outputs), x.dtype)
+    dx = reserved(x.shape, x.dtype)
     rows = (("reverse", 0, T),)
     lane = Lane(
         chain, stages.reader(0, direction), rows, direction.of(problem.arrays.initial), T,

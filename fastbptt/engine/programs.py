@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from ..arrays import Array
 from ..memory.plan import Plan
-from ..memory.schedules import Action
+from ..memory.schedules import Action, Schedule, after, forth
+from .kept import Kept
 from .lanes import (
     Consumer,
     Derivative,
@@ -25,7 +26,7 @@ from .lanes import (
 )
 from .losses import GivenDerivative, LossSum
 from .runner import run
-from .stages import Stages
+from .stages import Stages, Tape
 from .step_cache import StepCache
 from .time_views import TimeView, view
 
@@ -39,11 +40,12 @@ class WayBack:
     room : steps that the cache has room for where there are windows, else None
     carry : for each recurrent layer, dE/d(final state), or None
     deltas : for each recurrent layer, an array (T, B, G*H) to fill, or none at all
-    adds : whether windows overlap, and so add to dE/dx
+    adds : whether windows overlap, and so add to dE/dx and to deltas
+    stored : checkpoints that the top direction's arena holds already
     """
 
-    rows: Sequence[Iterable[Action]]
-    caches: Sequence[StepCache | None]
+    rows: list[Iterable[Action]]
+    caches: list[StepCache | None]
     arenas: Sequence[Array | None]
     loss: LossSum | None = None
     dh: Array | None = None
@@ -51,6 +53,7 @@ class WayBack:
     carry: Sequence[Array] | None = None
     deltas: Sequence[Array] = ()
     adds: bool = False
+    stored: int = 0
 
 
 def _add_forward(
@@ -163,10 +166,13 @@ def _lane_back(
         stages.T,
         room=way.room,
         loss=loss,
-        deltas=[view(stages.device, out, steps, reversal) for out in own.of(way.deltas)],
+        deltas=[
+            view(stages.device, out, steps, reversal, adds=way.adds) for out in own.of(way.deltas)
+        ],
         carry=None if way.carry is None else own.of(way.carry),
         cache=way.caches[number],
         arena=way.arenas[number],
+        stored=way.stored if number == len(way.rows) - 1 else 0,
         back_steps=steps,
     )
 
@@ -187,14 +193,71 @@ def forward(stages: Stages, out: Array | Consumer | None, caches: Sequence[StepC
     run(program)
 
 
-def backward(
-    stages: Stages, caches: Sequence[StepCache], dh: Array, carry: Sequence[Array] | None,
-    grad_x: Array | None, deltas: Sequence[Array],
-) -> None:  # fmt: skip
-    """Go back through all steps, which the caches hold; fill `grad_x` and `deltas`."""
-    rows = [_all_back(stages)] * len(caches)
+def forward_within(stages: Stages, plan: Plan, out: Array) -> Kept:
+    """Run all stages by a plan that does not cache every step, as far as it goes without dE/dh.
+
+    A top stage of one direction, which is the first to go back, begins with its own schedule, if
+    that runs through all steps before anything goes back.
+    """
     program = Program()
-    way = WayBack(rows, caches, [None] * len(caches), dh=dh, carry=carry, deltas=deltas)
+    _add_forward(stages, program, out, (), len(stages.stages))
+    if stages.joined or not plan.exact:
+        run(program)
+        return Kept(stages.device, plan)
+    top = stages.forth[-1]
+    top.rows = rows = forth(_own_schedule(stages, plan, -1))
+    top.arena = stages.arena(plan.cache_bytes + plan.state_bytes)
+    run(program)
+    return Kept(stages.device, plan, len(rows), top)
+
+
+def _own_schedule(stages: Stages, plan: Plan, number: int) -> Schedule:
+    """The schedule of one direction, without a run for the outputs."""
+    if stages.problem.stores_outputs:
+        chain = stages.directions[number][1]
+        plan = plan.of_one_direction(chain.state_bytes, chain.step_bytes)
+    return plan.memory.schedule(plan)
+
+
+def backward(
+    stages: Stages, tape: Tape, dh: Array, carry: Sequence[Array] | None, grad_x: Array | None,
+    deltas: Sequence[Array],
+) -> None:  # fmt: skip
+    """Go back over a tape; fill `grad_x` and `deltas`."""
+    count, kept = len(stages.directions), tape.kept
+    if kept is None:
+        way = WayBack(
+            [_all_back(stages)] * count, list(tape.caches), [None] * count, dh=dh, carry=carry,
+            deltas=deltas,
+        )  # fmt: skip
+        _run_back(stages, way, grad_x)
+        return
+    plan = kept.plan
+    with kept.arena() as (arena, begun):
+        if arena is None:
+            arena = stages.arena(plan.cache_bytes + plan.state_bytes)
+        way = WayBack(
+            [_own_schedule(stages, plan, number) for number in range(count)], [None] * count,
+            [arena] * count, dh=dh, room=plan.memory.room(stages.T), carry=carry, deltas=deltas,
+            adds=not plan.exact,
+        )  # fmt: skip
+        if begun:
+            _go_on(stages, way, kept, arena)
+        _run_back(stages, way, grad_x)
+
+
+def _go_on(stages: Stages, way: WayBack, kept: Kept, arena: Array) -> None:
+    """Have the top direction go on where the way forward has stopped."""
+    way.rows[-1] = after(_own_schedule(stages, kept.plan, -1), kept.done)
+    way.stored = kept.stored
+    first = kept.stored * stages.top.state_bytes // arena.itemsize
+    start, stop = kept.cached
+    way.caches[-1] = cache = StepCache(arena[first:], stages.top.recurrences, stop - start)
+    cache.start, cache.stop = start, stop
+
+
+def _run_back(stages: Stages, way: WayBack, grad_x: Array | None) -> None:
+    program = Program()
     _add_backward(stages, program, (), way, grad_x)
     run(program)
 
@@ -246,7 +309,7 @@ def _gradient_of_stored(
     way = WayBack(
         [_all_back(stages) if ran[n] else plans[n].schedule() for n in range(count)],
         [own[n] if ran[n] else None for n in range(count)],
-        [own[n].memory if full else arena for n in range(count)],
+        [None if ran[n] else own[n].memory if full else arena for n in range(count)],
         loss=loss, dh=dh,
     )  # fmt: skip
     _add_backward(stages, program, after, way, grad_x)

@@ -21,7 +21,7 @@ def row_blocks(rows: Iterable[Action]) -> Iterator[Array]:
     """The rows as numbers (n, 4), some at a time."""
     tables = rows.tree.tables() if isinstance(rows, TreeSchedule) else None
     if isinstance(rows, TreeSchedule) and tables is not None:
-        yield from _tree_blocks(rows.steps, rows.tree.recomputes, tables)
+        yield from _tree_blocks(rows, tables)
         return
     actions = iter(rows)
     while True:
@@ -33,10 +33,12 @@ def row_blocks(rows: Iterable[Action]) -> Iterator[Array]:
         yield np.frombuffer(block, np.int64).reshape(-1, 4)
 
 
-def _tree_blocks(steps: int, recomputes: int, tables: Tables) -> Iterator[Array]:
+def _tree_blocks(rows: TreeSchedule, tables: Tables) -> Iterator[Array]:
     make, (P, low, high) = build_rows(), tables
-    place = np.array([0, 0, steps, recomputes, 0])
+    place, done = np.array([0, 0, rows.steps, rows.tree.recomputes, 0]), rows.done
     ends, turns = np.empty(len(P), np.int64), np.empty(len(P), np.int64)
     block = np.zeros((max(BLOCK, MOST), 4), np.int64)
     while count := make(place, ends, turns, P, low, high, block):
-        yield block[:count]
+        if count > done:
+            yield block[done:count]
+        done = max(0, done - count)

@@ -16,6 +16,7 @@ from ..layers.composite import Direction
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import BlockSizes
 from .chain import Chain
+from .kept import Kept
 from .lanes import Consumer, Lane, OutputsLane
 from .problem import Problem
 from .readers import Reader, float_reader, token_reader
@@ -30,8 +31,9 @@ class Tape:
     problem, blocks, multi_flush : of the way forward
     weights : on the device, one for each recurrent layer
     stored : the outputs of each stage but the last
-    caches : every step, one for each direction
+    caches : every step, one for each direction; none where steps are to be run again
     workspace : has the memory of all of these
+    kept : where steps are to be run again, what is kept for that
     """
 
     problem: Problem
@@ -41,6 +43,7 @@ class Tape:
     stored: list[Array]
     caches: Sequence[StepCache]
     workspace: Any
+    kept: Kept | None = None
 
 
 class Stages:
@@ -196,16 +199,16 @@ class Stages:
         """The derivative by the state that resets set, a float64 (states, H) for each layer."""
         return [part.restart_gradient() for _, own in self.directions for part in own.recurrences]
 
-    def tape(self, caches: Sequence[StepCache]) -> Tape:
+    def tape(self, caches: Sequence[StepCache], kept: Kept | None = None) -> Tape:
         """What ways back need of these stages, which then do nothing more."""
         lowest = {own.first for own, _ in self.stages[0]}  # the layers that read x
         for number, own in enumerate(self.weights):
-            own.hold(self.problem.shapes.tokens and number in lowest)
+            own.hold(self.problem.shapes.tokens and number in lowest, kept is not None)
         for _, chain in self.directions:
             chain.release()
         return Tape(
             self.problem, self.blocks, self.multi_flush, self.weights, self.stored, caches,
-            self.workspace,
+            self.workspace, kept,
         )  # fmt: skip
 
     def release(self) -> None:

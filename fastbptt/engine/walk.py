@@ -7,7 +7,6 @@ float64 at the same absolute times whatever the schedule.
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,10 +41,11 @@ class Walk:
         self.launches = Launches(lane.chain)
         self.since_flush = 0
         self.checkpoint = sum(state.size for state in lane.initial)  # numbers
-        self.stored = array("q")  # positions of the checkpoints at the front of the arena
+        self.stored = lane.stored  # checkpoints at the front of the arena
         self.cache: Any = lane.cache
         self.zeros: Any = None  # for dh, where no loss counts
-        self.continues = lane.carry is not None  # whether the carry comes from later steps
+        # Whether the carry comes from later steps; each window has its own.
+        self.continues = lane.carry is not None and lane.room is None
 
     def walk(self) -> None:
         lane, chain = self.lane, self.chain
@@ -63,6 +63,9 @@ class Walk:
                 lane.grad_state = [carried.copy() for carried in chain.carried()]
             chain.flush()
             lane.loss.flush()
+        lane.stored = self.stored
+        if self.cache is not None:
+            lane.cached = self.cache.start, self.cache.stop
 
     def _advance(self, start: int, stop: int) -> None:
         for a, b in spans(start, stop, self.chain.call_steps):
@@ -76,7 +79,7 @@ class Walk:
         chain, lane = self.chain, self.lane
         if self.cache is None:
             assert lane.arena is not None
-            room = lane.arena[len(self.stored) * self.checkpoint :]
+            room = lane.arena[self.stored * self.checkpoint :]
             steps = lane.room or stop - start
             self.cache = StepCache(room, chain.recurrences, steps)
         if self.cache.stop == self.cache.start:
@@ -124,17 +127,17 @@ class Walk:
         return parts
 
     def _store(self, position: int) -> None:
-        stored = self._checkpoint(len(self.stored))
+        stored = self._checkpoint(self.stored)
         for saved, state in zip(stored, self.chain.state(), strict=True):
             saved[...] = state
-        self.stored.append(position)
+        self.stored += 1
 
     def _restore(self, position: int) -> None:
         initial = self.lane.initial
-        self.chain.set_state(self._checkpoint(len(self.stored) - 1) if position else initial)
+        self.chain.set_state(self._checkpoint(self.stored - 1) if position else initial)
 
     def _discard(self, position: int) -> None:
-        self.stored.pop()
+        self.stored -= 1
 
     def _reverse(self, start: int, stop: int) -> None:
         self._back(start, stop)
@@ -142,7 +145,7 @@ class Walk:
         self.continues = True
 
     def _window(self, start: int, first_loss: int, stop: int) -> None:
-        self.chain.begin_reverse()
+        self.chain.begin_reverse(self.lane.carry if stop == self.lane.steps else None)
         self._back(first_loss, stop)
         self._back(start, first_loss, loss=False)
         if start == 0:

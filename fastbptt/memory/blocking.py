@@ -74,6 +74,7 @@ class Footprint:
     all_step, all_state : C and S of all directions together if outputs are stored, else 0
     stores_outputs : whether outputs are stored for all T
     one_chunk_calls : whether a kernel call is one chunk, whose scratch includes all that it reads
+    apart : whether `forward` and `backward` are two calls
     """
 
     total: int
@@ -90,6 +91,7 @@ class Footprint:
     all_state: int = 0
     stores_outputs: bool = False
     one_chunk_calls: bool = False
+    apart: bool = False
 
     def blocks(
         self, scratch: int | None = None, *, zero_copy: bool = True, indexed: bool = False
@@ -142,6 +144,11 @@ class Footprint:
         """Bytes of scratch where no budget limits them."""
         return self._free.chunk * self.per_step + self._free.indexed * self._index_bytes
 
+    @property
+    def first(self) -> int:
+        """Bytes of the state before the first of the cached steps, of all directions."""
+        return self.all_state or self.state
+
     def _least_scratch(self) -> int:
         steps = min(self._free.chunk, -(-_LEAST_ROWS // max(1, self.batch)))
         return min(self.scratch(), steps * self._each(_INDEXED))
@@ -168,4 +175,5 @@ class Footprint:
     def costs(self, steps: int, scratch: int) -> Costs:
         """The Costs that a policy plans with, for T = `steps`."""
         all_steps = self.all_step if self.stores_outputs else None
-        return Costs(steps, self.batch, self.state, self.step, self.base + scratch, all_steps)
+        fixed = self.base + scratch
+        return Costs(steps, self.batch, self.state, self.step, fixed, all_steps, self.apart)

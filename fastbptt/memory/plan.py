@@ -26,6 +26,7 @@ class Costs:
         directions together, else None. Full caching needs these at once. Any other schedule first
         runs all steps once more, to compute the outputs, and is then carried out by one direction
         after the other
+    apart : whether `forward` computes all outputs before `backward` begins
     """
 
     steps: int
@@ -34,6 +35,7 @@ class Costs:
     step_bytes: int
     fixed_bytes: int
     all_step_bytes: int | None = None
+    apart: bool = False
 
     @property
     def stores_outputs(self) -> bool:
@@ -79,6 +81,7 @@ class Costs:
             recomputes=recomputes,
             exact=exact,
             stores_outputs=self.stores_outputs,
+            apart=self.apart,
         )
 
 
@@ -132,6 +135,10 @@ class Plan:
     exact : whether the gradient is exact; False where it is truncated
     stores_outputs : whether outputs are stored for all T, as for a Bidirectional. One recompute is
         then for these outputs, if there are any, and `actions` are those of one direction
+    apart : whether it is the plan of `forward` and `backward`, which begins at the first action
+        that goes back
+    auto : where `memory` was "auto", why it chose this policy, else None. It does not count where
+        plans are compared
     seconds : the time that `frontier` predicts, where it was asked for, else None. It does not
         count where plans are compared
     """
@@ -148,6 +155,8 @@ class Plan:
     recomputes: int = 0
     exact: bool = True
     stores_outputs: bool = False
+    apart: bool = False
+    auto: str | None = field(default=None, compare=False)
     seconds: float | None = field(default=None, compare=False)
 
     @property
@@ -173,9 +182,14 @@ class Plan:
         iterator of tuples such as ("advance", 0, 100)
         """
         actions = self.memory.schedule(self)
-        if self.stores_outputs and self.recomputes:
+        if self.runs_first:
             return chain((("advance", 0, self.steps), ("restore", 0)), actions)
         return actions
+
+    @property
+    def runs_first(self) -> bool:
+        """Whether all steps are run for the outputs alone before the policy's own schedule."""
+        return self.recomputes > 0 and (self.stores_outputs or not self.exact)
 
     def of_one_direction(self, state_bytes: int, step_bytes: int) -> Plan:
         """Where outputs are stored, the plan of one direction, with the direction's S and C."""
@@ -186,6 +200,7 @@ class Plan:
     def _rows(self) -> list[tuple[str, str]]:
         rows = [
             ("memory", str(self.memory)),
+            *([("  auto", self.auto)] if self.auto else []),
             ("steps, sequences", f"{self.steps:,}, {self.batch:,}"),
             ("gradient", "exact" if self.exact else "truncated"),
             ("peak", human(self.peak_bytes)),

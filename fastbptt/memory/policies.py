@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from fractions import Fraction
 from typing import TYPE_CHECKING, TypeAlias
 
 from .. import arguments
 from . import optimal, schedules
+from .budgets import EXPECTED, parse_bytes
+from .budgets import MemoryLimitError as MemoryLimitError
 from .plan import Costs, Frontier, Plan, Policy, human
 from .schedules import Action
-
-_UNITS = {"b": 1}
-for _i, _letter in enumerate("kmgt", 1):
-    _UNITS[_letter + "b"], _UNITS[_letter + "ib"] = 1000**_i, 1024**_i
-
-_LONGEST = 60  # the most characters of a budget
-_EXPECTED = (
-    'memory must be "full", bytes (an int, or text such as "64MB" or "1.5GiB", that fits into 64 '
-    "bits), Full(), Checkpointed(...) or Truncated(k1, k2)"
-)
 
 
 @dataclass(frozen=True)
@@ -198,7 +188,8 @@ class Truncated:
     Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
     windows without overlap, and holds the state before each constant. Memory is k2*C bytes, or
     (k2+1)*C where windows overlap, and does not grow with T; about T*k2/k1 steps are run back.
-    k2 >= T is full BPTT.
+    k2 >= T is full BPTT. With `forward` and `backward` all steps are run twice: once for the
+    outputs, and for the windows once dL/dh is there.
 
     Raises
     ------
@@ -238,11 +229,12 @@ class Truncated:
                 "memory must not be Truncated with a Bidirectional layer, whose outputs depend on "
                 "all that follows; take full or a budget"
             )
-        T = costs.steps
+        T, exact = costs.steps, self.k2 >= costs.steps
+        again = int(costs.apart and not exact)  # the first window ends before the outputs do
         return costs.plan(
-            self, self.room(T) * costs.step_bytes, T,
+            self, self.room(T) * costs.step_bytes, T + again * T,
             backward_steps=schedules.truncated_backward_steps(T, self.k1, self.k2),
-            exact=self.k2 >= T,
+            recomputes=again, exact=exact,
         )  # fmt: skip
 
     def schedule(self, plan: Plan) -> Iterator[Action]:
@@ -261,46 +253,13 @@ class Truncated:
         return f"truncated, k1={self.k1}, k2={self.k2}"
 
 
-class MemoryLimitError(ValueError):
-    """No exact schedule fits into the budget.
-
-    Attributes
-    ----------
-    budget : bytes that were given
-    least_bytes : smallest budget (bytes) that allows an exact gradient
-    """
-
-    def __init__(self, budget: int, least_bytes: int) -> None:
-        super().__init__(budget, least_bytes)
-        self.budget, self.least_bytes = budget, least_bytes
-
-    def __str__(self) -> str:
-        return (
-            f"memory: a budget of {self.budget} bytes ({human(self.budget)}) is too small for an "
-            f"exact gradient; the least that works is {self.least_bytes} bytes "
-            f"({human(self.least_bytes)})"
-        )
-
-
-def parse_bytes(budget: str | int) -> int:
-    """A budget in bytes, from an int or text such as "64MB" (10^6) or "1.5GiB" (2^30)."""
-    if not isinstance(budget, str):
-        return arguments.integer("memory budget", budget, 0)
-    if len(budget) > _LONGEST:
-        raise ValueError(f"{_EXPECTED}, not {arguments.describe(budget)}")
-    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([a-z]+)\s*", budget.lower(), re.ASCII)
-    if not match or match[2] not in _UNITS:
-        raise ValueError(f"{_EXPECTED}, not {budget!r}")
-    size = int(Fraction(match[1]) * _UNITS[match[2]])
-    if size > arguments.MOST:
-        raise ValueError(
-            f"memory must be at most {arguments.MOST} bytes, to fit into 64 bits, not {budget!r}"
-        )
-    return size
+def is_auto(memory: Memory) -> bool:
+    """Whether the memory that is free is to choose the policy."""
+    return isinstance(memory, str) and memory == "auto"
 
 
 def as_policy(memory: Memory) -> Policy:
-    """The policy that an argument `memory=` means."""
+    """The policy that an argument `memory=` means, but for "auto"."""
     if isinstance(memory, (Full, Checkpointed, Truncated)):
         return memory
     if isinstance(memory, str):
@@ -308,7 +267,7 @@ def as_policy(memory: Memory) -> Policy:
     try:
         return Checkpointed(arguments.integer("memory", memory, 0))
     except TypeError:
-        raise TypeError(f"{_EXPECTED}, not {arguments.describe(memory)}") from None
+        raise TypeError(f"{EXPECTED}, not {arguments.describe(memory)}") from None
 
 
 def frontier(
@@ -333,4 +292,4 @@ def frontier(
 
 
 Memory: TypeAlias = "str | int | Policy"
-"""What `memory=` takes: "full", a budget (text, or an int of bytes), or a policy."""
+"""What `memory=` takes: "full", "auto", a budget (text, or an int of bytes), or a policy."""

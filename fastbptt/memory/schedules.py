@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterator
+from itertools import islice, takewhile
 from typing import Any, TypeAlias
 
 from .optimal import Tree, best
@@ -72,6 +73,18 @@ def truncated(T: int, k1: int, k2: int) -> Schedule:
         yield "window", s, a, b
 
 
+def forth(schedule: Schedule) -> list[Action]:
+    """The actions before the first that goes back."""
+    return list(takewhile(lambda action: action[0] != "reverse", schedule))
+
+
+def after(schedule: Schedule, done: int) -> Schedule:
+    """The actions of a schedule but for the first `done`."""
+    if isinstance(schedule, TreeSchedule):
+        return TreeSchedule(schedule.steps, schedule.tree, schedule.done + done)
+    return islice(schedule, done, None)
+
+
 def truncated_backward_steps(T: int, k1: int, k2: int) -> int:
     """The sum of the steps that the windows of `truncated` go back over."""
     if k2 >= T:
@@ -87,11 +100,12 @@ class TreeSchedule(Iterator["Action"]):
 
     steps : T
     tree : the tree of `optimal.best`; compiled code makes the same actions from its `tables`
+    done : actions at the beginning that are left out
     """
 
-    def __init__(self, steps: int, tree: Tree):
-        self.steps, self.tree = steps, tree
-        self._actions = _walk(steps, tree.left, tree.recomputes)
+    def __init__(self, steps: int, tree: Tree, done: int = 0):
+        self.steps, self.tree, self.done = steps, tree, done
+        self._actions = islice(_walk(steps, tree.left, tree.recomputes), done, None)
 
     def __next__(self) -> Action:
         return next(self._actions)

@@ -46,7 +46,7 @@ LAYER, LAYER_SIZE = _slots(
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
     mask_key mask_threshold mask_scale mask_start ordered_at p_rows_at counts_at
-    restart_at restart_sums_at""",
+    restart_at restart_sums_at final_carry_at""",
 )
 
 HEAD, HEAD_SIZE = _slots(

@@ -20,7 +20,7 @@ nothing depends on where it has returned.
 from functools import cache
 
 from ..jit import inner, noinline
-from .addresses import address, view, words, zero_bytes
+from .addresses import address, copy_bytes, view, words, zero_bytes
 from .copies import copied
 from .layer_spans import back_layer, forward_layer
 from .slots import (
@@ -150,12 +150,17 @@ def _forward_row(mailbox, lane, layers, head, start, stop, cached):
 
 
 @inner
-def _begin_window(lane, layers):
+def _begin_window(lane, layers, stop):
+    """Begin with a carry of zero; in the last window with the one by the final state, if given."""
     lane[LANE.current] = 0
     for index in range(lane[LANE.layers]):
-        size = state_bytes(lane, layers, index)
+        size, given = state_bytes(lane, layers, index), layers[index, LAYER.final_carry_at]
         for k in range(layers[index, LAYER.states]):
-            zero_bytes(layers[index, LAYER.carry_at] + 2 * k * size, size)
+            at = layers[index, LAYER.carry_at] + 2 * k * size
+            if given and stop == lane[LANE.steps]:
+                copy_bytes(at, given + k * size, size)
+            else:
+                zero_bytes(at, size)
 
 
 @inner
@@ -163,7 +168,7 @@ def _back_row(mailbox, lane, layers, head, low, first_loss, stop, windowed):
     """A row that goes back from stop to low; losses before `first_loss` do not count."""
     if lane[LANE.phase] == _BEGIN:
         if windowed:
-            _begin_window(lane, layers)
+            _begin_window(lane, layers, stop)
         lane[LANE.leg] = 0
         lane[LANE.at], lane[LANE.phase] = stop, _NEXT
     while lane[LANE.phase] != _ENDED:

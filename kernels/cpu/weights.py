@@ -72,11 +72,12 @@ class Weights(LayerWeights):
             first = self.first * self.hidden
             self.parts = matrix(layer.W[:first]), matrix(layer.W[first:])
 
-    def hold(self, tokens):
+    def hold(self, tokens, runs):
         """Pack all that the reverse pass reads: the caller's arrays may change before it.
 
         Packing costs the same now or then, and a copy would come on top. `tokens`: whether the
-        layer reads tokens, so that no gradient by its input will be asked for.
+        layer reads tokens, so that no gradient by its input will be asked for. `runs`: whether
+        steps will be run again, for which the way forward has packed everything already.
         """
         self.input.hold(back=not tokens)
         for part in self.parts:

@@ -24,7 +24,7 @@ class Matrix(WeightMatrix):
 
     def hold(self, value=True):
         """Forget the caller's array; `value`: copy it before, for the reverse pass."""
-        self.value = self.value.copy() if value else None
+        self.value, self._table = self.value.copy() if value else None, None
 
 
 class Weights(LayerWeights):
@@ -36,18 +36,20 @@ class Weights(LayerWeights):
         self.batch = batch
         self._sweeps = {}
 
-    def hold(self, tokens):
-        """Copy or pack all that the reverse pass reads: the caller's arrays may change before it.
+    def hold(self, tokens, runs):
+        """Copy or pack all that ways back read: the caller's arrays may change before them.
 
-        W is packed for the sweep anyway, which costs the same now or then. cuBLAS reads U as it is,
-        so U is copied. `tokens`: whether the layer reads tokens, so that no gradient by its input
-        will be asked for.
+        W is packed for the sweeps anyway, which costs the same now or then. cuBLAS reads U as it
+        is, so U is copied. `tokens`: whether the layer reads tokens, so that no gradient by its
+        input will be asked for. `runs`: whether steps will be run again.
         """
         if self.batch:
             self.sweep(reverse=True)
-        self.input.hold(value=not tokens)
+            if runs:
+                self.sweep(reverse=False)
+        self.input.hold(value=runs or not tokens)
         self.recurrent.hold(value=False)
-        self.params, self.bias = self.params.copy(), None
+        self.params, self.bias = self.params.copy(), self.bias.copy() if runs else None
 
     def sweep(self, reverse):
         """Return (kernel, shape, packed weights) of the forward or the reverse sweep."""

@@ -21,6 +21,7 @@ def check(case):
     due = Answers(case)
     states(case, due)
     gradients(case, due)
+    pairs(case)
     outputs(case, due)
     exact = training(case, due)
     schedules(case, due, exact)
@@ -87,10 +88,7 @@ def states(case, due):
 
 def gradients(case, due):
     """forward and backward are the oracle's; what is asked for changes no bit of the rest."""
-    seed = {"seed": case.dropping["seed"]} if case.dropping else {}
-    h, last, cache = fb.forward(case.layer, case.x, **case.options, **seed)
-    if case.dropping.get("t0") and getattr(case.layer, "dropout", 0):
-        due = without_t0(case)  # forward begins at time 0
+    h, last, cache = fb.forward(case.layer, case.x, **case.options, **case.dropping)
     expected, final = due.forward()
     near(in_full(case, h), expected, helpers.STATES[case.dtype], "h of forward", small(case))
     near(state_in_full(case, last), final, helpers.STATES[case.dtype], "its state", small(case))
@@ -116,9 +114,27 @@ def gradients(case, due):
         near(in_full(case, g.x), expected["x"], tolerance, "g.x", floor)
 
 
-def without_t0(case):
-    dropping = {**case.dropping, "t0": 0}
-    return Answers(type(case)(**{**vars(case), "dropping": dropping}))
+def pairs(case):
+    """forward and backward have the same bits under every exact policy, and by any threads."""
+
+    def both(memory):
+        given = {**case.options, **case.dropping}
+        h, last, cache = fb.forward(case.layer, case.x, memory=memory, **given)
+        g, again = (
+            fb.backward(cache, case.dh, case.dstate, deltas=True, keep=k) for k in (True, False)
+        )
+        results = [(one.layer, one.state, one.x, one.deltas) for one in (g, again)]
+        same(*results, f"backward again, {memory}")
+        return h, last, *results[0]
+
+    full = both("full")
+    for memory, threads in zip(case.memories, case.threads, strict=False):
+        fb.set_num_threads(threads)
+        found = both(memory)
+        if fb.plan(case.layer, case.T, case.B, memory=memory).exact:
+            same(found, full, f"forward and backward, {memory}, {threads} threads")
+        same(found[:2], full[:2], f"forward, {memory}")
+    fb.set_num_threads(case.threads[0])
 
 
 def outputs(case, due):
