@@ -3,8 +3,8 @@
 A cell is two scalar functions, written once and compiled for every device:
 
 `forward(a, s, p)` takes the pre-activations of one unit (a tuple, one a gate), its S states before
-the step, `s[0]` being the output, and the unit's P params. It returns the states after the step and
-the R residuals: what `reverse` needs besides the states.
+the step, `s[0]` being the output, and the unit's P params, after which come the drives. It returns
+the states after the step and the R residuals: what `reverse` needs besides the states.
 
 `reverse(ds, s, previous, residuals, p)` takes the loss's derivatives by the states after the step,
 and the states after and before it. It returns the D deltas (derivatives by the pre-activations) and
@@ -35,7 +35,9 @@ class Cell(NamedTuple):
     """What a sweep needs to know of a cell: counts of values per unit, and its functions.
 
     sums : for each param the block of deltas whose sum over time is the param's gradient
-    extra : blocks of deltas beyond those of the gates, for such sums alone
+    extra : blocks of deltas beyond those of the gates: for such sums alone, and for the drives
+    drives : the last columns of x that follow the params, the same for all units; the last blocks
+        of deltas are the derivatives by them
     """
 
     gates: int
@@ -45,6 +47,7 @@ class Cell(NamedTuple):
     reverse: Callable
     sums: tuple = ()
     extra: int = 0
+    drives: int = 0
     split: bool = False
     gate: Callable | None = None
     ungate: Callable | None = None

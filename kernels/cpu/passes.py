@@ -91,14 +91,14 @@ def _build_forward(CELL):
             view(like, get(layer, LAYER.z_at), (chunk, B, 2 * DELTAS * H)),
             source,
             _recurrent(like, layer, get(layer, LAYER.w_at), get(layer, LAYER.w_chains),
-                       get(layer, LAYER.second_at), width, H, B),
+                       get(layer, LAYER.second_at), source[0], H, B),
         )  # fmt: skip
 
     return forward
 
 
 @inner
-def _recurrent(like, layer, w_at, chains, second_at, width, H, B):
+def _recurrent(like, layer, w_at, chains, second_at, x, H, B):
     return (
         view(like, w_at, (1,)),
         chains,
@@ -106,6 +106,7 @@ def _recurrent(like, layer, w_at, chains, second_at, width, H, B):
         get(layer, LAYER.second_chains),
         view(like, get(layer, LAYER.params_at), (1,)),
         view(like, get(layer, LAYER.v_at), (get(layer, LAYER.v_rows), B, H)),
+        x,
     )
 
 
@@ -143,7 +144,7 @@ def _head(like, lane, head, counts, n, B, H, start):
 
 
 @inner
-def _source(like, layer, x_at, dx_at, n, B, width, deltas):
+def _source(like, layer, x_at, dx_at, n, B, width, deltas, drives):
     """The source of `reverse_pass.build_reverse`."""
     number = doubles(0)
     I, tokens, total_at = (
@@ -156,8 +157,8 @@ def _source(like, layer, x_at, dx_at, n, B, width, deltas):
         view(layer, x_at, (n * tokens, B)),
         view(like, get(layer, LAYER.u_back_at), (1,)),
         view(like, dx_at, (n if dx_at else 0, B, I)),
-        view(like, get(layer, LAYER.du_at), (width * dense, I)),
-        view(number, total_at, (I if tokens else outputs, width if tokens else I)),
+        view(like, get(layer, LAYER.du_at), (width * dense, I - drives)),
+        view(number, total_at, (I if tokens else outputs, width if tokens else I - drives)),
         view(number, get(layer, LAYER.dsum_at), (deltas,)),
     )
 
@@ -183,18 +184,17 @@ def _indices(lane, rows):
 def _build_left(CELL):
     """The gradients that a chunk has left: see `reverse_flow.build_left`."""
     cell = CELLS[CELL]
-    GATES, DELTAS, SECOND = cell.gates, cell.delta_blocks, int(cell.second)
+    GATES, DELTAS, DRIVES = cell.gates, cell.delta_blocks, cell.drives
 
     @inner
     def arrays(like, lane, layer, own, n):
         B, H = get(lane, LANE.batch), get(layer, LAYER.hidden)
         chunk, head = get(lane, LANE.chunk), words(get(own, LEFT.head_at))
         source = _source(
-            like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H
-        )
-        recurrent = _recurrent(
-            like, layer, get(layer, LAYER.w_back_at), 1, 0, (GATES - SECOND) * H, H, B
-        )
+            like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H,
+            DRIVES,
+        )  # fmt: skip
+        recurrent = _recurrent(like, layer, get(layer, LAYER.w_back_at), 1, 0, source[0], H, B)
         return (
             source,
             _gradients(like, layer, GATES * H, H),
@@ -208,8 +208,8 @@ def _build_left(CELL):
 
 def _build_reverse(CELL):
     cell = CELLS[CELL]
-    GATES, STATES, RESIDUALS, DELTAS, SECOND = (
-        cell.gates, cell.states, cell.residuals, cell.delta_blocks, int(cell.second)
+    GATES, STATES, RESIDUALS, DELTAS, DRIVES = (
+        cell.gates, cell.states, cell.residuals, cell.delta_blocks, cell.drives
     )  # fmt: skip
     run, flow = reverse_pass.build_reverse(CELL), reverse_flow.build_flow(CELL)
 
@@ -224,7 +224,7 @@ def _build_reverse(CELL):
         parts = min(threads, get(lane, LANE.parts))
         members = min(threads, get(layer, LAYER.members))
         mailbox = _mailbox(lane)
-        source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H)
+        source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H, DRIVES)
         # Scratch for two chunks, or an array of the span.
         whole, delta_at = get(lane, LANE.whole), get(layer, LAYER.z_at)
         if whole:
@@ -246,7 +246,7 @@ def _build_reverse(CELL):
         )
         recurrent = _recurrent(
             like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
-            get(layer, LAYER.second_back_at), (GATES - SECOND) * H, H, B,
+            get(layer, LAYER.second_back_at), source[0], H, B,
         )  # fmt: skip
         lossy = _head(like, lane, head, counts, n, B, H, start)
         indices = _indices(lane, 2 * chunk * B)
