@@ -163,8 +163,8 @@ class Cell(Traced):
             found = calls[0](a, s, (*p, *d))
             return found if calls[1:] else found[0]
 
-        def reverse(ds: Any, s: Any, previous: Any, residuals: Any, p: Any = (), d: Any = ()) -> Any:
-            deltas, dprevious = calls[1](ds, s, previous, residuals, (*p, *d))
+        def reverse(ds: Any, s: Any, previous: Any, kept: Any, p: Any = (), d: Any = ()) -> Any:
+            deltas, dprevious = calls[1](ds, s, previous, kept, (*p, *d))
             parts = deltas[:gates], dprevious, deltas[gates:count], deltas[count:]
             return parts[: 2 + len(self._last)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,9 +12,6 @@ from .. import arguments
 from ..kernels.cells.symbols import Symbol
 from ..kernels.cells.symbols import where as choice
 from .model import DEFINITIONS, Definition
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _CLOSE = 1e-5  # how much a slope may differ from central differences, absolute or relative
 
@@ -62,9 +59,7 @@ def _unpickled(kind: type[Traced], settings: dict[str, Any], traces: tuple[Any, 
     return made
 
 
-def where(
-    condition: Any, a: Any, b: Any, surrogate: Callable[[Any], Any] | None = None
-) -> Any:
+def where(condition: Any, a: Any, b: Any, surrogate: Callable[[Any], Any] | None = None) -> Any:
     """Choose between two values in a function of a `fastbptt.Cell` or `fastbptt.Activation`.
 
     These functions must not branch on numbers. Both values are computed, and one is taken, as

@@ -72,7 +72,8 @@ def ceil(x):
 
 _COMPILED = {
     **MATH, "minimum": minimum, "maximum": maximum, "sign": sign, "floor": floor, "ceil": ceil,
-    "exp": exp, "tanh": tanh, "sigmoid": sigmoid, "cast_like": cast_like, "inf": math.inf, "nan": math.nan,
+    "exp": exp, "tanh": tanh, "sigmoid": sigmoid, "cast_like": cast_like,
+    "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 _INTERPRETED = {
     **{name: getattr(np, name, known) for name, known in _COMPILED.items()},

@@ -46,7 +46,10 @@ def project_rows(out, o_step, a, a_step, ids, tokens, weight, bias, low, high):
 
 @inner
 def multiply_rows(out, o_step, a, a_step, weight, low, high, end):
-    """The first columns of out = a @ w for rows low..high, the others 0; from row `end` on a is 0."""
+    """The first columns of out = a @ w for rows low..high, the others 0.
+
+    The rows of out are `o_step` apart, those of a `a_step`. From row `end` on a is 0.
+    """
     noinline()
     w, inputs, outputs = weight
     for j in range(low * o_step, high * o_step):

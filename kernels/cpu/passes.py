@@ -48,8 +48,8 @@ def _chunk_of(lane, layer, steps, recurrent):
 
 def _build_forward(CELL):
     cell = CELLS[CELL]
-    GATES, STATES, RESIDUALS, BLOCKS, DELTAS, SECOND = (
-        cell.gates, cell.states, cell.residuals, cell.blocks, cell.delta_blocks, int(cell.second)
+    GATES, STATES, RESIDUALS, BLOCKS, DELTAS = (
+        cell.gates, cell.states, cell.residuals, cell.blocks, cell.delta_blocks
     )  # fmt: skip
     run = forward_pass.build_forward(CELL)
 
@@ -66,7 +66,6 @@ def _build_forward(CELL):
             states = view(like, get(layer, LAYER.live_at), (STATES, 2, B, H))
             residuals = view(like, get(layer, LAYER.spare_at), (1, B, RESIDUALS * H))
         chunk = get(lane, LANE.chunk)
-        width = (GATES - SECOND) * H
         threads = _threads_of(lane, n * B * GATES * H * (H + I))
         given = n if h_at else 0
         mailbox, own = _mailbox(lane), words(get(lane, LANE.left_at))

@@ -39,7 +39,7 @@ def build_reverse(CELL):
         x, dx = source[0], source[3]
         dh_start, d_start, p_start, v_start, v_p_start = places
         _, _, B, H = states.shape
-        width, step, I, O = GATES * H, DELTAS * H, x.shape[2], head[6].shape[2]
+        width, I, O = GATES * H, x.shape[2], head[6].shape[2]
         swept, lost, V_pieces, W_pieces = counts
         for piece in range(low, high):
             index = piece

@@ -56,8 +56,8 @@ def readout_gradient(head, indices, states, V, span, ends, low, high):
     O = o.shape[2]
     rows, count = offset(indices[0], parity * span), indices[2][parity]
     do = offset(o, parity * span * O)
-    accumulate(grad, total, ends, do, O, offset(states, (first + 1) * B * H), H, H, rows, count, low,
-               high)  # fmt: skip
+    accumulate(grad, total, ends, do, O, offset(states, (first + 1) * B * H), H, H, rows, count,
+               low, high)  # fmt: skip
     add_bias(bias, do, O, rows, count, low, high)
 
 
@@ -85,7 +85,8 @@ def build_gradients(CELL):
                 shift = H * SPLIT if part == 0 else -last
                 if begin < end:
                     accumulate(grad, total, ends, offset(delta, d_start + shift), step,
-                               offset(x, row * I), I, I - DRIVES, rows, count, begin, end)  # fmt: skip
+                               offset(x, row * I), I, I - DRIVES, rows, count, begin,
+                               end)  # fmt: skip
         add_bias(bias, offset(delta, d_start), step, rows, count, low, high)
 
     @inner
@@ -107,8 +108,9 @@ def build_gradients(CELL):
         if begin < high:
             accumulate(grad, total, ends, offset(delta, d_start), step, offset(v, v_start), H, H,
                        rows, count, begin, high)  # fmt: skip
-        if DELTAS > GATES:
-            begin, end = min(step, width + low), min(step, width + high)
+        if DELTAS > GATES:  # a share of the other blocks, however many they are
+            begin = width + low * (DELTAS - GATES) // GATES
+            end = width + high * (DELTAS - GATES) // GATES
             add_bias(source[6], offset(delta, d_start), step, rows, count, begin, end)
 
     return input_gradient, recurrent_gradient
