@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
@@ -103,8 +104,11 @@ class Cell(Traced):
         from ..kernels.cells import custom
 
         name, last = "Cell.forward", self._last
-        if not last and not takes(self.forward, 2) and takes(self.forward, 3):
+        if not last and not takes(self.forward, 2):
             last = {"p": 0}
+        if not takes(self.forward, 2 + len(last)):
+            due = ("(a, s) or (a, s, p)", "(a, s, p)", "(a, s, p, d)")[len(self._last)]
+            raise TypeError(f"{name} must take {due}, not {inspect.signature(self.forward)}")
         graph, value = custom.trace(name, self.forward, a=self.gates, s=self.states, **last)
         if not isinstance(value, tuple) or len(value) != self.states:
             raise ValueError(
