@@ -15,6 +15,7 @@ from checks import rejected, run_python
 from fastbptt.kernels.cells import custom, emit
 
 import fastbptt as fb
+from fastbptt.layers import definitions, model
 
 
 def text_of(function):
@@ -277,6 +278,8 @@ BAD = (
     lambda: fb.Cell("bad", 1, lambda a, s: (("x",), ()), lambda *given: given),
     lambda: fb.Cell("bad", 1, lambda a, s: ((a[0],), ()), lambda ds, s, q, k: ((None,), (0,))),
     lambda: fb.Activation("bad", lambda a: np.log(-1 - a * a), lambda s: 1),
+    lambda: fb.Cell("bad", 1, lambda a, s: (a[0] if a[0] > 0 else 0,)),
+    lambda: fb.Cell("bad", 1, lambda a, s: a[0]),
 )
 
 
@@ -301,12 +304,50 @@ def forget_back(ds, s, previous, kept):
 FORGET = fb.Cell("forget", 1, forget, forget_back)
 
 
-def test_a_definition_is_pickled_as_what_it_was_made_of():
-    again = pickle.loads(pickle.dumps(FORGET))
-    assert (again.name, again.cell, again.forward) == (FORGET.name, FORGET.cell, forget)
-    assert copy.copy(FORGET) is copy.deepcopy(FORGET) is FORGET
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        pickle.dumps(RELU)
+def driven(rate):
+    return fb.Cell(
+        "driven", 1, lambda a, s, p, d: (s[0] * math.exp(-rate * d[0]) + a[0],), drives=1
+    )
+
+
+MADE = {
+    "a cell": (lambda: FORGET, ((0.1,), (0.2,))),
+    "an activation": (lambda: RELU, (0.3,)),
+    "of a lambda": (lambda: driven(2.0), ((0.1,), (0.2,), (), (0.3,))),
+    "without a slope": (lambda: fb.Activation("cubic", lambda a: a**3), (0.3,)),
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_a_definition_is_pickled_as_its_record(what, monkeypatch):
+    make, given = MADE[what]
+    made = make()
+    assert pickle.loads(pickle.dumps(made)) is copy.copy(made) is copy.deepcopy(made) is made
+    monkeypatch.setattr(model, "DEFINITIONS", {})  # as in a process that never made it
+    monkeypatch.setattr(definitions, "DEFINITIONS", model.DEFINITIONS)
+    again = pickle.loads(pickle.dumps(made))
+    assert again is not made and again.cell == made.cell and again.traces == made.traces
+    names = ("function", "slope") if made.activates else ("forward", "reverse")
+    for name in names:
+        assert (getattr(again, name) is None) == (getattr(made, name) is None)
+    found, due = (getattr(each, names[0])(*given) for each in (again, made))
+    assert np.allclose(np.array(found, dtype=float).ravel(), np.array(due, dtype=float).ravel())
+    if what == "a cell":
+        back = [each.reverse((1.0,), (0.3,), (0.2,), (0.1,)) for each in (again, made)]
+        assert back[0] == back[1]
+    assert pickle.loads(pickle.dumps(made)) is again
+
+
+def test_a_failure_to_compile_says_why():
+    texts = custom.Texts(
+        "def forward(a, s, p):\n    return (a[0] + nothing,), ()\n",
+        "def reverse(ds, s, previous, kept, p):\n    return (ds[0],), (ds[0],)\n",
+    )
+    layer = FORGET.init(2, 3, rng=0)
+    broken = object.__new__(fb.Cell)
+    broken.__dict__.update(FORGET.__dict__, cell=custom.define("own", "broken", texts, 1, 1, 0, 0))
+    with pytest.raises(Exception, match="nothing"):
+        fb.run(broken(layer.U, layer.W, layer.b), np.ones((3, 1, 2), "float32"))
 
 
 UNPICKLED = """
@@ -319,8 +360,8 @@ def total(layer):
     return float(fb.run(layer, np.ones((5, 1, 3), "float32"))[0].sum())
 
 if __name__ == "__main__":
-    from test_tracing import FORGET
-    layer = FORGET.init(3, 4, rng=0)
+    from test_tracing import driven
+    layer = driven(0.5).init(3, 4, rng=0)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         print(pool.apply(total, (layer,)) == total(layer))
 """

@@ -105,27 +105,38 @@ def ungate(cell, dv, previous, residuals):
     raise NotImplementedError("compiled code only")
 
 
+def _function(cell, what):
+    """A function of the cell of that name; None if it is no literal.
+
+    Numba tries a type that is none after an error in the literal's own code, which this would hide.
+    """
+    name = getattr(cell, "literal_value", None)
+    return None if name is None else scalar(getattr(CELLS[name], what))
+
+
 @overload(forward, prefer_literal=True, jit_options=INLINED)
 def _forward(cell, a, s, p):
-    function = scalar(CELLS[cell.literal_value].forward)
-    return distinct(lambda cell, a, s, p: function(a, s, p))
+    function = _function(cell, "forward")
+    return function and distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(reverse, prefer_literal=True, jit_options=INLINED)
 def _reverse(cell, ds, s, previous, residuals, p):
-    function = scalar(CELLS[cell.literal_value].reverse)
-    return distinct(
+    function = _function(cell, "reverse")
+    return function and distinct(
         lambda cell, ds, s, previous, residuals, p: function(ds, s, previous, residuals, p)
     )
 
 
 @overload(gate, prefer_literal=True, jit_options=INLINED)
 def _gate(cell, a, s, p):
-    function = scalar(CELLS[cell.literal_value].gate)
-    return distinct(lambda cell, a, s, p: function(a, s, p))
+    function = _function(cell, "gate")
+    return function and distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(ungate, prefer_literal=True, jit_options=INLINED)
 def _ungate(cell, dv, previous, residuals):
-    function = scalar(CELLS[cell.literal_value].ungate)
-    return distinct(lambda cell, dv, previous, residuals: function(dv, previous, residuals))
+    function = _function(cell, "ungate")
+    return function and distinct(
+        lambda cell, dv, previous, residuals: function(dv, previous, residuals)
+    )
