@@ -42,7 +42,7 @@ LONG = (
 )  # fmt: skip
 _INTEGERS = {"ids": np.int64, "lengths": np.int64, "targets": np.int64, "arrivals": np.int32,
              "order": np.int64, "starts": np.int64}  # fmt: skip
-_FLOATS = {"z", "bias", "W", "W2", "params", "states", "residuals", "h", "exchange", "dh",
+_FLOATS = {"z", "x", "bias", "W", "W2", "params", "states", "residuals", "h", "exchange", "dh",
            "carry", "delta", "v", "o", "c", "y", "out", "a", "d", "restart"}  # fmt: skip
 _DOUBLES = {"weights", "values", "total", "restart_sums"}
 _SCALARS = {

@@ -28,7 +28,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     )
     from .engine.output_losses import OutputLoss as OutputLoss
     from .layers.composite import Bidirectional as Bidirectional, Stack as Stack
-    from .layers.custom import Activation as Activation, Cell as Cell, where as where
+    from .layers.activation import Activation as Activation
+    from .layers.custom import Cell as Cell
+    from .layers.definitions import where as where
     from .layers.files import load as load
     from .layers.network import Network as Network, Readout as Readout
     from .layers.pytorch import from_torch as from_torch, to_torch as to_torch
@@ -44,7 +46,9 @@ _HOMES = {
     "layers.recurrent": ("GRU", "LSTM", "RNN"),
     "layers.network": ("Network", "Readout"),
     "layers.composite": ("Bidirectional", "Stack"),
-    "layers.custom": ("Activation", "Cell", "where"),
+    "layers.activation": ("Activation",),
+    "layers.custom": ("Cell",),
+    "layers.definitions": ("where",),
     "layers.files": ("load",),
     "layers.pytorch": ("from_torch", "to_torch"),
     "memory.policies": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),

@@ -45,7 +45,6 @@ NO_PARAMETERS = {
 }
 NO_RAISES = {
     "Full": "it has no parameters",
-    "where": "it passes everything on to NumPy",
     "Model.arrays": "it has no parameters",
     "Model.flat": "it has no parameters",
     "Plan.schedule": "it has no parameters",

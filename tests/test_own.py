@@ -63,6 +63,7 @@ def timed_reverse(ds, s, previous, kept, p):
 OWN_LSTM = fb.Cell("plain_lstm", 4, lstm_forward, lstm_reverse, states=2)
 LEAKY = fb.Cell("leaky", 1, leaky_forward, leaky_reverse)
 TIMED = fb.Cell("timed", 1, timed_forward, timed_reverse, parameters=1)
+ALONE = fb.Cell("lstm_alone", 4, lambda a, s: lstm_forward(a, s)[0], states=2)
 SOFTSIGN = fb.Activation("softsign", lambda a: a / (1 + abs(a)), lambda s: (1 - abs(s)) ** 2)
 TANH = fb.Activation("own_tanh", lambda a: math.tanh(a), lambda s: 1 - s * s)
 
@@ -111,6 +112,23 @@ def test_an_own_lstm_is_the_lstm_to_the_bit(dtype):
         results.append([h, *state, *g.layer.arrays(), g.x, *g.state, g.deltas])
     for one, other in zip(*results, strict=True):
         assert one.dtype == other.dtype == dtype and np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_lstm_of_its_forward_function_alone_is_the_lstm(dtype):
+    layer = fb.LSTM.init(5, 17, rng=0, dtype=dtype)
+    own = ALONE(layer.U, layer.W, layer.b)
+    _, x, dh = data(layer, T=100)
+    (h, state, cache), (h_own, state_own, cache_own) = fb.forward(layer, x), fb.forward(own, x)
+    one_step = np.spacing(np.abs(h[:1]).max())
+    assert np.abs(h_own[:1] - h[:1]).max() <= 4 * one_step
+    for a, b in zip((h_own, *state_own), (h, *state), strict=True):
+        assert_close(a, b, STATES[dtype])
+    g, g_own = fb.backward(cache, dh), fb.backward(cache_own, dh)
+    for a, b in zip([*g_own.layer.arrays(), g_own.x], [*g.layer.arrays(), g.x], strict=True):
+        assert_close(a, b, GRADIENTS[dtype])
+    plans = [fb.plan(fb.Network(each, fb.Readout.init(17, 2)), 1000, 3) for each in (layer, own)]
+    assert plans[0].peak_bytes == plans[1].peak_bytes
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -198,7 +216,8 @@ WRONG = {
     "p must be": lambda: TIMED(*fb.RNN.init(3, 4).arrays()),
     "definition": lambda: type(LEAKY.init(3, 4))("leaky", *fb.RNN.init(3, 4).arrays()),
     "activation": lambda: fb.RNN.init(3, 4, activation="softsign"),
-    "plain Python function": lambda: fb.Activation("x", math.tanh, lambda s: 1 - s * s),
+    "plain Python function": lambda: fb.Activation("x", "tanh", lambda s: 1 - s * s),
+    "Activation.slope": lambda: fb.Activation("x", math.tanh, 1.0),
 }
 
 

@@ -69,7 +69,12 @@ def tanh_back(ds, s, previous, kept):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("function", [roots, everything])
 def test_an_own_cell_compiles(function, dtype, reverse):
-    cell = fb.Cell(function.__name__, 1, function, tanh_back).cell
+    alone = fb.Cell(f"{function.__name__}_alone", 1, lambda a, s: (a[0] * function(a, s)[1][0],))
+    for cell in (fb.Cell(function.__name__, 1, function, tanh_back), alone):
+        one_compiles(function, cell.cell, dtype, reverse)
+
+
+def one_compiles(function, cell, dtype, reverse):
     found = ptxas.sweep_row("H100", cell, dtype, 64, 64, reverse)
     assert found["registers"] and (function is everything or not ptxas.faults(found))
 

@@ -1,18 +1,15 @@
 """Functions of a cell's numbers are traced: what may stand in them, and what the trace computes."""
 
-import copy
 import functools
 import math
-import pickle
 import re
 import types
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 from checks import rejected, run_python
-from fastbptt.kernels.cells import custom, emit
+from fastbptt.kernels.cells import custom, emit, registry
 
 import fastbptt as fb
 
@@ -277,6 +274,8 @@ BAD = (
     lambda: fb.Cell("bad", 1, lambda a, s: (("x",), ()), lambda *given: given),
     lambda: fb.Cell("bad", 1, lambda a, s: ((a[0],), ()), lambda ds, s, q, k: ((None,), (0,))),
     lambda: fb.Activation("bad", lambda a: np.log(-1 - a * a), lambda s: 1),
+    lambda: fb.Cell("bad", 1, lambda a, s: (a[0] if a[0] > 0 else 0,)),
+    lambda: fb.Cell("bad", 1, lambda a, s: a[0]),
 )
 
 
@@ -289,47 +288,15 @@ def test_bad_cells_leave_the_others_as_they_were():
             assert np.isfinite(fb.backward(cache, h).layer.W).all()
 
 
-def forget(a, s):
-    n = math.tanh(a[0])
-    return (0.5 * s[0] + n,), (n,)
-
-
-def forget_back(ds, s, previous, kept):
-    return (ds[0] * (1 - kept[0] ** 2),), (0.5 * ds[0],)
-
-
-FORGET = fb.Cell("forget", 1, forget, forget_back)
-
-
-def test_a_definition_is_pickled_as_what_it_was_made_of():
-    again = pickle.loads(pickle.dumps(FORGET))
-    assert (again.name, again.cell, again.forward) == (FORGET.name, FORGET.cell, forget)
-    assert copy.copy(FORGET) is copy.deepcopy(FORGET) is FORGET
-    with pytest.raises((pickle.PicklingError, AttributeError)):
-        pickle.dumps(RELU)
-
-
-UNPICKLED = """
-import multiprocessing, sys
-import numpy as np
-sys.path.insert(0, {folder!r})
-import fastbptt as fb
-
-def total(layer):
-    return float(fb.run(layer, np.ones((5, 1, 3), "float32"))[0].sum())
-
-if __name__ == "__main__":
-    from test_tracing import FORGET
-    layer = FORGET.init(3, 4, rng=0)
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        print(pool.apply(total, (layer,)) == total(layer))
-"""
-
-
-def test_a_layer_goes_to_a_process_that_never_made_its_cell(tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(UNPICKLED.format(folder=str(Path(__file__).parent)), encoding="utf-8")
-    assert run_python(f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')")
+def test_a_failure_to_compile_says_why():
+    texts = custom.Texts(
+        "def forward(a, s, p):\n    return (a[0] + nothing,), ()\n",
+        "def reverse(ds, s, previous, kept, p):\n    return (ds[0],), (ds[0],)\n",
+    )
+    name = custom.define("own", "broken", texts, 1, 1, 0, 0)
+    call = numba.njit(lambda a: registry.forward(name, (a,), (a,), ()))
+    with pytest.raises(numba.TypingError, match="nothing"):
+        call(1.0)
 
 
 def test_math_may_be_built_into_the_interpreter():

@@ -192,6 +192,10 @@ def _check_place(name: str, value: Any, x: Any) -> None:
 def _check_shape(layer: Layer, x: AlongTime) -> bool:
     """Check x; returns whether it comes without the batch axis."""
     if x.dtype.kind in "iu":
+        if layer.drives:
+            raise TypeError(
+                f"x must be {layer.dtype} for a layer with drives, not tokens ({x.dtype})"
+            )
         if x.ndim not in (1, 2):
             raise ValueError(
                 f"x of tokens must have shape (T, B) or (T,), not {x.shape}: integers are tokens; "

@@ -110,7 +110,7 @@ def call_of(kind: Any, layer: Any, x: Any, readout: int = 0) -> ShortCall | None
             return None
         key += part.cell, U.shape, W.shape
         adds += U.size + W.size
-    if shape[-1] != parts[0].U.shape[1]:
+    if shape[-1] != parts[0].inputs:
         return None
     if adds > _WEIGHTS:
         return None

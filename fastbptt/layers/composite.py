@@ -67,6 +67,11 @@ class Bidirectional(Model):
         return self.forward.inputs
 
     @property
+    def drives(self) -> int:
+        """The most drives that one of its layers has."""
+        return max(self.forward.drives, self.backward.drives)
+
+    @property
     def outputs(self) -> int:
         """The width of the joined states."""
         return self.forward.outputs + self.backward.outputs
@@ -118,6 +123,11 @@ class Stack(Model):
                     f"{name} must have {self.layers[index - 1].outputs} inputs, as many as the "
                     f"layer below it has outputs, not {layer.inputs}"
                 )
+            if index and layer.drives:
+                raise ValueError(
+                    f"{name} must have no drives, which the first layer alone may have, not "
+                    f"{layer.drives}"
+                )
             _check_dtype(name, layer, self.layers[0].dtype)
         dropout = self.dropout
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)):
@@ -141,6 +151,11 @@ class Stack(Model):
     def inputs(self) -> int:
         """The number of input features I, or of token classes."""
         return self.layers[0].inputs
+
+    @property
+    def drives(self) -> int:
+        """The drives of its first layer."""
+        return self.layers[0].drives
 
     @property
     def outputs(self) -> int:

@@ -1,9 +1,10 @@
-"""Cells and activations of the caller's own: scalar Python functions, compiled by the package."""
+"""Cells of the caller's own: Python functions of one unit's numbers, compiled by the package."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,65 +12,15 @@ import numpy as np
 from .. import arguments
 from ..arguments import Seed
 from ..arrays import Array, DTypeLike
-from .model import Definition
+from .definitions import Traced, check_function, check_name, compare, number, takes
 from .recurrent import Recurrent
 
 _STEP = 1e-6  # of the central differences
-_CLOSE = 1e-5  # how much `reverse` may differ from them, absolute or relative
+_MOST = 16  # numbers of a unit that a kernel's loop writes
 
 
 @dataclass(frozen=True, eq=False)
-class Activation(Definition):
-    """An activation g of your own for `fastbptt.RNN`: s = g(U x + W s' + b).
-
-    Parameters
-    ----------
-    name : its name in files and messages, a Python identifier
-    function : g(a), plain Python on numbers, traced like the functions of `fastbptt.Cell`
-    slope : g'(a) as a function of s = g(a), so that a need not be stored
-
-    Raises
-    ------
-    ValueError : the slope is not the derivative of the function (both are compared with central
-        differences at once), or the name is no identifier
-    TypeError : one of them is no function, or cannot be traced
-    """
-
-    name: str
-    function: Callable[[float], float]
-    slope: Callable[[float], float]
-    cell: str = field(init=False, repr=False)
-
-    activates = True
-
-    def __post_init__(self) -> None:
-        from ..kernels.cells import custom
-
-        _check_name("Activation", self.name)
-        for what in ("function", "slope"):
-            _check_function(f"Activation.{what}", getattr(self, what))
-        graph, value = custom.trace("Activation.function", self.function, single=True, a=1)
-        forward = ((_node("Activation.function", graph, value),), ())
-        graph, value = custom.trace("Activation.slope", self.slope, single=True, s=1)
-        (ds,) = graph.inputs("ds", 1)
-        _node("Activation.slope", graph, value)
-        reverse = ((graph.number(ds * value),), (graph.number(0),))
-        texts = custom.texts(forward, reverse)
-        self._try(*texts.interpreted)
-        cell = custom.define("rnn-own", self.name, texts, 1, 1, 0, 0)
-        object.__setattr__(self, "cell", cell)
-        self.enter()
-
-    def _try(self, forward: Callable[..., Any], reverse: Callable[..., Any]) -> None:
-        """Compare `slope` with central differences of `function`."""
-        for a in np.random.default_rng(0).uniform(-2, 2, 20).tolist():
-            low, g, high = (forward((x,), (), ())[0][0] for x in (a - _STEP, a, a + _STEP))
-            found = reverse((1.0,), (g,), (), (), ())[0][0]
-            _compare(f"Activation.slope at g({a:.3g})", found, (high - low) / (2 * _STEP))
-
-
-@dataclass(frozen=True, eq=False)
-class Cell(Definition):
+class Cell(Traced):
     """A recurrent cell of your own: what it computes for one unit, as plain Python on numbers.
 
     Its layers can do all that the layers of the package can: every memory mode with the same bits,
@@ -79,17 +30,23 @@ class Cell(Definition):
     ----------
     name : its name in files and messages, a Python identifier
     gates : G, the number of pre-activations of a unit: U is (G*H, I), W (G*H, H), b (G*H,)
-    forward : `forward(a, s)` -> (states, residuals). `a` is a tuple of G pre-activations, `s` a
-        tuple of the states before the step; W and the next layer read s[0]. `states` are the
-        states after the step, `residuals` a tuple of all that `reverse` needs besides the states
-    reverse : `reverse(ds, s, previous, residuals)` -> (deltas, dprevious). `ds` are the derivatives
-        of the loss by the states after the step, `s` those states, `previous` the states before
-        it; `deltas` are the derivatives by `a`, `dprevious` those by `previous`, without the part
-        that goes through W, which the package adds
+    forward : `forward(a, s, p)` -> states. `a` is a tuple of G pre-activations, `s` a tuple of the
+        states before the step, `p` one of the unit's parameters, which may be left out where it has
+        none; the result is the tuple of the states after the step. W and the next layer read s[0].
+        With drives, `forward(a, s, p, d)`, `d` being a tuple of them
+    reverse : None: the derivatives are derived from `forward`, and the fewest numbers are kept for
+        them. If given, `reverse(ds, s, previous, residuals)` -> (deltas, dprevious), and `forward`
+        returns (states, residuals), `residuals` being a tuple of all that `reverse` needs besides
+        the states. `ds` are the derivatives of the loss by the states after the step, `s` those
+        states, `previous` the states before it; `deltas` are the derivatives by `a`, `dprevious`
+        those by `previous`, without the part that goes through W, which the package adds. With
+        parameters both functions take `p` as a last argument, and `reverse` returns a third tuple,
+        the derivatives by them. With drives both take `p` and `d`, and `reverse` returns four
     states : the number of states of a unit
-    parameters : the number of parameters of a unit besides U, W and b, such as time constants. If
-        there are any, both functions take them as a last argument, a tuple `p`, and `reverse`
-        returns a third tuple, the derivatives by them
+    parameters : the number of parameters of a unit besides U, W and b, such as time constants
+    drives : the last so many columns of x are not multiplied by U, which then is (G*H, I - drives),
+        but go to `forward` as they are, the same for all units, such as the time since the last
+        step. In a Stack only the first layer may have any
 
     Each function is traced: it is called once, with symbols in place of numbers. Operators,
     functions of `math` and NumPy, `fastbptt.where` and calls of other functions are recorded and
@@ -100,46 +57,129 @@ class Cell(Definition):
 
     Raises
     ------
-    ValueError : `reverse` is not the derivative of `forward` (compared with central differences at
-        once), a function returns other tuples, or a count or the name is wrong
+    ValueError : a given `reverse` is not the derivative of `forward` (compared with central
+        differences at once), a function returns other tuples, or a count or the name is wrong
     TypeError : a function cannot be traced, for example because it branches on a number
     """
 
     name: str
     gates: int
-    forward: Callable[..., tuple[tuple[float, ...], tuple[float, ...]]]
-    reverse: Callable[..., tuple[tuple[float, ...], ...]]
+    forward: Callable[..., tuple[Any, ...]]
+    reverse: Callable[..., tuple[tuple[float, ...], ...]] | None = None
+    _: KW_ONLY
     states: int = 1
     parameters: int = 0
+    drives: int = 0
     cell: str = field(init=False, repr=False)
+    traces: tuple[Any, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        check_name("Cell", self.name)
+        for what, least in (("gates", 1), ("states", 1), ("parameters", 0), ("drives", 0)):
+            arguments.integer(f"Cell.{what}", getattr(self, what), least)
+        if 2 * self.states + self.gates + self.parameters + self.drives > _MOST:
+            raise ValueError(
+                f"Cell has too many gates, states, parameters and drives: {self.gates}, "
+                f"{self.states}, {self.parameters} and {self.drives}; 2*states + gates + "
+                f"parameters + drives may be up to {_MOST}"
+            )
+        check_function("Cell.forward", self.forward)
+        if self.reverse is None:
+            self._set(traces=(self._trace(),))
+        else:
+            check_function("Cell.reverse", self.reverse)
+            self._set(traces=self._trace_both(self.reverse))
+            self._try(*self._texts()[0].interpreted)
+        self._define()
+        self.enter()
+
+    @property
+    def _last(self) -> dict[str, int]:
+        """The last arguments of each function, and how many numbers they have."""
+        last = {"p": self.parameters} if self.parameters or self.drives else {}
+        return {**last, "d": self.drives} if self.drives else last
+
+    def _trace(self) -> Any:
+        """Return the trace of `forward` alone."""
         from ..kernels.cells import custom
 
-        _check_name("Cell", self.name)
-        for what, least in (("gates", 1), ("states", 1), ("parameters", 0)):
-            arguments.integer(f"Cell.{what}", getattr(self, what), least)
-        if 2 * self.states + self.gates + self.parameters > 16:
+        name, last = "Cell.forward", self._last
+        if not last and not takes(self.forward, 2):
+            last = {"p": 0}
+        if not takes(self.forward, 2 + len(last)):
+            due = ("(a, s) or (a, s, p)", "(a, s, p)", "(a, s, p, d)")[len(self._last)]
+            raise TypeError(f"{name} must take {due}, not {inspect.signature(self.forward)}")
+        graph, value = custom.trace(name, self.forward, a=self.gates, s=self.states, **last)
+        if not isinstance(value, tuple) or len(value) != self.states:
             raise ValueError(
-                f"Cell has too many gates, states and parameters: {self.gates}, {self.states} and "
-                f"{self.parameters}; 2*states + gates + parameters may be up to 16"
+                f"{name} must return a tuple of {self.states} numbers, the states after the step, "
+                f"not {arguments.shown(value)}"
             )
-        for what in ("forward", "reverse"):
-            _check_function(f"Cell.{what}", getattr(self, what))
-        texts, residuals = self._trace()
-        self._try(*texts.interpreted)
-        cell = custom.define(
-            "own", self.name, texts, self.gates, self.states, residuals, self.parameters
-        )
-        object.__setattr__(self, "cell", cell)
-        self.enter()
+        return custom.Trace.of((tuple(number(name, graph, each) for each in value),))
+
+    def _trace_both(self, reverse: Callable[..., Any]) -> tuple[Any, ...]:
+        """Return the traces of `forward` and a `reverse` that was given."""
+        from ..kernels.cells import custom
+
+        gates, states, last = self.gates, self.states, self._last
+        name = "Cell.forward"
+        graph, value = custom.trace(name, self.forward, a=gates, s=states, **last)
+        forward = _nodes(name, graph, value, (states, None))
+        residuals = len(forward[1])
+        if states + residuals > _MOST:
+            raise ValueError(
+                f"{name} must return at most {_MOST} states and residuals, not "
+                f"{states} and {residuals}"
+            )
+        name, given = "Cell.reverse", {"ds": states, "s": states, "previous": states}
+        graph, value = custom.trace(name, reverse, **given, kept=residuals, **last)
+        deltas, dprevious, *more = _nodes(name, graph, value, (gates, states, *last.values()))
+        return custom.Trace.of(forward), custom.Trace.of((sum(more, deltas), dprevious))
+
+    def _texts(self) -> tuple[Any, int]:
+        """Return the texts of both functions, and the number of residuals."""
+        from ..kernels.cells import custom
+
+        graph, forward = self.traces[0].nodes()
+        if len(self.traces) == 1:
+            return custom.derived(graph, forward[0], self.gates, self.parameters + self.drives)
+        return custom.texts(forward, self.traces[1].nodes()[1]), len(forward[1])
+
+    def _define(self) -> None:
+        from ..kernels.cells import custom
+
+        texts, residuals = self._texts()
+        counts = self.gates, self.states, residuals, self.parameters, self.drives
+        self._set(cell=custom.define("own", self.name, texts, *counts))
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            name: getattr(self, name)
+            for name in ("name", "gates", "states", "parameters", "drives")
+        }  # fmt: skip
+
+    def _functions(self) -> dict[str, Callable[..., Any] | None]:
+        names = ("a", "s", "p"), ("ds", "s", "previous", "kept", "p")
+        calls = [trace.function(each) for trace, each in zip(self.traces, names, strict=False)]
+        gates, count = self.gates, self.gates + self.parameters
+
+        def forward(a: Any, s: Any, p: Any = (), d: Any = ()) -> Any:
+            found = calls[0](a, s, (*p, *d))
+            return found if calls[1:] else found[0]
+
+        def reverse(ds: Any, s: Any, previous: Any, kept: Any, p: Any = (), d: Any = ()) -> Any:
+            deltas, dprevious = calls[1](ds, s, previous, kept, (*p, *d))
+            parts = deltas[:gates], dprevious, deltas[gates:count], deltas[count:]
+            return parts[: 2 + len(self._last)]
+
+        return {"forward": forward, "reverse": reverse if calls[1:] else None}
 
     def __call__(self, U: Array, W: Array, b: Array, p: Array | None = None) -> Custom:
         """Return a layer of this cell with the given arrays.
 
         Parameters
         ----------
-        U : (G*H, I) array, float32 or float64, input to hidden
+        U : (G*H, I) array, or (G*H, I - drives), float32 or float64, input to hidden
         W : (G*H, H) array, same dtype, hidden to hidden
         b : (G*H,) array, same dtype
         p : (parameters*H,) array, same dtype: the first parameter of each unit, then the second;
@@ -162,7 +202,7 @@ class Cell(Definition):
 
         Parameters
         ----------
-        inputs : I, the number of input features or of token classes
+        inputs : I, the number of input features, drives included, or of token classes
         hidden : H, the number of units
         rng : a seed or NumPy Generator; None draws other weights in every call
         dtype : "float32" or "float64"
@@ -176,25 +216,14 @@ class Cell(Definition):
         ValueError, TypeError : an argument of the wrong value or type
         """
         own = {"p": self.parameters} if self.parameters else {}
-        drawn = Custom._draw(inputs, hidden, rng, dtype, gates=self.gates, **own)
+        if arguments.integer("inputs", inputs, 1) <= self.drives:
+            raise ValueError(
+                f"inputs must be at least {self.drives + 1} for a cell of {self.drives} drives, "
+                f"not {inputs}"
+            )
+        columns = inputs - self.drives
+        drawn = Custom._draw(columns, hidden, rng, dtype, gates=self.gates, **own)
         return Custom(self, **drawn)
-
-    def _trace(self) -> tuple[Any, int]:
-        """Return the texts of both functions, and the number of residuals."""
-        from ..kernels.cells import custom
-
-        gates, states = self.gates, self.states
-        last = {"p": self.parameters} if self.parameters else {}
-        name = "Cell.forward"
-        due: tuple[int | None, ...] = (states, None)
-        graph, value = custom.trace(name, self.forward, a=gates, s=states, **last)
-        forward = _nodes(name, graph, _tuples(name, value, due))
-        residuals = len(forward[1])
-        name, due = "Cell.reverse", (gates, states, *last.values())
-        given = {"ds": states, "s": states, "previous": states, "kept": residuals, **last}
-        graph, value = custom.trace(name, self.reverse, **given)
-        deltas, dprevious, *dp = _nodes(name, graph, _tuples(name, value, due))
-        return custom.texts(forward, (sum(dp, deltas), dprevious)), residuals
 
     def _try(self, forward: Callable[..., Any], reverse: Callable[..., Any]) -> None:
         """Compare `reverse` with central differences of `forward`."""
@@ -202,7 +231,7 @@ class Cell(Definition):
         for _ in range(5):
             a, s, p, ds = (
                 rng.uniform(-1, 1, n)
-                for n in (self.gates, self.states, self.parameters, self.states)
+                for n in (self.gates, self.states, self.parameters + self.drives, self.states)
             )
             states, residuals = forward(a, s, p)
             deltas, dprevious = reverse(ds, states, s, residuals, p)
@@ -216,7 +245,7 @@ class Cell(Definition):
                     values[index] = value
                     expected = (ends[0] - ends[1]) / (2 * _STEP)
                     name = f"Cell.reverse: derivative by {what}[{index}]"
-                    _compare(name, next(slopes), expected)
+                    compare(name, next(slopes), expected)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -226,7 +255,7 @@ class Custom(Recurrent):
     Parameters
     ----------
     definition : the Cell
-    U : (G*H, I) array, float32 or float64
+    U : (G*H, I) array, or (G*H, I - drives), float32 or float64
     W : (G*H, H) array, same dtype
     b : (G*H,) array, same dtype
     p : (parameters*H,) array, same dtype, or None
@@ -254,6 +283,16 @@ class Custom(Recurrent):
         self._check_recurrent(**({"p": count} if count else {}))
 
     @property
+    def inputs(self) -> int:
+        """The number of input features I, drives included, or of token classes."""
+        return self.U.shape[1] + self.definition.drives
+
+    @property
+    def drives(self) -> int:  # type: ignore[override]
+        """The last columns of x that are not multiplied by U."""
+        return self.definition.drives
+
+    @property
     def gates(self) -> int:  # type: ignore[override]
         """G: the pre-activations of a unit."""
         return self.definition.gates
@@ -272,37 +311,10 @@ class Custom(Recurrent):
         return f"{self.definition.name}({self.inputs} -> {self.hidden}, {self.dtype})"
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
-    """Choose between two values in a function of a `fastbptt.Cell` or `fastbptt.Activation`.
-
-    These functions must not branch on numbers. Both values are computed, and one is taken, as
-    `numpy.where` does.
-
-    Parameters
-    ----------
-    condition : a comparison of numbers
-    a : the value where the condition holds
-    b : the value where it does not
-
-    Returns
-    -------
-    `a` or `b`; for arrays an array, elementwise
-    """
-    found = np.where(condition, a, b)
-    return found[()] if isinstance(found, np.ndarray) else found
-
-
-def _check_name(kind: str, name: Any) -> None:
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(f"{kind}.name must be a word such as 'mgu', not {arguments.shown(name)}")
-
-
-def _check_function(name: str, value: Any) -> None:
-    if not hasattr(value, "__code__"):
-        raise TypeError(f"{name} must be a plain Python function, not {arguments.describe(value)}")
-
-
-def _tuples(name: str, value: Any, sizes: tuple[int | None, ...]) -> Any:
+def _nodes(
+    name: str, graph: Any, value: Any, sizes: tuple[int | None, ...]
+) -> list[tuple[Any, ...]]:
+    """The nodes of tuples of so many numbers; None for any number."""
     fits = isinstance(value, tuple) and len(value) == len(sizes)
     if not fits or any(
         not isinstance(part, tuple) or size not in (None, len(part))
@@ -311,20 +323,4 @@ def _tuples(name: str, value: Any, sizes: tuple[int | None, ...]) -> Any:
         due = ", ".join("any number" if size is None else str(size) for size in sizes)
         came = arguments.shown(value)
         raise ValueError(f"{name} must return {len(sizes)} tuples, of {due} numbers, not {came}")
-    return value
-
-
-def _node(name: str, graph: Any, value: Any) -> Any:
-    try:
-        return graph.number(value)
-    except TypeError as error:
-        raise TypeError(f"{name} must return numbers: {error}") from None
-
-
-def _nodes(name: str, graph: Any, parts: Any) -> list[tuple[Any, ...]]:
-    return [tuple(_node(name, graph, value) for value in part) for part in parts]
-
-
-def _compare(name: str, value: float, expected: float) -> None:
-    if not abs(value - expected) <= _CLOSE * max(1.0, abs(expected)):
-        raise ValueError(f"{name} must be {expected:.6g} by central differences, not {value:.6g}")
+    return [tuple(number(name, graph, each) for each in part) for part in value]

@@ -23,11 +23,12 @@ class Recurrent(Model):
     """A layer of one cell: each unit has `gates` pre-activations and `states` states.
 
     `params` are the parameters of the cell besides U, W and b, (k*H,), or None; `params_name` is
-    the field that holds them.
+    the field that holds them. `drives` are the last columns of x that are not multiplied by U.
     """
 
     gates = 1
     states = 1
+    drives = 0
     params_name: str | None = None
 
     U: Array

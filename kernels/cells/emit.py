@@ -11,7 +11,8 @@ import math
 import numpy as np
 
 from ..jit import scalar
-from ..maths import cast_like, exp, tanh
+from ..maths import cast_like, exp, sigmoid, tanh
+from .symbols import in_order
 
 _INFIX = {
     "add": "+", "subtract": "-", "multiply": "*", "divide": "/",
@@ -71,11 +72,13 @@ def ceil(x):
 
 _COMPILED = {
     **MATH, "minimum": minimum, "maximum": maximum, "sign": sign, "floor": floor, "ceil": ceil,
-    "exp": exp, "tanh": tanh, "cast_like": cast_like, "inf": math.inf, "nan": math.nan,
+    "exp": exp, "tanh": tanh, "sigmoid": sigmoid, "cast_like": cast_like,
+    "inf": math.inf, "nan": math.nan,
 }  # fmt: skip
 _INTERPRETED = {
     **{name: getattr(np, name, known) for name, known in _COMPILED.items()},
     "cast_like": lambda value, x: np.float64(value),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
 }
 
 
@@ -86,12 +89,12 @@ def source(name, arguments, outputs):
     """
     number = f"{arguments[0]}[0]"
     names, lines = {}, []
-    for node in _in_order([node for part in outputs for node in part]):
+    for node in in_order([node for part in outputs for node in part]):
         if node.op == "input":
             name_of_tuple, index = node.value
             names[node], text = f"{name_of_tuple}{index}", f"{name_of_tuple}[{index}]"
         else:
-            text = _expression(node, [names[x] for x in node.operands], number)
+            text = _expression(node, [names[x] for x in node.needs], number)
             names[node] = f"{'c' if node.op == 'constant' else 'v'}{len(names)}"
         lines.append(f"    {names[node]} = {text}")
     parts = ["".join(f"{names[node]}, " for node in part).rstrip() for part in outputs]
@@ -110,17 +113,6 @@ def _expression(node, values, number):
         return _FORMS[node.op].format(*values)
     call = f"{node.op}({', '.join(values)})"
     return f"cast_like({call}, {values[0]})" if node.op in MATH else call
-
-
-def _in_order(nodes):
-    """All nodes that these need, as they were recorded."""
-    found, waiting = set(), list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in found:
-            found.add(node)
-            waiting += node.operands
-    return sorted(found, key=lambda node: node.place)
 
 
 def digest(*texts):

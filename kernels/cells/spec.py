@@ -3,8 +3,8 @@
 A cell is two scalar functions, written once and compiled for every device:
 
 `forward(a, s, p)` takes the pre-activations of one unit (a tuple, one a gate), its S states before
-the step, `s[0]` being the output, and the unit's P params. It returns the states after the step and
-the R residuals: what `reverse` needs besides the states.
+the step, `s[0]` being the output, and the unit's P params, after which come the drives. It returns
+the states after the step and the R residuals: what `reverse` needs besides the states.
 
 `reverse(ds, s, previous, residuals, p)` takes the loss's derivatives by the states after the step,
 and the states after and before it. It returns the D deltas (derivatives by the pre-activations) and
@@ -35,7 +35,9 @@ class Cell(NamedTuple):
     """What a sweep needs to know of a cell: counts of values per unit, and its functions.
 
     sums : for each param the block of deltas whose sum over time is the param's gradient
-    extra : blocks of deltas beyond those of the gates, for such sums alone
+    extra : blocks of deltas beyond those of the gates: for such sums alone, and for the drives
+    drives : the last columns of x that follow the params, the same for all units; the last blocks
+        of deltas are the derivatives by them
     """
 
     gates: int
@@ -45,6 +47,7 @@ class Cell(NamedTuple):
     reverse: Callable
     sums: tuple = ()
     extra: int = 0
+    drives: int = 0
     split: bool = False
     gate: Callable | None = None
     ungate: Callable | None = None
@@ -102,27 +105,38 @@ def ungate(cell, dv, previous, residuals):
     raise NotImplementedError("compiled code only")
 
 
+def _function(cell, what):
+    """A function of the cell of that name; None if it is no literal.
+
+    Numba tries a type that is none after an error in the literal's own code, which this would hide.
+    """
+    name = getattr(cell, "literal_value", None)
+    return None if name is None else scalar(getattr(CELLS[name], what))
+
+
 @overload(forward, prefer_literal=True, jit_options=INLINED)
 def _forward(cell, a, s, p):
-    function = scalar(CELLS[cell.literal_value].forward)
-    return distinct(lambda cell, a, s, p: function(a, s, p))
+    function = _function(cell, "forward")
+    return function and distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(reverse, prefer_literal=True, jit_options=INLINED)
 def _reverse(cell, ds, s, previous, residuals, p):
-    function = scalar(CELLS[cell.literal_value].reverse)
-    return distinct(
+    function = _function(cell, "reverse")
+    return function and distinct(
         lambda cell, ds, s, previous, residuals, p: function(ds, s, previous, residuals, p)
     )
 
 
 @overload(gate, prefer_literal=True, jit_options=INLINED)
 def _gate(cell, a, s, p):
-    function = scalar(CELLS[cell.literal_value].gate)
-    return distinct(lambda cell, a, s, p: function(a, s, p))
+    function = _function(cell, "gate")
+    return function and distinct(lambda cell, a, s, p: function(a, s, p))
 
 
 @overload(ungate, prefer_literal=True, jit_options=INLINED)
 def _ungate(cell, dv, previous, residuals):
-    function = scalar(CELLS[cell.literal_value].ungate)
-    return distinct(lambda cell, dv, previous, residuals: function(dv, previous, residuals))
+    function = _function(cell, "ungate")
+    return function and distinct(
+        lambda cell, dv, previous, residuals: function(dv, previous, residuals)
+    )

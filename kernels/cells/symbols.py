@@ -17,10 +17,10 @@ OPERATIONS = LOGICAL | {
     "exp", "expm1", "log", "log2", "log10", "log1p", "sqrt",
     "sin", "cos", "tan", "arcsin", "arccos", "arctan", "arctan2",
     "sinh", "cosh", "tanh", "arcsinh", "arccosh", "arctanh",
-    "erf", "erfc", "hypot", "copysign",
+    "erf", "erfc", "hypot", "copysign", "sigmoid",
 }  # fmt: skip
 
-_COUNTS = {"where": 3, "erf": 1, "erfc": 1}  # of operands; NumPy knows the others
+_COUNTS = {"where": 3, "erf": 1, "erfc": 1, "sigmoid": 1}  # of operands; NumPy knows the others
 _MOST_FACTORS = 64  # a whole power up to this is a product
 
 
@@ -28,7 +28,8 @@ class Node:
     """An operation and its operands, which are nodes, or a "constant" or "input" and its value.
 
     The value of a constant is a float, that of an input is (name of the tuple, index). `place`
-    counts the nodes of a graph: operands come before what is made of them.
+    counts the nodes of a graph: operands come before what is made of them. A "where" may have a
+    fourth operand, its surrogate, which has its slope but not its value.
     """
 
     __slots__ = ("op", "operands", "place", "value")
@@ -40,6 +41,16 @@ class Node:
     def logical(self):
         """Whether it is true or false, not a number."""
         return self.op in LOGICAL
+
+    @property
+    def constant(self):
+        """Whether it is a constant."""
+        return self.op == "constant"
+
+    @property
+    def needs(self):
+        """The operands that its value is made of."""
+        return self.operands[:3]
 
 
 class Graph:
@@ -75,6 +86,22 @@ class Graph:
             return self.node("not_equal", node, self.node("constant", value=0.0))
         return node
 
+    def symbol(self, node):
+        """Return a node as a symbol."""
+        return Symbol(self, node)
+
+    def rewritten(self, outputs, names):
+        """Return tuples of nodes in a new graph, in which some nodes are inputs of these names."""
+        graph, new = Graph(), {}
+        for node in in_order([node for part in outputs for node in part], names):
+            if node in names:
+                known = graph.node("input", value=names[node])
+                new[node] = graph.truth(Symbol(graph, known)) if node.logical else known
+            else:
+                operands = (new[operand] for operand in node.needs)
+                new[node] = graph.node(node.op, *operands, value=node.value)
+        return tuple(tuple(new[node] for node in part) for part in outputs)
+
     def _node(self, value):
         if isinstance(value, Symbol):
             if value.graph is not self:
@@ -91,6 +118,21 @@ def _described(value):
     if isinstance(value, np.ndarray):
         return f"an array of shape {value.shape}"
     return repr(value) if value is None else f"a {type(value).__name__}"
+
+
+def in_order(nodes, known=(), surrogates=False):
+    """All nodes that the values of these need, as they were recorded; not beyond the `known`.
+
+    surrogates : with what has the slope of a node, but not its value
+    """
+    found, waiting = set(), list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            if node not in known:
+                waiting += node.operands if surrogates else node.needs
+    return sorted(found, key=lambda node: node.place)
 
 
 def apply(op, *operands):
@@ -113,7 +155,36 @@ def apply(op, *operands):
         nodes = tuple(map(graph.truth, operands))
     else:
         nodes = tuple(map(graph.number, operands))
+    if op == "divide" and nodes[0].value == 1 and _exponent(nodes[1]) is not None:
+        return apply("sigmoid", -Symbol(graph, _exponent(nodes[1])))
+    if op == "negative" and nodes[0].op == "negative":
+        return Symbol(graph, nodes[0].operands[0])
     return Symbol(graph, graph.node(op, *nodes))
+
+
+def _exponent(node):
+    """x of a node 1 + e^x, else None: 1/(1 + e^x) is a sigmoid, whose slope never overflows."""
+    if node.op == "add":
+        for one, other in (node.operands, node.operands[::-1]):
+            if one.value == 1 and other.op == "exp":
+                return other.operands[0]
+    return None
+
+
+def where(condition, a, b, surrogate=None):
+    """A choice between two values, and what gives the slope in their place: see `fastbptt.where`.
+
+    Raises TypeError where the surrogate has no difference to take, or returns no number.
+    """
+    chosen = apply("where", condition, a, b)
+    if surrogate is None or not isinstance(condition, Symbol):
+        return chosen
+    if condition.node.op not in ("less", "less_equal", "greater", "greater_equal"):
+        raise TypeError("a surrogate takes the difference of two numbers: compare them by < or >")
+    graph = condition.graph
+    left, right = (Symbol(graph, node) for node in condition.node.operands)
+    smooth = graph.number(surrogate(left - right))
+    return Symbol(graph, graph.node("where", *graph.number(chosen).operands, smooth))
 
 
 def _power(x, y):

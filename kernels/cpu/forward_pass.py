@@ -29,17 +29,18 @@ from .workers import fork, gang, job, named_job
 
 def build_forward(CELL):
     """The forward pass of a layer of that cell."""
-    GATES, BLOCKS = CELLS[CELL].gates, CELLS[CELL].blocks
+    cell = CELLS[CELL]
+    GATES, BLOCKS, DRIVES = cell.gates, cell.blocks, cell.drives
     sweep = sweeps.build_forward(CELL)
 
     GANG, CHUNK, RUNS = (f"forward {what} {CELL}" for what in ("gang", "chunk", "runs"))
 
     @named_job(GANG)
     def members_job(mailbox, cache, h, z, recurrent, place, at, panel, rank, size):
-        z_start, _, h_start, _ = place
+        z_start, _, row, _ = place
         _, _, B, H = cache[0].shape
         left, right = sweeps.share_of_units(H, panel, rank, size)
-        sweep(mailbox, offset(z, z_start), cache, h, h_start, recurrent, at, (0, B, left, right),
+        sweep(mailbox, offset(z, z_start), cache, h, row, recurrent, at, (0, B, left, right),
               (rank, size))  # fmt: skip
 
     @named_job(RUNS)
@@ -58,10 +59,10 @@ def build_forward(CELL):
                 row, n = (t - start) * B, following - t
                 live = live_steps(lengths, t, n, begin, end)
                 project_part(
-                    data(z), BLOCKS * H, offset(x, row * I), offset(ids, row), tokens,
-                    (data(U), I, GATES * H), b, live, B, begin, end,
+                    data(z), BLOCKS * H, offset(x, row * I), I, offset(ids, row), tokens,
+                    (data(U), I - DRIVES, GATES * H), b, live, B, begin, end,
                 )  # fmt: skip
-                sweep(mailbox, data(z), cache, h, row * H, recurrent,
+                sweep(mailbox, data(z), cache, h, row, recurrent,
                       (t, n, first + t - start, cached), (begin, end, 0, H), (0, 1))  # fmt: skip
                 t = following
 
@@ -69,7 +70,7 @@ def build_forward(CELL):
     def chunk_job(mailbox, cache, h, z, source, recurrent, place, at, pieces, low, high):
         states, _, lengths = cache
         x, ids, U, b = source
-        z_start, z_next, h_start, row = place
+        z_start, z_next, row, next_row = place
         t, n, _, _ = at
         swept, piece_rows, more_rows = pieces
         _, _, B, H = states.shape
@@ -78,14 +79,14 @@ def build_forward(CELL):
             if piece < swept:
                 begin = cut(lengths, t, n, B, swept, piece)
                 end = cut(lengths, t, n, B, swept, piece + 1)
-                sweep(mailbox, offset(z, z_start), cache, h, h_start, recurrent, at,
+                sweep(mailbox, offset(z, z_start), cache, h, row, recurrent, at,
                       (begin, end, 0, H), (0, 1))  # fmt: skip
             else:
                 begin = (piece - swept) * piece_rows
                 project_rows(
-                    offset(z, z_next), BLOCKS * H, offset(x, row * I), offset(ids, row),
-                    ids.size > 0, (data(U), I, GATES * H), b, begin,
-                    min(more_rows, begin + piece_rows),
+                    offset(z, z_next), BLOCKS * H, offset(x, next_row * I), I,
+                    offset(ids, next_row), ids.size > 0, (data(U), I - DRIVES, GATES * H), b,
+                    begin, min(more_rows, begin + piece_rows),
                 )  # fmt: skip
 
     @inner
@@ -119,10 +120,10 @@ def build_forward(CELL):
                 row, n = (t - start) * B, following - t
                 live = live_steps(cache[2], t, n, 0, B)
                 project_part(
-                    own, BLOCKS * H, offset(x, row * I), offset(ids, row), tokens,
-                    (data(source[2]), I, width), source[3], live, B, 0, B,
+                    own, BLOCKS * H, offset(x, row * I), I, offset(ids, row), tokens,
+                    (data(source[2]), I - DRIVES, width), source[3], live, B, 0, B,
                 )  # fmt: skip
-                sweep(mailbox, own, cache, h, row * H, recurrent,
+                sweep(mailbox, own, cache, h, row, recurrent,
                       (t, n, first + t - start, cached), (0, B, 0, H), (0, 1))  # fmt: skip
                 t = following
             return
@@ -144,7 +145,7 @@ def build_forward(CELL):
             more = end - following
             more_rows = live_steps(cache[2], following, more, 0, B) * B
             piece_rows = piece_rows_of(more_rows, threads)
-            place = (parity * half, (1 - parity) * half, (t - start) * B * H,
+            place = (parity * half, (1 - parity) * half, (t - start) * B,
                      (following - start) * B)  # fmt: skip
             at = (t, n, first + t - start, cached)
             swept = sweeps_ if n > 0 else 0

@@ -22,8 +22,10 @@ def _fill(out, o_step, bias, low, high):
 
 
 @inner
-def project_rows(out, o_step, a, ids, tokens, weight, bias, low, high):
+def project_rows(out, o_step, a, a_step, ids, tokens, weight, bias, low, high):
     """out = bias, and the first columns += a @ w, for rows low..high that are `o_step` apart.
+
+    The rows of a are `a_step` apart, of which w takes the first columns.
 
     With `tokens`, row r of a is one-hot at ids[r], and `w` has a row for each token.
     """
@@ -32,7 +34,7 @@ def project_rows(out, o_step, a, ids, tokens, weight, bias, low, high):
     _fill(out, o_step, bias, low, high)
     if not tokens:
         product(
-            offset(out, low * o_step), o_step, offset(a, low * inputs), inputs, high - low, w,
+            offset(out, low * o_step), o_step, offset(a, low * a_step), a_step, high - low, w,
             inputs, 1, 0, outputs,
         )  # fmt: skip
         return
@@ -43,15 +45,18 @@ def project_rows(out, o_step, a, ids, tokens, weight, bias, low, high):
 
 
 @inner
-def multiply_rows(out, a, a_step, weight, low, high, end):
-    """out = a @ w for rows low..high; from row `end` on a is 0."""
+def multiply_rows(out, o_step, a, a_step, weight, low, high, end):
+    """The first columns of out = a @ w for rows low..high, the others 0.
+
+    The rows of out are `o_step` apart, those of a `a_step`. From row `end` on a is 0.
+    """
     noinline()
     w, inputs, outputs = weight
-    for j in range(low * outputs, high * outputs):
+    for j in range(low * o_step, high * o_step):
         put(out, j, 0)
     if low < end:
         product(
-            offset(out, low * outputs), outputs, offset(a, low * a_step), a_step,
+            offset(out, low * o_step), o_step, offset(a, low * a_step), a_step,
             min(high, end) - low, w, inputs, 1, 0, outputs,
         )  # fmt: skip
 
@@ -67,28 +72,27 @@ def _columns(w, inputs, outputs):
 
 
 @inner
-def project_part(out, o_step, a, ids, tokens, weight, bias, n, B, low, high):
+def project_part(out, o_step, a, a_step, ids, tokens, weight, bias, n, B, low, high):
     """Like `project_rows`, for sequences low..high of n steps."""
     if high - low == B or tokens:
         for m in range(1 if high - low == B else n):
             begin = m * B + low
             end = n * B if high - low == B else m * B + high
-            project_rows(out, o_step, a, ids, tokens, weight, bias, begin, end)
+            project_rows(out, o_step, a, a_step, ids, tokens, weight, bias, begin, end)
         return
     for m in range(n):
         _fill(out, o_step, bias, m * B + low, m * B + high)
-    _product_part(out, o_step, a, weight[1], weight, n, B, low, high)
+    _product_part(out, o_step, a, a_step, weight, n, B, low, high)
 
 
 @inner
-def multiply_part(out, a, a_step, weight, n, B, low, high, live):
+def multiply_part(out, o_step, a, a_step, weight, n, B, low, high, live):
     """Like `multiply_rows`, for sequences low..high of n steps; from step `live` on a is 0."""
-    outputs = weight[2]
     for m in range(n):
-        for j in range((m * B + low) * outputs, (m * B + high) * outputs):
+        for j in range((m * B + low) * o_step, (m * B + high) * o_step):
             put(out, j, 0)
     if live > 0:
-        _product_part(out, outputs, a, a_step, weight, live, B, low, high)
+        _product_part(out, o_step, a, a_step, weight, live, B, low, high)
 
 
 @inner
@@ -107,7 +111,7 @@ def _product_part(out, o_step, a, a_step, weight, n, B, low, high):
 
 
 @inner
-def accumulate(grad, total, ends, d, d_step, a, inputs, rows, count, low, high):
+def accumulate(grad, total, ends, d, d_step, a, a_step, inputs, rows, count, low, high):
     """Add sum_r d[r, j] a[r, k] to grad (outputs, inputs) for j in low..high.
 
     `grad` is the sum since the last flush. If the next flush is after these rows (`ends`), and
@@ -115,9 +119,9 @@ def accumulate(grad, total, ends, d, d_step, a, inputs, rows, count, low, high):
     """
     noinline()
     if inputs == 1:  # one row of many columns, not many rows of one column
-        outer(data(grad), a, 1, d, d_step, rows, count, 0, 1, low, high)
+        outer(data(grad), a, a_step, d, d_step, rows, count, 0, 1, low, high)
     else:
-        outer(data(grad), d, d_step, a, inputs, rows, count, low, high, 0, inputs)
+        outer(data(grad), d, d_step, a, a_step, rows, count, low, high, 0, inputs)
     if ends and total.size > 0:
         flush(grad, total, low * inputs, high * inputs)
 

@@ -72,7 +72,7 @@ def _readout_gradient(o, h, rows, count, grad, total, bias, ends, block, low, hi
     O, H = o.shape[2], h.shape[2]
     for piece in range(low, high):
         first, last = piece * block, min(O, (piece + 1) * block)
-        accumulate(grad, total, ends, data(o), O, data(h), H, data(rows), count, first, last)
+        accumulate(grad, total, ends, data(o), O, data(h), H, H, data(rows), count, first, last)
         add_bias(bias, data(o), O, data(rows), count, first, last)
 
 
@@ -110,7 +110,7 @@ def _outputs(readout, V, c, h, ids, o, lengths, t, low, high):
     O = o.shape[2]
     for piece in range(low, high):
         first, last = piece * _ROWS, min(n * B, (piece + 1) * _ROWS)
-        project_rows(data(o), O, data(h), data(ids), False, (data(V), H, O), c, first, last)
+        project_rows(data(o), O, data(h), H, data(ids), False, (data(V), H, O), c, first, last)
         for r in range(first, last):
             if t + r // B < get(lengths, r % B):
                 apply_readout(data(o), r * O, O, readout)

@@ -200,7 +200,7 @@ def loss_rows(kind, weight, h, o, given, values, derivative, lengths, t, sizes, 
     y, targets, weights, row = given
     dh, dh_start = derivative
     B, H, O = sizes
-    project_rows(o, O, h, data(targets), False, (data(V), H, O), c, low, high)
+    project_rows(o, O, h, H, data(targets), False, (data(V), H, O), c, low, high)
     for r in range(low, high):
         start = r * O
         if not counts(lengths, weights, t + r // B, r % B, row + r):
@@ -228,7 +228,7 @@ def loss_rows(kind, weight, h, o, given, values, derivative, lengths, t, sizes, 
             value = _binary_cross_entropy(o, start, O, data(y), at, scale)
         put(values, r, share * value)
     if dh.size > 0:
-        multiply_rows(offset(dh, dh_start), o, O, (data(V_back), O, H), low, high, high)
+        multiply_rows(offset(dh, dh_start), H, o, O, (data(V_back), O, H), low, high, high)
 
 
 @inner

@@ -72,7 +72,6 @@ def _build_forward(CELL):
             states = view(like, get(layer, LAYER.live_at), (STATES, 2, B, H))
             residuals = view(like, get(layer, LAYER.spare_at), (1, B, RESIDUALS * H))
         chunk = get(lane, LANE.chunk)
-        width = (GATES - SECOND) * H
         threads = _threads_of(lane, n * B * GATES * H * (H + I))
         given = n if h_at else 0
         mailbox, own = _mailbox(lane), words(get(lane, LANE.left_at))
@@ -97,14 +96,15 @@ def _build_forward(CELL):
             view(like, get(layer, LAYER.z_at), (chunk, B, 2 * DELTAS * H)),
             source,
             _recurrent(like, layer, get(layer, LAYER.w_at), get(layer, LAYER.w_chains),
-                       get(layer, LAYER.second_at), width, STATES, H, B),
+                       get(layer, LAYER.second_at), source[0], (GATES - SECOND) * H, STATES, H, B),
         )  # fmt: skip
 
     return forward
 
 
 @inner
-def _recurrent(like, layer, w_at, chains, second_at, width, states, H, B):
+@inner
+def _recurrent(like, layer, w_at, chains, second_at, x, width, states, H, B):
     sums_at = get(layer, LAYER.restart_sums_at)
     return (
         view(like, w_at, (1,)),
@@ -115,6 +115,7 @@ def _recurrent(like, layer, w_at, chains, second_at, width, states, H, B):
         view(like, get(layer, LAYER.v_at), (get(layer, LAYER.v_rows), B, H)),
         view(like, get(layer, LAYER.restart_at), (1,)),
         view(doubles(0), sums_at, (states * B * H + width if sums_at else 0,)),
+        x,
     )
 
 
@@ -153,7 +154,7 @@ def _head(like, lane, head, counts, n, B, H, start):
 
 
 @inner
-def _source(like, layer, x_at, dx_at, n, B, width, deltas):
+def _source(like, layer, x_at, dx_at, n, B, width, deltas, drives):
     """The source of `reverse_pass.build_reverse`."""
     number = doubles(0)
     I, tokens, total_at = (
@@ -166,8 +167,8 @@ def _source(like, layer, x_at, dx_at, n, B, width, deltas):
         view(layer, x_at, (n * tokens, B)),
         view(like, get(layer, LAYER.u_back_at), (1,)),
         view(like, dx_at, (n if dx_at else 0, B, I)),
-        view(like, get(layer, LAYER.du_at), (width * dense, I)),
-        view(number, total_at, (I if tokens else outputs, width if tokens else I)),
+        view(like, get(layer, LAYER.du_at), (width * dense, I - drives)),
+        view(number, total_at, (I if tokens else outputs, width if tokens else I - drives)),
         view(number, get(layer, LAYER.dsum_at), (deltas,)),
     )
 
@@ -194,8 +195,8 @@ def _indices(lane, rows):
 def _build_left(CELL):
     """The gradients that a chunk has left: see `reverse_flow.build_left`."""
     cell = CELLS[CELL]
-    GATES, STATES, DELTAS, SECOND = (
-        cell.gates, cell.states, cell.delta_blocks, int(cell.second)
+    GATES, STATES, DELTAS, SECOND, DRIVES = (
+        cell.gates, cell.states, cell.delta_blocks, int(cell.second), cell.drives
     )  # fmt: skip
 
     @inner
@@ -203,11 +204,13 @@ def _build_left(CELL):
         B, H = get(lane, LANE.batch), get(layer, LAYER.hidden)
         chunk, head = get(lane, LANE.chunk), words(get(own, LEFT.head_at))
         source = _source(
-            like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H
-        )
+            like, layer, get(own, LEFT.x_at), get(own, LEFT.dx_at), n, B, GATES * H, DELTAS * H,
+            DRIVES,
+        )  # fmt: skip
         recurrent = _recurrent(
-            like, layer, get(layer, LAYER.w_back_at), 1, 0, (GATES - SECOND) * H, STATES, H, B
-        )
+            like, layer, get(layer, LAYER.w_back_at), 1, 0, source[0], (GATES - SECOND) * H, STATES,
+            H, B,
+        )  # fmt: skip
         return (
             source,
             _gradients(like, layer, GATES * H, H),
@@ -221,8 +224,8 @@ def _build_left(CELL):
 
 def _build_reverse(CELL):
     cell = CELLS[CELL]
-    GATES, STATES, RESIDUALS, DELTAS, SECOND = (
-        cell.gates, cell.states, cell.residuals, cell.delta_blocks, int(cell.second)
+    GATES, STATES, RESIDUALS, DELTAS, SECOND, DRIVES = (
+        cell.gates, cell.states, cell.residuals, cell.delta_blocks, int(cell.second), cell.drives
     )  # fmt: skip
     run, flow = reverse_pass.build_reverse(CELL), reverse_flow.build_flow(CELL)
 
@@ -237,7 +240,7 @@ def _build_reverse(CELL):
         parts = min(threads, get(lane, LANE.parts))
         members = min(threads, get(layer, LAYER.members))
         mailbox = _mailbox(lane)
-        source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H)
+        source = _source(like, layer, x_at, dx_at, n, B, wide, DELTAS * H, DRIVES)
         # Scratch for two chunks, or an array of the span.
         whole, delta_at = get(lane, LANE.whole), get(layer, LAYER.z_at)
         if whole:
@@ -259,7 +262,7 @@ def _build_reverse(CELL):
         )
         recurrent = _recurrent(
             like, layer, get(layer, LAYER.w_back_at), get(layer, LAYER.w_back_chains),
-            get(layer, LAYER.second_back_at), (GATES - SECOND) * H, STATES, H, B,
+            get(layer, LAYER.second_back_at), source[0], (GATES - SECOND) * H, STATES, H, B,
         )  # fmt: skip
         lossy = _head(like, lane, head, counts, n, B, H, start)
         indices = _indices(lane, 2 * chunk * B)

@@ -169,7 +169,7 @@ def _share():
                    high)  # fmt: skip
 
     @shared("float float n float n int n n n n n")
-    def outer(out, d, outputs, a, inputs, rows, count, low, high, left, right):
+    def outer(out, d, d_step, a, a_step, rows, count, low, high, left, right):
         width = PANEL_BYTES // itemsize(out)
         span = _OUTER_BYTES // itemsize(out)
         # Not all of it is on the stack, which is as small as 64 KiB in some threads.
@@ -187,7 +187,7 @@ def _share():
             for k in range(left, right, span):
                 wide = min(span, right - k)
                 for m in range(terms):
-                    source = get(rows, n + m) * inputs + k
+                    source = get(rows, n + m) * a_step + k
                     for c in range(0, wide, width):
                         target = c // width * panel + m * width
                         for e in range(width):
@@ -199,11 +199,11 @@ def _share():
                 for j in range(low, high, _OUTER_HEIGHT):
                     height = min(_OUTER_HEIGHT, high - j)
                     for m in range(terms):
-                        source = get(rows, n + m) * outputs + j
+                        source = get(rows, n + m) * d_step + j
                         for e in range(height):
                             put(near_d, m * height + e, get(d, source + e))
                     _block(
-                        offset(out, j * inputs + k), inputs, height, near_d, 1, height, near_a,
+                        offset(out, j * right + k), right, height, near_d, 1, height, near_a,
                         panel, terms, 0, 0, wide,
                     )  # fmt: skip
         if borrowed != 0:
@@ -224,13 +224,13 @@ def product(typingctx, out, out_step, a, a_step, rows, w, inner_size, parts, low
 
 
 @intrinsic
-def outer(typingctx, out, d, outputs, a, inputs, rows, count, low, high, left, right):
+def outer(typingctx, out, d, d_step, a, a_step, rows, count, low, high, left, right):
     """out[j, k] += sum_r d[r, j] * a[r, k] for low <= j < high, left <= k < right.
 
-    The sum is over r in rows[:count]; `out` is (outputs, inputs). Rows are far apart in memory, so
-    blocks of both factors are copied together first.
+    The sum is over r in rows[:count]; the rows of `out` are `right` apart. Rows of the factors are
+    far apart in memory, so blocks of both are copied together first.
     """
-    given = out, d, outputs, a, inputs, rows, count, low, high, left, right
+    given = out, d, d_step, a, a_step, rows, count, low, high, left, right
     return call("outer", out, given)
 
 

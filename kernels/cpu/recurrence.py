@@ -193,7 +193,7 @@ class Recurrence(LayerRecurrence):
         compiled = passes(self.layer.cell, self.dtype)
         row[LAYER.forward], row[LAYER.reverse], row[LAYER.left] = (one.address for one in compiled)
         row[LAYER.hidden], row[LAYER.states], row[LAYER.residuals] = H, self.states, self.residuals
-        row[LAYER.inputs], row[LAYER.tokens] = own.input.inputs, tokens
+        row[LAYER.inputs], row[LAYER.tokens] = self.layer.inputs, tokens
         row[LAYER.v_rows] = len(self.multiplied)
         item, first = self.dtype.itemsize, own.parts[0].outputs
         row[LAYER.w_chains] = chains(H, first, item)

@@ -14,9 +14,9 @@ from ..flat import data, offset, put
 from ..jit import inner
 from . import sweeps
 from .addresses import address, copy_bytes, view, words, words_of
-from .linear import multiply_rows
 from .losses import add_losses, index_rows
 from .reverse_pieces import (
+    build_below,
     build_gradients,
     index_deltas,
     indexed_deltas,
@@ -36,6 +36,7 @@ def build_left(CELL, arrays):
     cell = CELLS[CELL]
     GATES, DELTAS = cell.gates, cell.delta_blocks
     input_gradient, recurrent_gradient = build_gradients(CELL)
+    below_rows, _ = build_below(CELL)
 
     def left(like, low, high):
         own = words_of(like)
@@ -66,11 +67,9 @@ def build_left(CELL, arrays):
                                    (0, half * span * H), indexed, 0, ends, index * block,
                                    min(width, (index + 1) * block))  # fmt: skip
                 continue
-            x, dx = source[0], source[3]
             begin = (index - own[LEFT.w_pieces]) * own[LEFT.piece_rows]
-            multiply_rows(data(dx), data(delta), DELTAS * H, (data(source[2]), width, x.shape[2]),
-                          begin, min(n * B, begin + own[LEFT.piece_rows]),
-                          own[LEFT.live_rows])  # fmt: skip
+            below_rows(source, data(source[3]), data(delta), H, begin,
+                       min(n * B, begin + own[LEFT.piece_rows]), own[LEFT.live_rows])  # fmt: skip
 
     return left
 
@@ -80,6 +79,7 @@ def build_flow(CELL):
     cell = CELLS[CELL]
     GATES, DELTAS = cell.gates, cell.delta_blocks
     sweep = sweeps.build_reverse(CELL)
+    below_rows, _ = build_below(CELL)
 
     @inner
     def flow(
@@ -125,13 +125,13 @@ def build_flow(CELL):
                 dh_start = 0
             index_deltas(indices, half, rows, lengths, head[9][:0], t, n, B)
             d_start = row * step if whole else half * rows * step
-            sweep(mailbox, cache, back, (dh_start, d_start, half * rows * H), recurrent,
+            sweep(mailbox, cache, back, (dh_start, d_start, half * rows * H, row), recurrent,
                   (t, n, before, current), (0, B, 0, H), (0, 1))  # fmt: skip
             current ^= n & 1
             live = live_steps(lengths, t, n, 0, B)
             if inline:
-                multiply_rows(offset(dx, row * I), offset(back[2], d_start), step,
-                              (data(source[2]), width, I), 0, n * B, live * B)  # fmt: skip
+                below_rows(source, offset(dx, row * I), offset(back[2], d_start), H, 0, n * B,
+                           live * B)  # fmt: skip
             finish(mailbox, own)
             states_at = address(states) + before * B * H * item
             x_at = places[0] + (t - start) * x_row

@@ -1,12 +1,12 @@
 """A layer's reverse pass over a span of time as one kernel call: see `forward_pass`."""
 
 from ..cells.registry import CELLS
-from ..flat import data, itemsize, offset
+from ..flat import itemsize, offset
 from ..jit import inner
 from . import sweeps
-from .linear import multiply_part, multiply_rows
 from .products import PANEL_BYTES
 from .reverse_pieces import (
+    build_below,
     build_gradients,
     index_piece,
     indexed_deltas,
@@ -23,6 +23,7 @@ def build_reverse(CELL):
     GATES, DELTAS = cell.gates, cell.delta_blocks
     sweep = sweeps.build_reverse(CELL)
     input_gradient, recurrent_gradient = build_gradients(CELL)
+    below_rows, below_part = build_below(CELL)
     GANG, CHUNK = (f"reverse {what} {CELL}" for what in ("gang", "chunk"))
 
     @named_job(GANG)
@@ -42,11 +43,10 @@ def build_reverse(CELL):
         head, indices = lossy
         L, S, V, P = chunks
         flush_steps, current, span, together, block, piece_rows, counts = how
-        x, U_back, dx = source[0], source[2], source[3]
+        x, dx = source[0], source[3]
         dh_start, d_start, p_start, v_start, v_p_start = places
         _, _, B, H = states.shape
-        width, step, I, O = GATES * H, DELTAS * H, x.shape[2], head[6].shape[2]
-        U_weight = data(U_back), width, I
+        width, I, O = GATES * H, x.shape[2], head[6].shape[2]
         swept, lost, V_pieces, W_pieces = counts
         for piece in range(low, high):
             index = piece
@@ -59,12 +59,12 @@ def build_reverse(CELL):
                     for m in range(1 if whole else n):
                         loss_piece(head, states, first, dh, dh_start, lengths, S, span,
                               m * B + begin, n * B if whole else m * B + end)  # fmt: skip
-                sweep(mailbox, cache, back, (dh_start, d_start, v_start), recurrent,
+                sweep(mailbox, cache, back, (dh_start, d_start, v_start, row), recurrent,
                       (t, n, first, current), (begin, end, 0, H), (0, 1))  # fmt: skip
                 if together and dx.size > 0:
                     live = live_steps(lengths, t, n, begin, end)
-                    multiply_part(offset(dx, row * I), offset(delta, d_start), step, U_weight, n, B,
-                                  begin, end, live)  # fmt: skip
+                    below_part(source, offset(dx, row * I), offset(delta, d_start), H, n, B, begin,
+                               end, live)  # fmt: skip
                 continue
             index -= swept
             if index == 0:
@@ -97,8 +97,8 @@ def build_reverse(CELL):
                 continue
             begin = (index - W_pieces) * piece_rows
             live = live_steps(lengths, t, n, 0, B)
-            multiply_rows(offset(dx, row * I), offset(delta, p_start), step, U_weight, begin,
-                          min(n * B, begin + piece_rows), live * B)  # fmt: skip
+            below_rows(source, offset(dx, row * I), offset(delta, p_start), H, begin,
+                       min(n * B, begin + piece_rows), live * B)  # fmt: skip
 
     @inner
     def reverse(
@@ -162,8 +162,8 @@ def build_reverse(CELL):
             if swept > 0 and members > 1:
                 function, arguments = job(
                     GANG,
-                    (mailbox, cache, back, recurrent, (places[0], places[1], places[3]), S, current,
-                     panel),
+                    (mailbox, cache, back, recurrent, (places[0], places[1], places[3], row), S,
+                     current, panel),
                 )  # fmt: skip
                 gang(mailbox, members, function, arguments)
                 swept = 0

@@ -16,9 +16,9 @@ flushed after these rows.
 """
 
 from ..cells.registry import CELLS
-from ..flat import offset
+from ..flat import data, get, offset, put
 from ..jit import inner
-from .linear import accumulate, add_bias, scatter
+from .linear import accumulate, add_bias, multiply_part, multiply_rows, scatter
 from .losses import add_losses, index_rows, loss_rows
 from .resets import index_kept
 
@@ -84,15 +84,15 @@ def readout_gradient(head, indices, states, V, span, ends, low, high):
     O = o.shape[2]
     rows, count = offset(indices[0], parity * span), indices[2][parity]
     do = offset(o, parity * span * O)
-    accumulate(grad, total, ends, do, O, offset(states, (first + 1) * B * H), H, rows, count, low,
-               high)  # fmt: skip
+    accumulate(grad, total, ends, do, O, offset(states, (first + 1) * B * H), H, H, rows, count,
+               low, high)  # fmt: skip
     add_bias(bias, do, O, rows, count, low, high)
 
 
 def build_gradients(CELL):
     """The pieces (of U's gradient, of W's gradient) of a layer of that cell."""
     cell = CELLS[CELL]
-    GATES, DELTAS = cell.gates, cell.delta_blocks
+    GATES, DELTAS, DRIVES = cell.gates, cell.delta_blocks, cell.drives
     SPLIT, FIRST = int(cell.split), cell.gates - cell.second
 
     @inner
@@ -113,7 +113,8 @@ def build_gradients(CELL):
                 shift = H * SPLIT if part == 0 else -last
                 if begin < end:
                     accumulate(grad, total, ends, offset(delta, d_start + shift), step,
-                               offset(x, row * I), I, rows, count, begin, end)  # fmt: skip
+                               offset(x, row * I), I, I - DRIVES, rows, count, begin,
+                               end)  # fmt: skip
         add_bias(bias, offset(delta, d_start), step, rows, count, low, high)
 
     @inner
@@ -130,17 +131,55 @@ def build_gradients(CELL):
         begin, end = low, min(high, last)
         if begin < end:
             accumulate(grad, total, ends, offset(delta, d_start + SPLIT * H), step,
-                       offset(states, first * B * H), H, kept, reading, begin, end)  # fmt: skip
+                       offset(states, first * B * H), H, H, kept, reading, begin,
+                       end)  # fmt: skip
             if restart_sums.size > 0:
                 add_bias(offset(restart_sums, restart_sums.size - last),
                          offset(delta, d_start + SPLIT * H), step, offset(kept, reading),
                          count - reading, begin, end)  # fmt: skip
         begin = max(low, last)
         if begin < high:
-            accumulate(grad, total, ends, offset(delta, d_start), step, offset(v, v_start), H, rows,
-                       count, begin, high)  # fmt: skip
-        if DELTAS > GATES:
-            begin, end = min(step, width + low), min(step, width + high)
+            accumulate(grad, total, ends, offset(delta, d_start), step, offset(v, v_start), H, H,
+                       rows, count, begin, high)  # fmt: skip
+        if DELTAS > GATES:  # a share of the other blocks, however many they are
+            begin = width + low * (DELTAS - GATES) // GATES
+            end = width + high * (DELTAS - GATES) // GATES
             add_bias(source[6], offset(delta, d_start), step, rows, count, begin, end)
 
     return input_gradient, recurrent_gradient
+
+
+def build_below(CELL):
+    """The pieces of a layer's derivative by x: (some rows, some sequences of n steps)."""
+    cell = CELLS[CELL]
+    GATES, DELTAS, DRIVES = cell.gates, cell.delta_blocks, cell.drives
+
+    @inner
+    def driven(dx, I, delta, H, low, high):
+        """That by the drives of rows low..high: a drive acts on all units."""
+        for k in range(DRIVES):
+            for r in range(low, high):
+                start = (r * DELTAS + DELTAS - DRIVES + k) * H
+                total = get(delta, start)
+                for j in range(1, H):
+                    total += get(delta, start + j)
+                put(dx, r * I + I - DRIVES + k, total)
+
+    @inner
+    def below_rows(source, dx, delta, H, low, high, end):
+        """Rows low..high, of which those from `end` on are 0."""
+        I = source[0].shape[2]
+        U = data(source[2]), GATES * H, I - DRIVES
+        multiply_rows(dx, I, delta, DELTAS * H, U, low, high, end)
+        driven(dx, I, delta, H, low, min(high, end))
+
+    @inner
+    def below_part(source, dx, delta, H, n, B, low, high, live):
+        """Sequences low..high of n steps, of which those from `live` on are 0."""
+        I = source[0].shape[2]
+        U = data(source[2]), GATES * H, I - DRIVES
+        multiply_part(dx, I, delta, DELTAS * H, U, n, B, low, high, live)
+        for m in range(live if DRIVES > 0 else 0):
+            driven(dx, I, delta, H, m * B + low, m * B + high)
+
+    return below_rows, below_part

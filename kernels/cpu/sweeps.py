@@ -10,7 +10,7 @@ take, arrays of the cell's dtype unless said:
   residuals (rows, B, R*H); marks int64, the lengths (B,) and after them the resets: see `resets`)
 - recurrent : (W packed, its `chains`, the gate of a second product packed or empty, its `chains`,
   params (P, H), v: scratch for what the second product multiplies, restart (S, H): what a state
-  is set to, restart_sums: see `resets`)
+  is set to, restart_sums: see `resets`, x (n, B, I), whose last columns are the drives)
 - span : its first step t0, how many steps n it has, its first row of `states`, and a fourth that
   each sweep names
 - part : (low, high, left, right): the sequences low..high of this call, and its units left..right,
@@ -74,8 +74,8 @@ def share_of_units(H, panel, rank, size):
 def build_forward(CELL):
     """The forward sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, RESIDUALS, BLOCKS, PARAMS = (
-        cell.gates, cell.states, cell.residuals, cell.blocks, len(cell.sums)
+    GATES, STATES, RESIDUALS, BLOCKS, PARAMS, DRIVES = (
+        cell.gates, cell.states, cell.residuals, cell.blocks, len(cell.sums), cell.drives
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = GATES - SECOND  # gates whose product is with s
@@ -91,22 +91,24 @@ def build_forward(CELL):
                 product(z_row, step, s_row, H, rows, W, H, recurrent[1], gate + left, gate + right)
 
     @inner
-    def forward(mailbox, z, cache, h, h_start, recurrent, span, part, member):
+    def forward(mailbox, z, cache, h, first_row, recurrent, span, part, member):
         """Steps t0..t0+n.
 
         z : (n, B, blocks*H), U x + b on entry; becomes the pre-activations
-        h : (n, B, H) from `h_start` on, takes the outputs, 0 past a sequence's length; or empty
+        h : takes the outputs from row `first_row` on, 0 past a sequence's length; or empty
+        first_row : the span's first row of `h` and of x
         span : (t0, n, first, cached). With `cached` all states and residuals are stored. Otherwise
             `states` has two rows, which alternate, `first` being the one to start from, and
             `residuals` one, as scratch
         """
         noinline()
         states, residuals, lengths = cache
-        _, _, W_second, parts_second, params, v, restart, _ = recurrent
+        _, _, W_second, parts_second, params, v, restart, _, x = recurrent
         t0, n, first, cached = span
         low, high, left, right = part
         rank, size = member
         _, rows, B, H = states.shape
+        I = x.shape[2]
         plane = rows * B * H
         step = BLOCKS * H
         width = FIRST * H
@@ -161,11 +163,12 @@ def build_forward(CELL):
                     old = (before * B + r) * H
                     new = (after * B + r) * H
                     keep = ((first + t) * B + r) * RESIDUALS * H if cached else r * RESIDUALS * H
+                    drives = load(x, (first_row + t * B + r) * I + I - DRIVES, 1, DRIVES)
                     values, old, apart = _before(states, old, plane, restart, H, cut)
                     for j in range(left, right):
                         a = load(z, source + j, H, BLOCKS)
                         s = load(values, old + j, apart, STATES)
-                        p = load(params, j, H, PARAMS)
+                        p = load(params, j, H, PARAMS) + drives
                         s, extra = cells.forward(CELL, a, s, p)
                         store(states, new + j, plane, s, 0)
                         store(residuals, keep + j, H, extra, STATES)
@@ -179,7 +182,7 @@ def build_forward(CELL):
                     live = t0 + t < get(lengths, b)
                     for j in range(left, right):
                         s = get(states, (after * B + b) * H + j)
-                        put(h, h_start + (t * B + b) * H + j, s if live else cast_like(0, s))
+                        put(h, (first_row + t * B + b) * H + j, s if live else cast_like(0, s))
             if size > 1:
                 barrier(mailbox, rank, size, t + 1)
 
@@ -189,8 +192,8 @@ def build_forward(CELL):
 def build_reverse(CELL):
     """The reverse sweep of the cell of that name."""
     cell = cells.CELLS[CELL]
-    GATES, STATES, RESIDUALS, DELTAS, PARAMS = (
-        cell.gates, cell.states, cell.residuals, cell.delta_blocks, len(cell.sums)
+    GATES, STATES, RESIDUALS, DELTAS, PARAMS, DRIVES = (
+        cell.gates, cell.states, cell.residuals, cell.delta_blocks, len(cell.sums), cell.drives
     )  # fmt: skip
     SPLIT, SECOND = int(cell.split), cell.second
     FIRST = GATES - SECOND
@@ -204,7 +207,7 @@ def build_reverse(CELL):
 
         back : (carry (S, 2, B, H), dh (n, B, H), which is dE_t/ds_t, delta (n, B, D*H))
         starts : (first element of dh, of delta, and of the v of `recurrent`, which from there on
-            takes what the second product multiplied; its last B rows are scratch)
+            takes what the second product multiplied; its last B rows are scratch; first row of x)
         span : (t0, n, first, current). Half `current` of `carry` holds the derivatives by the state
             after the span. Those by the state before it end in the half that is current after n
             steps
@@ -212,12 +215,13 @@ def build_reverse(CELL):
         noinline()
         states, residuals, lengths = cache
         carry, dh, delta = back
-        dh_start, d_start, v_start = starts
-        W, parts, W_second, parts_second, params, v, restart, restart_sums = recurrent
+        dh_start, d_start, v_start, first_row = starts
+        W, parts, W_second, parts_second, params, v, restart, restart_sums, x = recurrent
         t0, n, first, current = span
         low, high, left, right = part
         rank, size = member
         _, rows, B, H = states.shape
+        I = x.shape[2]
         plane = rows * B * H
         step = DELTAS * H
         width = FIRST * H
@@ -242,6 +246,7 @@ def build_reverse(CELL):
                     keep = (before * B + r) * RESIDUALS * H
                     target = d_start + (t * B + r) * step
                     source = dh_start + (t * B + r) * H
+                    drives = load(x, (first_row + t * B + r) * I + I - DRIVES, 1, DRIVES)
                     values, old, apart = _before(states, old, plane, restart, H, cut)
                     for j in range(left, right):
                         ds = load(carry, carried + j, 2 * B * H, STATES)
@@ -249,7 +254,7 @@ def build_reverse(CELL):
                         s = load(states, new + j, plane, STATES)
                         previous = load(values, old + j, apart, STATES)
                         extra = load(residuals, keep + j, H, RESIDUALS)
-                        p = load(params, j, H, PARAMS)
+                        p = load(params, j, H, PARAMS) + drives
                         d, ds = cells.reverse(CELL, ds, s, previous, extra, p)
                         store(delta, target + j, H, d, 0)
                         store(carry, passed + j, 2 * B * H, ds, DELTAS)

@@ -210,15 +210,15 @@ class Recurrence(LayerRecurrence):
                 z = own.table
             else:
                 z = flat[: n * self.batch * own.outputs].reshape(-1, own.outputs)
-                runtime.matmul(_rows(x[at : at + n]), own.value.T, out=z)
+                runtime.matmul(self._undriven(x[at : at + n]), own.value.T, out=z)
             row = first + at
             if not cached:
                 row &= 1
             self._launch(
                 kernel, shape, exchange,
-                (z, here, int(ids.size > 0), weights.bias, W, W_second, weights.params, states,
-                 residuals, h[at : at + n], lengths, self._restart,
-                 (a, n, row, states.shape[1], int(cached), int(h.size > 0))),
+                (z, x[at : at + n], here, int(ids.size > 0), weights.bias, W, W_second,
+                 weights.params, states, residuals, h[at : at + n], lengths, self._restart,
+                 (a, n, row, states.shape[1], int(cached), int(h.size > 0), x.shape[-1])),
             )  # fmt: skip
 
     def reverse(self, source, cache, back, span, head, flush_steps):
@@ -264,15 +264,30 @@ class Recurrence(LayerRecurrence):
             self._launch(
                 kernel, shape, exchange,
                 (states, residuals, given, carry, d, multiplied, lengths, self._restart, sums, W,
-                 W_second, self.weights.params, (a, n, row, states.shape[1], current)),
+                 W_second, self.weights.params, x[here],
+                 (a, n, row, states.shape[1], current, x.shape[-1])),
             )  # fmt: skip
             current ^= n & 1
             d = d.reshape(n * B, self.blocks * H)
             self._add(d, x[here], ids[here], states[0, row : row + n], multiplied[:n], lengths, a)
             if dx.size:
-                width = self.cell.gates * H
-                runtime.matmul(d[:, :width], self.weights.input.value, out=_rows(dx[here]))
+                self._below(d, dx[here])
         return current
+
+    def _undriven(self, x):
+        """The rows of x without the drives, which U does not multiply."""
+        rows, drives = _rows(x), self.cell.drives
+        return runtime.arrays().ascontiguousarray(rows[:, :-drives]) if drives else rows
+
+    def _below(self, d, dx):
+        """dx (n, B, I) becomes the derivative by x."""
+        width, drives = self.cell.gates * self.hidden, self.cell.drives
+        if not drives:
+            runtime.matmul(d[:, :width], self.weights.input.value, out=_rows(dx))
+            return
+        own = d.reshape(len(d), -1, self.hidden)[:, -drives:].sum(axis=2)
+        below = runtime.matmul(d[:, :width], self.weights.input.value)
+        dx[...] = runtime.arrays().concatenate([below, own], axis=1).reshape(dx.shape)
 
     def _add(self, d, x, ids, before, multiplied, lengths, start):
         """Add the gradients of a chunk, d (rows, blocks*H)."""
@@ -286,7 +301,7 @@ class Recurrence(LayerRecurrence):
         if ids.size:
             rowwise.scatter(xp, self.input.total, d, ids.reshape(-1), d.shape[1], width)
         else:
-            self.input.add(d[:, :width], _rows(x))
+            self.input.add(d[:, :width], self._undriven(x))
         skip = cell.split * H
         self.recurrent.add(d[:, skip : skip + last], _rows(before))
         if cell.second:

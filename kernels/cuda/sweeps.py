@@ -68,6 +68,7 @@ def forward_kernel(name, dtype, shape, resets=False):
     Arguments besides those of the module's docstring:
 
     z : (n, B, G*H), U x without the bias, or with `tokens` (I, G*H), a row for each token
+    x : (n, B, I), whose last columns are the drives; not read without any
     ids : (n, B) int64 tokens, or empty; tokens : 1 if there are any
     bias : (blocks*H,), b in the order of the cell
     h : (n, B, H), takes the states, 0 past a sequence's length; wanted : 0 if it is empty
@@ -76,7 +77,7 @@ def forward_kernel(name, dtype, shape, resets=False):
     cell = CELLS[name]
     GATES, BLOCKS, PARAMS = cell.gates, cell.blocks, len(cell.sums)
     STATES, RESIDUALS = cell.states, cell.residuals
-    SPLIT, SECOND = int(cell.split), cell.second
+    SPLIT, SECOND, DRIVES = int(cell.split), cell.second, cell.drives
     FIRST = cell.gates - SECOND
     H, U, R, PARTS = shape.hidden, shape.units, shape.rows, shape.parts
     TOGETHER = PARTS > 1
@@ -106,8 +107,8 @@ def forward_kernel(name, dtype, shape, resets=False):
             cuda.syncthreads()
 
     def forward(
-        z, ids, tokens, bias, W, W2, params, states, residuals, h, lengths, restart, exchange,
-        arrivals, t0, n, first, rows, cached, wanted, B, low,
+        z, x, ids, tokens, bias, W, W2, params, states, residuals, h, lengths, restart, exchange,
+        arrivals, t0, n, first, rows, cached, wanted, I, B, low,
     ):  # fmt: skip
         shared = cuda.shared.array(0, DTYPE, 16)
         local = cuda.local.array(LOCAL, DTYPE)
@@ -165,7 +166,7 @@ def forward_kernel(name, dtype, shape, resets=False):
                 multiply2(shared, local2, sums, W2, exchange, base, b0, B)
                 cuda.syncthreads()
                 a = plus(a, take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1), FIRST)
-            after, extra = step(a, s, p)
+            after, extra = step(a, s, p + take(x, (t * B + b) * I + I - DRIVES, 1, DRIVES))
             s = chosen(live, numbers(shared, after), s)
             if mine:
                 if cached:
@@ -199,11 +200,12 @@ def reverse_kernel(name, dtype, shape, resets=False):
     delta : (n, B, D*H), written
     v : (n, B, H), takes what the second product multiplied, or empty
     restart_sums : (S, B, H) float64, to which the derivatives by `restart` are added, or empty
+    x : as in `forward_kernel`
     """
     cell = CELLS[name]
     STATES, RESIDUALS = cell.states, cell.residuals
     DELTAS, PARAMS = cell.delta_blocks, len(cell.sums)
-    SPLIT, SECOND = int(cell.split), cell.second
+    SPLIT, SECOND, DRIVES = int(cell.split), cell.second, cell.drives
     FIRST = cell.gates - SECOND
     H, U, R, PARTS = shape.hidden, shape.units, shape.rows, shape.parts
     TOGETHER = PARTS > 1
@@ -233,8 +235,8 @@ def reverse_kernel(name, dtype, shape, resets=False):
             cuda.syncthreads()
 
     def reverse(
-        states, residuals, dh, carry, delta, v, lengths, restart, restart_sums, W, W2, params,
-        exchange, arrivals, t0, n, first, rows, current, B, low,
+        states, residuals, dh, carry, delta, v, lengths, restart, restart_sums, W, W2, params, x,
+        exchange, arrivals, t0, n, first, rows, current, I, B, low,
     ):  # fmt: skip
         shared = cuda.shared.array(0, DTYPE, 16)
         local = cuda.local.array(LOCAL, DTYPE)
@@ -273,7 +275,8 @@ def reverse_kernel(name, dtype, shape, resets=False):
             if RESETS and cursor > B + lengths[B + b] and lengths[cursor - 1] == t0 + t:
                 previous, cut = take(restart, unit, H, STATES), True
                 cursor -= 1
-            d, passed = step(plus(ds, (into,), 0), s, previous, extra, p)
+            own = p + take(x, (t * B + b) * I + I - DRIVES, 1, DRIVES)
+            d, passed = step(plus(ds, (into,), 0), s, previous, extra, own)
             d, passed = only(live, numbers(shared, d)), numbers(shared, passed)
             if SECOND > 0:
                 times += 1
