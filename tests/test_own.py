@@ -127,7 +127,8 @@ def test_an_lstm_of_its_forward_function_alone_is_the_lstm(dtype):
     g, g_own = fb.backward(cache, dh), fb.backward(cache_own, dh)
     for a, b in zip([*g_own.layer.arrays(), g_own.x], [*g.layer.arrays(), g.x], strict=True):
         assert_close(a, b, GRADIENTS[dtype])
-    plans = [fb.plan(fb.Network(each, fb.Readout.init(17, 2)), 1000, 3) for each in (layer, own)]
+    readout = fb.Readout.init(17, 2, dtype=dtype)
+    plans = [fb.plan(fb.Network(each, readout), 1000, 3) for each in (layer, own)]
     assert plans[0].peak_bytes == plans[1].peak_bytes
 
 

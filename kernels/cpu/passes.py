@@ -103,7 +103,6 @@ def _build_forward(CELL):
 
 
 @inner
-@inner
 def _recurrent(like, layer, w_at, chains, second_at, x, width, states, H, B):
     sums_at = get(layer, LAYER.restart_sums_at)
     return (

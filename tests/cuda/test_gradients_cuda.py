@@ -140,13 +140,15 @@ def test_own_cells_and_activations_run_from_the_same_source():
     timed = fb.Cell("timed", 1, test_own.timed_forward, test_own.timed_reverse, parameters=1)
     soft = fb.Activation("softsign", lambda a: a / (1 + abs(a)), lambda s: (1 - abs(s)) ** 2)
     rng = np.random.default_rng(0)
-    own = (cell.init(3, 5, rng=rng) for cell in (lstm, leaky, timed))
+    drift = fb.Cell("drift", 1, lambda a, s, p, d: (s[0] * np.exp(-d[0]) + a[0],), drives=1)
+    own = (cell.init(3, 5, rng=rng) for cell in (lstm, leaky, timed, test_own.ALONE, drift))
     for layer in (*own, fb.RNN.init(3, 5, rng=rng, activation=soft)):
-        x = rng.standard_normal((6, 2, 3)).astype("float32")
+        x = np.abs(rng.standard_normal((6, 2, 3))).astype("float32")
         results = []
         for device in ("cpu", "cuda"):
-            h, _, cache = fb.forward(layer, x, device=device)
-            results.append((h, tuple(fb.backward(cache, h).layer.arrays())))
+            h, _, cache = fb.forward(layer, x, device=device, lengths=[6, 4])
+            g = fb.backward(cache, h)
+            results.append((h, tuple(g.layer.arrays()), g.x))
         assert_close(results[1], results[0], 1e-5)
 
 
