@@ -46,14 +46,8 @@ class Activation(Traced):
         check_name("Activation", self.name)
         check_function("Activation.function", self.function)
         graph, value = custom.trace("Activation.function", self.function, single=True, a=1)
-<<<<<<< HEAD
-        traces: tuple[Any, ...] = (
-            custom.Trace.of(((number("Activation.function", graph, value),),)),
-        )
-=======
         node = number("Activation.function", graph, value)
         traces: tuple[Any, ...] = (custom.Trace.of(((node,),)),)
->>>>>>> cells
         if self.slope is not None:
             check_function("Activation.slope", self.slope)
             graph, value = custom.trace("Activation.slope", self.slope, single=True, s=1)
