@@ -31,31 +31,6 @@ def series(count: int, seed: int) -> list[np.ndarray]:
     return found
 
 
-def pad(parts: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the series side by side, (T, count, 1), and their lengths."""
-    lengths = np.array([len(part) for part in parts])
-    x = np.zeros((lengths.max(), len(parts), 1), np.float32)
-    for b, part in enumerate(parts):
-        x[: len(part), b] = part
-    return x, lengths
-
-
-def pack(parts: list[np.ndarray], rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the series end to end in so many rows, their resets, and the rows' lengths."""
-    ends = np.zeros(rows, int)
-    where = []
-    for part in sorted(parts, key=len, reverse=True):  # the longest first, into the shortest row
-        b = int(np.argmin(ends))
-        where.append((b, int(ends[b]), part))
-        ends[b] += len(part)
-    x = np.zeros((ends.max(), rows, 1), np.float32)
-    resets = np.zeros((ends.max(), rows), bool)
-    for b, start, part in where:
-        x[start : start + len(part), b] = part
-        resets[start, b] = True
-    return x, resets, ends
-
-
 def targets(x: np.ndarray) -> np.ndarray:
     """Return what to predict: the next value, and at the end of a series nothing that counts."""
     return np.concatenate([x[1:], x[:1]])
@@ -95,8 +70,8 @@ def main(arguments: list[str] | None = None) -> dict[str, fb.Result]:
     state = np.zeros(args.hidden, np.float32)  # trained: r.grad.state is its gradient
     network = fb.Network(layer, fb.Readout.init(args.hidden, 1, rng=1), state)
 
-    padded, lengths = pad(parts)
-    packed, resets, ends = pack(parts, args.rows)
+    padded, lengths = fb.pad(parts)
+    packed, resets, ends, _ = fb.pack(parts, args.rows)
     no_resets = np.zeros(padded.shape[:2], bool)
     ways = {
         "padded": (padded, no_resets, lengths),

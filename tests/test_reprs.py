@@ -143,3 +143,12 @@ def test_a_consumed_cache_says_so():
 def test_gradients_that_are_no_numbers_are_shown():
     r = fb.bptt(VALUES["Network"], np.full((3, 1, 3), np.nan, "f4"), np.zeros((3, 1, 2), "f4"))
     assert "nan" in repr(r) and "nan" in cells(r)
+
+
+def test_the_table_of_a_network_has_its_own_state():
+    layer = fb.LSTM.init(2, 3, rng=0)
+    state = (np.zeros(3, np.float32), np.ones(3, np.float32))
+    network = fb.Network(layer, fb.Readout.init(3, 1, rng=1), state)
+    table = network._repr_html_()
+    assert "<th>state</th>" in table and "((3,), (3,))" in table
+    assert f"{sum(a.size for a in network.arrays()):,}" in table

@@ -81,7 +81,7 @@ class Model:
         -------
         list of arrays: for a Network those of its layer, V and c of its readout, its state
         """
-        return [array for value in self._values() for array in _arrays_of(value)]
+        return [array for value in self._values() for array in arrays_of(value)]
 
     def replace_arrays(self, arrays: Sequence[Array]) -> Self:
         """Return a model of the same kind with other arrays.
@@ -145,13 +145,13 @@ class Model:
         return self._rebuilt(iter(arrays))
 
     def _repr_html_(self) -> str:
-        rows = [(name, repr(part), _numbers(part)) for name, part in self._parts("")]
+        rows = [(name, text, _numbers(arrays)) for name, text, arrays in self._parts("")]
         if len(rows) > 1:
-            rows.append(("all", "", _numbers(self)))
+            rows.append(("all", "", _numbers(self.arrays())))
         return html.table(type(self).__name__, rows, ("part", "", "numbers"))
 
-    def _parts(self, name: str) -> Iterator[tuple[str, Any]]:
-        """Name and value of the parts that hold arrays of their own, in their order."""
+    def _parts(self, name: str) -> Iterator[tuple[str, str, list[Array]]]:
+        """Name, description and arrays of the parts that arrays are in, in their order."""
         inner = [
             (f"{name}.{field.name}{f'[{index}]' * isinstance(value, tuple)}".lstrip("."), part)
             for field, value in zip(fields(self), self._values(), strict=True)
@@ -159,7 +159,7 @@ class Model:
             if isinstance(part, Model)
         ]
         if not inner:
-            yield name, self
+            yield name, repr(self), self.arrays()
         for path, part in inner:
             yield from part._parts(path)
 
@@ -242,19 +242,18 @@ class Model:
                 )
 
 
-def _numbers(model: Model) -> str:
-    """How many numbers a model has, and their bytes."""
-    own = model.arrays()
-    return f"{sum(a.size for a in own):,} ({human(sum(a.nbytes for a in own))})"
+def _numbers(arrays: list[Array]) -> str:
+    """How many numbers some arrays have, and their bytes."""
+    return f"{sum(a.size for a in arrays):,} ({human(sum(a.nbytes for a in arrays))})"
 
 
-def _arrays_of(value: Any) -> Iterator[Array]:
+def arrays_of(value: Any) -> Iterator[Array]:
     """The arrays of a field, which may be a tuple of models or of arrays."""
     if isinstance(value, Model):
         yield from value.arrays()
     elif isinstance(value, tuple):
         for part in value:
-            yield from _arrays_of(part)
+            yield from arrays_of(part)
     elif value is not None and not isinstance(value, _PLAIN):
         yield value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias
 
@@ -10,7 +11,7 @@ from ..arguments import Seed
 from ..arrays import Array, DType, DTypeLike, on_gpu
 from .composite import AnyLayer, Layer, State
 from .drawing import uniform
-from .model import Model
+from .model import Model, arrays_of
 from .recurrent import Recurrent
 
 if TYPE_CHECKING:
@@ -144,6 +145,11 @@ class Network(Model, Generic[AnyLayer]):
     def __repr__(self) -> str:
         state = "" if self.state is None else f", state={_shapes(self.state)}"
         return f"Network(layer={self.layer!r}, readout={self.readout!r}{state})"
+
+    def _parts(self, name: str) -> Iterator[tuple[str, str, list[Array]]]:
+        yield from super()._parts(name)
+        if self.state is not None:
+            yield f"{name}.state".lstrip("."), _shapes(self.state), list(arrays_of(self.state))
 
     def _check_readout(self) -> None:
         if self.readout is None:
