@@ -9,7 +9,7 @@ import time
 import traceback
 from pathlib import Path
 
-from . import cases, properties
+from . import cases, pieces, properties
 
 
 def main(words=None):
@@ -43,6 +43,7 @@ def holds(seed, number, verbose=False):
             if verbose:
                 print(case)
             properties.check(case)
+            pieces.check(case)
         except Exception as error:
             wrong = case is not None and isinstance(error, AssertionError)
             if wrong and properties.is_near_a_kink(case):

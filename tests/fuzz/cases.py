@@ -108,6 +108,7 @@ def draw(seed, number, folder):
         scoring=scoring, dropping=dropping, options=options,
         memories=draw_memories(rng, network, T, B),
         threads=[int(n) for n in rng.permutation([1, 2, 3])],
+        resets=rng.random((T, B)) < rng.choice([0.02, 0.1, 0.5]),
         input_grad=not tokens and bool(rng.random() < 0.7),
     )  # fmt: skip
 
