@@ -65,6 +65,7 @@ LEAKY = fb.Cell("leaky", 1, leaky_forward, leaky_reverse)
 TIMED = fb.Cell("timed", 1, timed_forward, timed_reverse, parameters=1)
 ALONE = fb.Cell("lstm_alone", 4, lambda a, s: lstm_forward(a, s)[0], states=2)
 SOFTSIGN = fb.Activation("softsign", lambda a: a / (1 + abs(a)), lambda s: (1 - abs(s)) ** 2)
+GELU = fb.Activation("gelu", lambda a: a * (1 + math.erf(a / math.sqrt(2))) / 2)
 TANH = fb.Activation("own_tanh", lambda a: math.tanh(a), lambda s: 1 - s * s)
 
 MAKE = {
@@ -72,6 +73,7 @@ MAKE = {
     "leaky": lambda I, H, dtype: LEAKY.init(I, H, rng=0, dtype=dtype),
     "timed": lambda I, H, dtype: TIMED.init(I, H, rng=0, dtype=dtype),
     "softsign": lambda I, H, dtype: fb.RNN.init(I, H, rng=0, dtype=dtype, activation=SOFTSIGN),
+    "gelu": lambda I, H, dtype: fb.RNN.init(I, H, rng=0, dtype=dtype, activation=GELU),
 }
 
 

@@ -146,7 +146,7 @@ def test_own_cells_and_activations_run_from_the_same_source():
         x = np.abs(rng.standard_normal((6, 2, 3))).astype("float32")
         results = []
         for device in ("cpu", "cuda"):
-            h, _, cache = fb.forward(layer, x, device=device, lengths=[6, 4])
+            h, _, cache = fb.forward(layer, x, device=device, lengths=np.array([6, 4]))
             g = fb.backward(cache, h)
             results.append((h, tuple(g.layer.arrays()), g.x))
         assert_close(results[1], results[0], 1e-5)
