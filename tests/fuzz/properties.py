@@ -59,8 +59,8 @@ def ends_of(case):
 
 
 def small(case):
-    """The least norm that an error of a state is compared with: 0.01 per unit."""
-    return 0.01 * (case.B * case.layer.outputs) ** 0.5
+    """The least norm that an error of a state is compared with: 0.05 per unit, an ulp of 1 then."""
+    return 0.05 * (case.B * case.layer.outputs) ** 0.5
 
 
 def same(one, other, what):
