@@ -136,7 +136,7 @@ WRONG = [
     ([A, np.zeros(4)], ValueError, r"sequences\[1\] must have shape \(T, 3\), not \(4,\)"),
     ([np.zeros((2, 3, 4))], ValueError, r"sequences\[0\] must have shape \(T,\) or \(T, I\)"),
     ([np.array(1.0)], ValueError, r"sequences\[0\] must have shape"),
-    ([np.array(["a"])], TypeError, r"sequences\[0\] must hold real numbers"),
+    ([np.array(["a"])], TypeError, r"sequences\[0\] must be an array of"),
     ([A, None], TypeError, r"sequences\[1\] must be"),
 ]
 

@@ -144,8 +144,6 @@ def _checked(sequences: Any) -> list[Array]:
     first = given[0]
     for i, one in enumerate(given):
         name = f"sequences[{i}]"
-        if one.dtype.kind not in "fiub":
-            raise TypeError(f"{name} must hold real numbers, not {one.dtype}")
         if one.ndim not in (1, 2):
             raise ValueError(f"{name} must have shape (T,) or (T, I), not {one.shape}")
         if one.dtype != first.dtype:
