@@ -213,8 +213,8 @@ def _exported(name: str, value: Any, lazy: bool) -> AlongTime:
     found = np.asarray(value)
     if due is not None and found.dtype != due:
         raise Unreadable(
-            f"NumPy makes {found.dtype} of its {due}, most often since values are missing; "
-            "fill these first"
+            f"NumPy makes {found.dtype} of its {due}; fill what is missing, then convert it: "
+            f".astype({due.name!r})"
         )
     return found
 

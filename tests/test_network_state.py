@@ -145,6 +145,10 @@ def test_files_from_before_there_was_one_are_read():
     )
 
 
+def torch_of(array):
+    return pytest.importorskip("torch", reason="PyTorch is not installed").from_numpy(array)
+
+
 WRONG = {
     "another size": ("gru", lambda s: s[:-1], "Network.state"),
     "a batch axis": ("gru", lambda s: s[None], "Network.state"),
@@ -169,3 +173,16 @@ def test_states_that_do_not_fit_the_layer_are_refused(wrong):
 def test_a_state_that_is_given_is_checked_as_ever():
     p = problem("gru")
     rejected(lambda: fb.bptt(p.network, p.x, p.y, state=p.own), "state")
+
+
+@pytest.mark.parametrize("bring", [list, torch_of, tuple], ids=["list", "tensor", "tuple"])
+def test_a_state_of_another_package_is_an_array(bring, tmp_path):
+    layer = fb.GRU.init(3, 4, rng=0)
+    own = np.arange(4, dtype=np.float32) / 8
+    given = bring(own) if bring is torch_of else bring(own.astype(float).tolist())
+    layer = layer if bring is torch_of else fb.GRU.init(3, 4, rng=0, dtype="float64")
+    network = fb.Network(layer, None, given)
+    assert type(network.state) is np.ndarray and np.array_equal(network.state, own)
+    network.save(tmp_path / "network.npz")
+    assert np.array_equal(fb.load(tmp_path / "network.npz").flat(), network.flat())
+    assert repr(network) and network._repr_html_() and network.to("cpu") is not None

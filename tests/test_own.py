@@ -1,6 +1,7 @@
 """A caller's own cells and activations: the whole engine from scalar Python functions."""
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,14 @@ def test_no_two_functions_share_a_name_in_the_cache():
             found.setdefault(dispatcher.py_func.__qualname__, set()).add(name)
     shared = [names for names in found.values() if len(names) > 1]
     assert not shared and len(found) > 20
+
+
+def test_a_file_whose_cell_computes_something_else_now_is_warned_of(tmp_path):
+    first = fb.Cell("changed", 1, lambda a, s: (np.tanh(a[0]),))
+    first.init(3, 4, rng=0).save(tmp_path / "layer.npz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fb.load(tmp_path / "layer.npz")
+    fb.Cell("changed", 1, lambda a, s: (0.5 * np.tanh(a[0]),))
+    with pytest.warns(UserWarning, match="'changed' computes something else"):
+        fb.load(tmp_path / "layer.npz")

@@ -170,3 +170,8 @@ def test_a_wrong_list_is_an_error(given, error, words):
 def test_a_wrong_argument_is_an_error(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+def test_one_length_is_of_one_sequence():
+    with pytest.raises(TypeError, match="lengths"):
+        fb.unpad(np.zeros((5, 3, 2)), 4)

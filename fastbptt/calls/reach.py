@@ -159,6 +159,7 @@ def gradient_reach(
         network.layer, x, state, lengths, device, resets=resets, own_state=initial
     )  # fmt: skip
     network = _along_time(network)
+    resets = None if resets is None else home(arguments.array("resets", resets))
     if state is not None:
         state = own.outputs.state(own.problem.arrays.initial)
     if not own.on_host:  # single steps of single sequences are drawn here, and run there
@@ -174,7 +175,6 @@ def gradient_reach(
             network.to("cpu"),
             backend.name,
         )
-        resets = None if resets is None else home(arguments.array("resets", resets))
         own = inputs.check(
             network.layer, x, state, _ends(own), device, resets=resets, own_state=network.state
         )  # fmt: skip

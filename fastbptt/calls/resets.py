@@ -30,11 +30,12 @@ def check(resets: Any, T: int, B: int, squeeze: bool) -> Array | None:
     if resets is None:
         return None
     values = home(arguments.array("resets", resets))
-    if values.dtype != np.bool_:
+    if values.size and values.dtype != np.bool_:
         raise TypeError(f"resets must be booleans, not {values.dtype}")
     if values.shape != (T,) and (squeeze or values.shape != (T, B)):
         due = f"({T},)" if squeeze else f"({T}, {B}) or ({T},)"
         raise ValueError(f"resets must have shape {due}, not {values.shape}")
+    values = values.astype(bool, copy=False)
     return np.broadcast_to(values[:, None] if values.ndim == 1 else values, (T, B))
 
 

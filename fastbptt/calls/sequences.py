@@ -87,7 +87,7 @@ def unpad(h: Array, lengths: Any) -> list[Array]:
     ValueError, TypeError : lengths that do not fit h
     """
     h = arguments.array("h", h)
-    if isinstance(lengths, (int, np.integer)) and h.ndim:
+    if isinstance(lengths, (int, np.integer)) and 0 < h.ndim < 3:
         h, lengths = h[:, None], [lengths]
     _check_axes(h)
     ends = _integers("lengths", lengths, (h.shape[1],))

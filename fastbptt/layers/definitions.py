@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,11 @@ class Traced(Definition):
 
     traces: tuple[Any, ...]
     cell: str
+
+    @property
+    def made_of(self) -> str:
+        """A digest of the traces."""
+        return hashlib.sha256(repr(self.traces).encode()).hexdigest()[:16]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the traces: they hold all that the functions read."""

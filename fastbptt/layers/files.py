@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
@@ -116,5 +117,12 @@ def _field(part: Any, array: Callable[[str], Array], depth: int) -> Any:
             raise ValueError(
                 f"make the fastbptt.{kind} named {shown(name)} first: files hold no code"
             )
-        return DEFINITIONS[kind, name]
+        found = DEFINITIONS[kind, name]
+        if part.get("made_of", found.made_of) != found.made_of:
+            warnings.warn(
+                f"the fastbptt.{kind} named {shown(name)} computes something else than the one "
+                "that was saved",
+                stacklevel=2,
+            )
+        return found
     return _built(part, array, depth)

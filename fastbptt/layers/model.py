@@ -40,6 +40,11 @@ class Definition:
     name: str
     activates = False
 
+    @property
+    def made_of(self) -> str:
+        """What tells it from another definition of its name in a file."""
+        raise NotImplementedError
+
     def enter(self) -> None:
         """Make the definition known to `load`; it replaces an earlier one of the same name."""
         DEFINITIONS[type(self).__name__, self.name] = self
@@ -320,7 +325,7 @@ def _describe(value: Any, arrays: dict[str, Array]) -> Any:
         parts = {f.name: _describe(getattr(value, f.name), arrays) for f in fields(value)}
         return {"type": type(value).__name__, "fields": parts}
     if isinstance(value, Definition):
-        return {"defined": [type(value).__name__, value.name]}
+        return {"defined": [type(value).__name__, value.name], "made_of": value.made_of}
     if isinstance(value, tuple):
         return [_describe(item, arrays) for item in value]
     if value is None or isinstance(value, (str, int, float)):

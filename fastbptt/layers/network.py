@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias
 
+import numpy as np
+
 from .. import arguments
 from ..arguments import Seed
-from ..arrays import Array, DType, DTypeLike, on_gpu
+from ..arrays import Array, DType, DTypeLike
 from .composite import AnyLayer, Layer, State
 from .drawing import uniform
 from .model import Model, arrays_of
@@ -171,7 +173,7 @@ class Network(Model, Generic[AnyLayer]):
 
 
 def _checked_state(name: str, layer: Layer, state: Any) -> State:
-    """A state of one sequence, checked, its lists as tuples and GPU arrays as CuPy's."""
+    """A state of one sequence, checked: tuples of NumPy's or CuPy's arrays, copies of no array."""
     if not isinstance(layer, Recurrent):
         parts = layer.parts
         what = f"{len(parts)} states for {type(layer).__name__}"
@@ -184,7 +186,7 @@ def _checked_state(name: str, layer: Layer, state: Any) -> State:
 
     def checked(name: str, given: Any) -> Array:
         value = arguments.floats(name, given, shape, dtype)
-        return value if on_gpu(given) else given
+        return given if isinstance(given, np.ndarray) else value
 
     if layer.states == 1:
         return checked(name, state)
