@@ -38,7 +38,7 @@ class Chain:
         self.batch = shapes.B
         self.lengths = device.here(problem.arrays.lengths.values)
         self.chunk, self.call_steps = blocks.chunk, blocks.call_steps
-        self.unheard = blocks.unheard
+        self.unheard, self.ahead = blocks.unheard, blocks.ahead
         self.flush_steps = flush_steps(self.batch)
         self.dtype = self.layers[0].dtype
         self.workspace = device.workspace()

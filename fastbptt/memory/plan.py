@@ -155,6 +155,11 @@ class Plan:
         return self.fixed_bytes + self.cache_bytes
 
     @property
+    def longest_leaf(self) -> int:
+        """The most steps of a leaf of a schedule that has several, or more; 0 if it has not."""
+        return self.cache_bytes // self.step_bytes if self.exact and self.recomputes else 0
+
+    @property
     def time_factor(self) -> float:
         """Estimated time divided by that of full caching; a step back counts as two forward."""
         return (self.forward_steps + 2 * self.backward_steps) / (3 * self.steps or 1) or 1.0
