@@ -19,6 +19,8 @@ INDEX_BYTES = 40
 CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next per kernel call
 _LEAST_ROWS = 16  # rows of the shortest chunk, if there are so many: products of fewer are slow
 _LEAST_PART_ROWS = 8  # of a part of a leaf that is run beside another
+_LEAF_PARTS = 8  # of a long leaf at least, since two leaves go in step only at both ends
+_PARTS = 28  # of the longest leaf for which there is room whatever the budget
 _SLOTS = 1 << 12  # bytes by which two leaves beside each other are told what to do
 _INDEXED = 4  # rows are indexed for at least so many chunks
 _INDEXED_ROWS = 1 << 14  # rows that are indexed at a time where no budget limits them
@@ -132,13 +134,18 @@ class Footprint:
 
         A chunk is a part of the leaf: there is one part more than in a leaf, and a state in each.
         """
-        chunk = blocks.chunk
-        while self.ahead and leaf and chunk * self.batch >= _LEAST_PART_ROWS:
+        least = self._least_part()
+        chunk = min(blocks.chunk, max(least, _power_of_two_below(leaf // _LEAF_PARTS)))
+        while self.ahead and leaf and chunk >= least:
             room = chunk * self.step + (leaf // chunk + 3) * self.state
             if room + chunk * (self.per_step + self.ahead) + self.state + _SLOTS <= scratch:
                 return blocks._replace(chunk=chunk, ahead=room)
             chunk //= 2
         return blocks
+
+    def _least_part(self) -> int:
+        """Steps of the shortest part of a leaf that is run beside another."""
+        return 2 * _power_of_two_below(max(1, -(-_LEAST_PART_ROWS // max(1, self.batch)) - 1))
 
     @cached_property
     def _free(self) -> BlockSizes:
@@ -173,7 +180,11 @@ class Footprint:
 
     def _least_scratch(self) -> int:
         steps = min(self._free.chunk, -(-_LEAST_ROWS // max(1, self.batch)))
-        return min(self.scratch(), steps * self._each(_INDEXED))
+        least = steps * self._each(_INDEXED)
+        if self.ahead:  # room for a leaf of many short parts beside another
+            part = self._least_part() * (self.per_step + self.ahead + self.step)
+            least = max(least, part + _PARTS * self.state + _SLOTS)
+        return min(self.scratch(), least)
 
     def scratch_within(self, budget: int) -> int:
         """Bytes of `budget` to set aside for scratch; less than 0 if the budget is too small.
