@@ -161,7 +161,7 @@ def bptt(
     overlapping = input_grad and not plan.exact  # windows add to dL/dx through a copy
     zero_copy = problem.zero_copy and checked.zero_copy(problem) and not overlapping
     indexed = problem.shapes.tokens or checked.indexed
-    leaf = plan.longest_leaf if backend.runs_ahead(problem.recurrent[0], B) else 0
+    leaf = planning.leaf_ahead(plan, layer, backend)
     blocks = footprint.blocks(scratch, zero_copy=zero_copy, indexed=indexed, leaf=leaf)
     multi_flush = plan.backward_steps > flush_steps(B)
     least = partial(planning.least_bytes, network, T, B, backend)

@@ -38,6 +38,12 @@ def choose(
     return policy.plan(own.costs(T, scratch)), own, scratch
 
 
+def leaf_ahead(plan: Plan, layer: Layer, device: Backend) -> int:
+    """The most steps of a leaf, if the next one may be run while it is gone back over; else 0."""
+    lowest = stages(layer)[0][0].layers[0]
+    return plan.longest_leaf if device.runs_ahead(lowest, plan.batch) else 0
+
+
 def plan(
     network: Network,
     T: int,
@@ -138,7 +144,8 @@ def speeds(network: Network, rows: Frontier, device: Backend, tokens: bool = Fal
     indexed = tokens or (name is not None and LOSSES[name].classes)
     for row in rows:
         _, own, scratch = choose(network, row.steps, row.batch, row.memory, device)
-        blocks.append(own.blocks(scratch, indexed=indexed))
+        leaf = leaf_ahead(row, network.layer, device)
+        blocks.append(own.blocks(scratch, indexed=indexed, leaf=leaf))
     return timing.speeds(network, rows, blocks, device, tokens)
 
 

@@ -97,7 +97,7 @@ class CompiledWalk:
         bound.set(call_steps=forth, back_steps=back)
 
     def _bind_leaves(self) -> None:
-        """Have a leaf be run while the one before it is gone back over, if nothing is in the way."""
+        """Have a leaf be run while the one before it is gone back over, if nothing forbids it."""
         bound, chain, arena = self.bound, self.chain, self.lane.arena
         moments = READ, WRITE, READ_BACK, WRITE_BACK
         if arena is None or not chain.ahead or not bound.nothing_between_spans(*moments):

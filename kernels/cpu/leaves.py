@@ -226,7 +226,10 @@ def _round(mailbox, lane, layers, head, until, forth):
         own[LANE.threads], own[LANE.wave], own[LANE.layers_at] = 1, 1, address(layer)
         own[LANE.left_at] = _left_at(lane, 0)
         if stream == _AHEAD:
-            layer[0, LAYER.z_at], layer[0, LAYER.v_at] = lane[LANE.ahead_z_at], lane[LANE.ahead_v_at]
+            layer[0, LAYER.z_at], layer[0, LAYER.v_at] = (
+                lane[LANE.ahead_z_at],
+                lane[LANE.ahead_v_at],
+            )
             layer[0, LAYER.v_rows] = min(1, layer[0, LAYER.v_rows])
     for stream in range(_STREAMS):
         marks[stream] = 0
@@ -256,7 +259,7 @@ def _begin(lane, layers, start, stop, stored, down):
 
 @inner
 def _budget(lane, steps):
-    """The steps that a round may do, at least the first `steps`; 0 if those are too many for now."""
+    """The steps that a round may do, at least the first `steps`; 0 if they are too many for now."""
     room = lane[LANE.budget] - lane[LANE.used]
     if steps > room:
         if lane[LANE.used] > 0:
@@ -282,7 +285,7 @@ def _forth(lane, layers, until, most):
 
 @inner
 def cache_leaf(mailbox, lane, layers, head, start, stop):
-    """A row that caches the leaf start..stop, if it is not there yet; returns whether it is done."""
+    """A row that caches the leaf start..stop, unless it is there; returns whether it is done."""
     if lane[LANE.phase] == 0:
         lane[LANE.phase], lane[LANE.at] = 1, start  # there is no other leaf
         if lane[LANE.ahead_stop] == 0:
