@@ -18,9 +18,9 @@ from .plan import Costs
 INDEX_BYTES = 40
 CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next per kernel call
 _LEAST_ROWS = 16  # rows of the shortest chunk, if there are so many: products of fewer are slow
-_LEAST_PART_ROWS = 8  # of a part of a leaf that is run beside another
-_LEAF_PARTS = 8  # of a long leaf at least, since two leaves go in step only at both ends
-_PARTS = 28  # of the longest leaf for which there is room whatever the budget
+_LEAST_PART_ROWS = 16  # of a part of a leaf that is run beside another
+_LEAF_PARTS = 4  # of the longest leaf at least: the next one takes the place of those done with
+_PARTS = 16  # of the longest leaf for which there is room whatever the budget
 _SLOTS = 1 << 12  # bytes by which two leaves beside each other are told what to do
 _INDEXED = 4  # rows are indexed for at least so many chunks
 _INDEXED_ROWS = 1 << 14  # rows that are indexed at a time where no budget limits them

@@ -156,8 +156,10 @@ class Plan:
 
     @property
     def longest_leaf(self) -> int:
-        """The most steps of a leaf of a schedule that has several, or more; 0 if it has not."""
-        return self.cache_bytes // self.step_bytes if self.exact and self.recomputes else 0
+        """A bound of the steps of a leaf where a schedule has several, else 0."""
+        if not self.recomputes:
+            return 0
+        return self.cache_bytes // max(1, self.step_bytes)
 
     @property
     def time_factor(self) -> float:

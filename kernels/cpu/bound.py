@@ -209,7 +209,7 @@ class Bound:
     def run_ahead(self, steps, arena, z, v):
         """Have a leaf be run while the one before it is gone back over: see `leaves`.
 
-        steps : of a part
+        steps : of a part, a power of two
         arena : of the lane
         z, v : scratch of the leaf that is run: pre-activations, and what a second product reads
         """
@@ -220,7 +220,9 @@ class Bound:
         own = self.recurrences[0]
         least = split.leaf_least(self.batch, own.cell.gates, own.hidden, int(own.layer.inputs))
         end = address_of(arena) + arena.nbytes
-        self.set(leaf_steps=steps, leaf_least=least, arena_end=end)
+        self.set(
+            leaf_steps=steps, leaf_bits=steps.bit_length() - 1, leaf_least=least, arena_end=end
+        )
 
     def begin_rows(self, count):
         """Stand before the first of `count` rows."""

@@ -4,11 +4,11 @@ A schedule caches a leaf, goes back over it, restores the state before the steps
 does the same with them. Their first state is in a checkpoint all the time. So the next leaf may be
 run while this one is gone back over, in the memory that is freed on the way back.
 
-A leaf is cached in *parts*, which end at multiples of `leaf_steps`. A part lies in one piece: its
-states, one more than it has steps, and then its residuals. Leaves lie by turns at the low end of
-the arena, behind the checkpoints, with parts that follow each other upwards, and at its high end,
-downwards. The arena has room for one part more than the longest leaf takes, in which the next leaf
-begins; from then on its parts take the place of those that are done with.
+A leaf is cached in *parts*, which end at multiples of `leaf_steps`, a power of two. A part lies in
+one piece: its states, one more than it has steps, and then its residuals. Leaves lie by turns at
+the low end of the arena, behind the checkpoints, with parts that follow each other upwards, and at
+its high end, downwards. The arena has room for one part more than the longest leaf takes, in which
+the next leaf begins; from then on its parts take the place of those that are done with.
 
 A *round* is some parts of the leaf and some of the next one. It has three streams of tasks, a part
 each, which are done in order:
@@ -48,7 +48,7 @@ def _parts(lane, start, stop):
     """In how many parts the steps start..stop are."""
     if stop <= start:
         return 0
-    return (stop - 1) // lane[LANE.leaf_steps] - start // lane[LANE.leaf_steps] + 1
+    return ((stop - 1) >> lane[LANE.leaf_bits]) - (start >> lane[LANE.leaf_bits]) + 1
 
 
 @inner
@@ -111,13 +111,13 @@ def _may_begin(marks, lane, layers, stream, task, until, forth):
         return _done(marks, _SUMS) >= task - 1
     if stream == _SUMS:
         return _done(marks, _BACK) > task
-    at, steps = lane[LANE.at], lane[LANE.leaf_steps]
+    at, bits = lane[LANE.at], lane[LANE.leaf_bits]
     if at == until:
         return True  # there is no other leaf
     freed, left = _done(marks, _SUMS), at
     if freed > 0:
-        left = max(until, ((at - 1) // steps - freed + 1) * steps)
-    end = min(forth, (lane[LANE.ahead_to] // steps + task + 1) * steps)
+        left = max(until, (((at - 1) >> bits) - freed + 1) << bits)
+    end = min(forth, ((lane[LANE.ahead_to] >> bits) + task + 1) << bits)
     return _fits(lane, layers, left, end)
 
 
@@ -143,9 +143,9 @@ def _take(marks, lane, layers, until, forth):
 @inner
 def _back(lane, layers, head, task, until):
     own, layer = _copies(lane, _BACK)
-    part = (lane[LANE.at] - 1) // lane[LANE.leaf_steps] - task
-    start = max(until, part * lane[LANE.leaf_steps])
-    stop = min(lane[LANE.at], (part + 1) * lane[LANE.leaf_steps])
+    part = ((lane[LANE.at] - 1) >> lane[LANE.leaf_bits]) - task
+    start = max(until, part << lane[LANE.leaf_bits])
+    stop = min(lane[LANE.at], (part + 1) << lane[LANE.leaf_bits])
     at = _place(lane, layers, lane[LANE.leaf_base], lane[LANE.leaf_down], lane[LANE.leaf_start],
                 start, stop)  # fmt: skip
     _point(own, layer, at, start, stop)
@@ -156,7 +156,7 @@ def _back(lane, layers, head, task, until):
 
 @inner
 def _sums(lane, layers, task):
-    left_at = _left_at(lane, (lane[LANE.at] - 1) // lane[LANE.leaf_steps] - task)
+    left_at = _left_at(lane, ((lane[LANE.at] - 1) >> lane[LANE.leaf_bits]) - task)
     call(layers[0, LAYER.left], (left_at, 0, words(left_at)[LEFT.pieces]))
 
 
@@ -179,9 +179,9 @@ def _state_before(lane, layers, t):
 @inner
 def _ahead(lane, layers, task, forth):
     own, layer = _copies(lane, _AHEAD)
-    part = lane[LANE.ahead_to] // lane[LANE.leaf_steps] + task
-    start = max(lane[LANE.ahead_to], part * lane[LANE.leaf_steps])
-    stop = min(forth, (part + 1) * lane[LANE.leaf_steps])
+    part = (lane[LANE.ahead_to] >> lane[LANE.leaf_bits]) + task
+    start = max(lane[LANE.ahead_to], part << lane[LANE.leaf_bits])
+    stop = min(forth, (part + 1) << lane[LANE.leaf_bits])
     at, size = _ahead_place(lane, layers, start, stop), state_bytes(lane, layers, 0)
     source, step = _state_before(lane, layers, start)
     for k in range(layers[0, LAYER.states]):
@@ -226,10 +226,8 @@ def _round(mailbox, lane, layers, head, until, forth):
         own[LANE.threads], own[LANE.wave], own[LANE.layers_at] = 1, 1, address(layer)
         own[LANE.left_at] = _left_at(lane, 0)
         if stream == _AHEAD:
-            layer[0, LAYER.z_at], layer[0, LAYER.v_at] = (
-                lane[LANE.ahead_z_at],
-                lane[LANE.ahead_v_at],
-            )
+            layer[0, LAYER.z_at] = lane[LANE.ahead_z_at]
+            layer[0, LAYER.v_at] = lane[LANE.ahead_v_at]
             layer[0, LAYER.v_rows] = min(1, layer[0, LAYER.v_rows])
     for stream in range(_STREAMS):
         marks[stream] = 0

@@ -76,7 +76,7 @@ def runs_ahead(batch, layers, outputs):
     layers : (gates, hidden, inputs) of each; outputs : of the readout
     """
     gates, hidden, inputs = layers[-1]
-    if len(layers) > 1 or not flows(batch):
+    if len(layers) > 1 or batch == 0 or not flows(batch):
         return False
     # A large readout is shared among threads, and so is a large product of the inputs.
     return 4 * outputs <= gates * hidden and inputs <= 4 * hidden
