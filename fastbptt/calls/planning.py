@@ -39,9 +39,11 @@ def choose(
 
 
 def leaf_ahead(plan: Plan, layer: Layer, device: Backend) -> int:
-    """The most steps of a leaf, if the next one may be run while it is gone back over; else 0."""
+    """A bound of the steps of a leaf, if it may be run while another is gone back over; else 0."""
     lowest = stages(layer)[0][0].layers[0]
-    return plan.longest_leaf if device.runs_ahead(lowest, plan.batch) else 0
+    if not plan.recomputes or not device.runs_ahead(lowest, plan.batch):
+        return 0
+    return plan.cache_bytes // max(1, plan.step_bytes)
 
 
 def plan(

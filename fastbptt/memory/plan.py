@@ -155,13 +155,6 @@ class Plan:
         return self.fixed_bytes + self.cache_bytes
 
     @property
-    def longest_leaf(self) -> int:
-        """A bound of the steps of a leaf where a schedule has several, else 0."""
-        if not self.recomputes:
-            return 0
-        return self.cache_bytes // max(1, self.step_bytes)
-
-    @property
     def time_factor(self) -> float:
         """Estimated time divided by that of full caching; a step back counts as two forward."""
         return (self.forward_steps + 2 * self.backward_steps) / (3 * self.steps or 1) or 1.0
