@@ -87,7 +87,7 @@ _said = set()
 def _say(what):
     if what not in _said:
         _said.add(what)
-        text = f"fastbptt: compiling {what}, once on this machine; this takes some 10 seconds"
+        text = f"fastbptt: compiling {what}, once on this machine; this may take a minute"
         print(text, file=sys.stderr, flush=True)
 
 

@@ -186,3 +186,10 @@ def test_a_state_of_another_package_is_an_array(bring, tmp_path):
     network.save(tmp_path / "network.npz")
     assert np.array_equal(fb.load(tmp_path / "network.npz").flat(), network.flat())
     assert repr(network) and network._repr_html_() and network.to("cpu") is not None
+
+
+def test_no_resets_of_no_time():
+    layer = fb.GRU.init(3, 4, rng=0)
+    network = fb.Network(layer, fb.Readout.init(4, 2, rng=1), np.zeros(4, np.float32))
+    x, y = np.zeros((0, 3), np.float32), np.zeros((0, 2), np.float32)
+    assert fb.bptt(network, x, y, resets=[]).loss == 0

@@ -83,6 +83,13 @@ class Backend(Protocol):
         """Whether two sweeps of so many sequences go at once, each as the work of one thread."""
         ...
 
+    def runs_ahead(self, layer: Any, batch: int) -> bool:
+        """Whether a leaf of a recurrent layer is run while the one before it is gone back over.
+
+        It may be where the footprint has room for it.
+        """
+        ...
+
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         """A layer's weights as kernels read them, which no kernel writes.
 

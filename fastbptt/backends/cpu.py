@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array, DType
+from ..kernels.cells.registry import CELLS
 from ..kernels.cpu import describe, dropout, recurrence, split, team
 from ..kernels.cpu.memory import Workspace, writable
 from ..kernels.cpu.weights import Weights
@@ -64,6 +65,11 @@ class CPU:
 
     def one_thread_each(self, batch: int) -> bool:
         return split.flows(batch)
+
+    def runs_ahead(self, layer: Any, batch: int) -> bool:
+        threads, cell = team.get_num_threads(), CELLS[layer.cell]
+        item = layer.dtype.itemsize
+        return threads > 1 and split.gang_size(threads, cell, layer.hidden, batch, item) == 1
 
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         return Weights(layer, workspace, team.get_num_threads())

@@ -7,7 +7,7 @@ from math import isqrt
 
 from ..kernels.cells.registry import CELLS
 from ..kernels.cpu.products import FEW_ROWS, borrowed_bytes, packed_size
-from ..kernels.cpu.split import flows, pieces_of
+from ..kernels.cpu.split import flows, pieces_of, runs_ahead
 from ..kernels.cpu.tile import VECTOR_BYTES
 from ..memory.blocking import CHUNKS_BETWEEN_LAYERS, INDEX_BYTES, Footprint, flush_steps
 
@@ -80,6 +80,10 @@ def footprint(
     fitting = max(_SCRATCH // max(1, 2 * panels * batch * item), _ROWS // max(1, batch), 1)
     work = batch * (3 * sum(m * n for m, n in matrices) + _UNIT * gate_rows)
     lanes = VECTOR_BYTES // item
+    shapes = [(CELLS[name].gates, hidden, inputs) for name, hidden, inputs in layers]
+    ahead = 0  # the pre-activations of a leaf that is run while another is gone back over
+    if runs_ahead(batch, shapes, outputs):
+        ahead = CELLS[layers[0][0]].blocks * top * batch * item
     # The tree and the stack of a schedule: that of one recompute has the most checkpoints.
     schedule = 24 * (2 + isqrt(2 * total * (state + residuals) // max(1, state)))
     return Footprint(
@@ -101,4 +105,5 @@ def footprint(
         longest=max(1, min(_CALL_STEPS, _WORK * lanes // max(1, work))),
         flush=flush_steps(batch),
         layers=len(layers),
+        ahead=ahead,
     )

@@ -120,6 +120,9 @@ class CUDA:
     def one_thread_each(self, batch: int) -> bool:
         return False
 
+    def runs_ahead(self, layer: Any, batch: int) -> bool:
+        return False
+
     def weights(self, layer: Any, batch: int, workspace: Any) -> Any:
         return Weights(layer, batch)
 

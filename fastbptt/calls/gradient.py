@@ -198,7 +198,8 @@ def bptt(
     overlapping = input_grad and not plan.exact  # windows add to dL/dx through a copy
     zero_copy = problem.zero_copy and checked.zero_copy(problem) and not overlapping
     indexed = problem.shapes.tokens or checked.indexed
-    blocks = footprint.blocks(scratch, zero_copy=zero_copy, indexed=indexed)
+    leaf = planning.leaf_ahead(plan, layer, backend)
+    blocks = footprint.blocks(scratch, zero_copy=zero_copy, indexed=indexed, leaf=leaf)
     multi_flush = plan.backward_steps > flush_steps(B)
     least = partial(planning.least_bytes, network, T, B, backend, own.resets)
     with backend, backend.guard(plan.peak_bytes, least):

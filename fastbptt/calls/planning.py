@@ -52,6 +52,14 @@ def _footprint(
     return footprint(layer, readout, T, B, device, resets, apart=layer is model)
 
 
+def leaf_ahead(plan: Plan, layer: Layer, device: Backend) -> int:
+    """A bound of the steps of a leaf, if it may be run while another is gone back over; else 0."""
+    lowest = stages(layer)[0][0].layers[0]
+    if not plan.recomputes or not device.runs_ahead(lowest, plan.batch):
+        return 0
+    return plan.cache_bytes // max(1, plan.step_bytes)
+
+
 def _automatic(
     model: Network | Layer, T: int, B: int, device: Backend, resets: int
 ) -> tuple[Plan, Footprint, int | None]:
@@ -199,7 +207,8 @@ def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool
     indexed = tokens or (name is not None and LOSSES[name].classes)
     for row in rows:
         _, own, scratch = choose(model, row.steps, row.batch, row.memory, device)
-        blocks.append(own.blocks(scratch, indexed=indexed))
+        leaf = 0 if own.apart else leaf_ahead(row, network.layer, device)
+        blocks.append(own.blocks(scratch, indexed=indexed, leaf=leaf))
     return timing.speeds(network, rows, blocks, device, tokens)
 
 

@@ -46,7 +46,7 @@ class Chain:
         self.marks = device.here(marks)
         self.lengths = self.marks[: self.batch]
         self.chunk, self.call_steps = blocks.chunk, blocks.call_steps
-        self.unheard = blocks.unheard
+        self.unheard, self.ahead = blocks.unheard, blocks.ahead
         self.flush_steps = flush_steps(self.batch)
         self.dtype = self.layers[0].dtype
         self.workspace = device.workspace()

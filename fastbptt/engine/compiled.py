@@ -86,6 +86,7 @@ class CompiledWalk:
         bound.set(continues=lane.carry is not None and lane.room is None)
         bound.end_copies()
         self._bind_spans()
+        self._bind_leaves()
 
     def _bind_spans(self) -> None:
         """Layers go side by side in a span: where nothing is done between spans, they are long."""
@@ -97,6 +98,18 @@ class CompiledWalk:
             if bound.nothing_between_spans(READ_BACK, WRITE_BACK):
                 back = max(back, chain.unheard)
         bound.set(call_steps=forth, back_steps=back)
+
+    def _bind_leaves(self) -> None:
+        """Have a leaf be run while the one before it is gone back over, if nothing forbids it."""
+        bound, chain, arena = self.bound, self.chain, self.lane.arena
+        moments = READ, WRITE, READ_BACK, WRITE_BACK
+        if arena is None or not chain.ahead or chain.resets:
+            return
+        if not bound.nothing_between_spans(*moments):
+            return
+        (own,) = chain.recurrences
+        z, v = own.scratch_ahead(chain.workspace)
+        bound.run_ahead(chain.chunk, arena, z, v)
 
     def _bind_dropout(self, index: int) -> None:
         dropout, row = self.chain.dropout, self.bound.layers[index]

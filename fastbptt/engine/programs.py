@@ -273,7 +273,7 @@ def gradient(
     if stages.problem.stores_outputs:
         _gradient_of_stored(stages, plan, loss, grad_x, report)
         return
-    arena = stages.arena(plan.cache_bytes + plan.state_bytes)
+    arena = stages.arena(plan.cache_bytes + plan.state_bytes + stages.blocks.ahead)
     room = plan.memory.room(stages.T)
     way = WayBack([plan.schedule()], [None], [arena], loss=loss, room=room, adds=not plan.exact)
     program = Program()

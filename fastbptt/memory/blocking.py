@@ -18,6 +18,10 @@ from .plan import Costs
 INDEX_BYTES = 40
 CHUNKS_BETWEEN_LAYERS = 4  # chunks of states that a layer passes to the next per kernel call
 _LEAST_ROWS = 16  # rows of the shortest chunk, if there are so many: products of fewer are slow
+_LEAST_PART_ROWS = 16  # of a part of a leaf that is run beside another
+_LEAF_PARTS = 4  # of the longest leaf at least: the next one takes the place of those done with
+_PARTS = 16  # of the longest leaf for which there is room whatever the budget
+_SLOTS = 1 << 12  # bytes by which two leaves beside each other are told what to do
 _INDEXED = 4  # rows are indexed for at least so many chunks
 _INDEXED_ROWS = 1 << 14  # rows that are indexed at a time where no budget limits them
 _FLUSH_ROWS = 4096  # rows of a flush
@@ -39,12 +43,15 @@ class BlockSizes(NamedTuple):
     indexed : steps whose tokens, classes and loss weights are checked and indexed together
     call_steps : steps of a kernel call
     unheard : steps after which compiled schedules come back to Python, to hear Ctrl-C
+    ahead : bytes of room for a leaf that is run while the one before it is gone back over, beyond
+        those of the longest; 0 where that is not done
     """
 
     chunk: int
     indexed: int
     call_steps: int
     unheard: int
+    ahead: int = 0
 
     def _copying(self) -> BlockSizes:
         half = max(1, _power_of_two_below(self.chunk // 2))
@@ -75,6 +82,8 @@ class Footprint:
     stores_outputs : whether outputs are stored for all T
     one_chunk_calls : whether a kernel call is one chunk, whose scratch includes all that it reads
     apart : whether `forward` and `backward` are two calls
+    ahead : bytes of scratch per step of a leaf that is run while another is gone back over; 0 where
+        that is not done
     """
 
     total: int
@@ -92,9 +101,15 @@ class Footprint:
     stores_outputs: bool = False
     one_chunk_calls: bool = False
     apart: bool = False
+    ahead: int = 0
 
     def blocks(
-        self, scratch: int | None = None, *, zero_copy: bool = True, indexed: bool = False
+        self,
+        scratch: int | None = None,
+        *,
+        zero_copy: bool = True,
+        indexed: bool = False,
+        leaf: int = 0,
     ) -> BlockSizes:
         """Block sizes for this memory layout and layer.
 
@@ -103,6 +118,7 @@ class Footprint:
         scratch : bytes to keep within; None where no budget limits them
         zero_copy : whether the kernels read and write every array of the call without a copy
         indexed : whether there are tokens, classes or loss weights, whose rows are indexed
+        leaf : the most steps of a leaf, if one may be run while the one before is gone back over
         """
         blocks = self._free if scratch is None else self._within(scratch)
         if self.one_chunk_calls:
@@ -111,7 +127,27 @@ class Footprint:
             return blocks._copying()
         if self.layers > 1:
             return blocks._between_layers()
-        return blocks._replace(call_steps=blocks.indexed) if indexed else blocks
+        if indexed:
+            return blocks._replace(call_steps=blocks.indexed)
+        return self._beside(blocks, self.scratch() if scratch is None else scratch, leaf)
+
+    def _beside(self, blocks: BlockSizes, scratch: int, leaf: int) -> BlockSizes:
+        """The longest chunks, if any, that leave room in the scratch to run a leaf ahead.
+
+        A chunk is a part of the leaf: there is one part more than in a leaf, and a state in each.
+        """
+        least = self._least_part()
+        chunk = min(blocks.chunk, max(least, _power_of_two_below(leaf // _LEAF_PARTS)))
+        while self.ahead and leaf and chunk >= least:
+            room = chunk * self.step + (leaf // chunk + 3) * self.state
+            if room + chunk * (self.per_step + self.ahead) + self.state + _SLOTS <= scratch:
+                return blocks._replace(chunk=chunk, ahead=room)
+            chunk //= 2
+        return blocks
+
+    def _least_part(self) -> int:
+        """Steps of the shortest part of a leaf that is run beside another."""
+        return 2 * _power_of_two_below(max(1, -(-_LEAST_PART_ROWS // max(1, self.batch)) - 1))
 
     @cached_property
     def _free(self) -> BlockSizes:
@@ -151,7 +187,11 @@ class Footprint:
 
     def _least_scratch(self) -> int:
         steps = min(self._free.chunk, -(-_LEAST_ROWS // max(1, self.batch)))
-        return min(self.scratch(), steps * self._each(_INDEXED))
+        least = steps * self._each(_INDEXED)
+        if self.ahead:  # room for a leaf of many short parts beside another
+            part = self._least_part() * (self.per_step + self.ahead + self.step)
+            least = max(least, part + _PARTS * self.state + _SLOTS)
+        return min(self.scratch(), least)
 
     def scratch_within(self, budget: int) -> int:
         """Bytes of `budget` to set aside for scratch; less than 0 if the budget is too small.

@@ -216,6 +216,24 @@ class Bound:
     def _gang(self, own, threads):
         return split.gang_size(threads, own.cell, own.hidden, self.batch, self.get("item"))
 
+    def run_ahead(self, steps, arena, z, v):
+        """Have a leaf be run while the one before it is gone back over: see `leaves`.
+
+        steps : of a part, a power of two
+        arena : of the lane
+        z, v : scratch of the leaf that is run: pre-activations, and what a second product reads
+        """
+        lane, left = np.zeros((2, LANE_SIZE), np.int64), np.zeros((2, LEFT_SIZE), np.int64)
+        layer, marks = np.zeros((2, LAYER_SIZE), np.int64), np.zeros(3, np.int64)
+        self.point(leaf_lanes=lane, leaf_layers=layer, leaf_left=left, leaf_marks=marks)
+        self.point(ahead_z=z, ahead_v=v)
+        own = self.recurrences[0]
+        least = split.leaf_least(self.batch, own.cell.gates, own.hidden, int(own.layer.inputs))
+        end = address_of(arena) + arena.nbytes
+        self.set(
+            leaf_steps=steps, leaf_bits=steps.bit_length() - 1, leaf_least=least, arena_end=end
+        )
+
     def begin_rows(self, count):
         """Stand before the first of `count` rows."""
         self.lane[LANE.row], self.lane[LANE.rows], self.lane[LANE.phase] = 0, count, 0

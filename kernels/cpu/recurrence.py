@@ -172,6 +172,12 @@ class Recurrence(LayerRecurrence):
         """Multiply-adds of a step forward."""
         return self.batch * (self.weights.input.size + self.weights.recurrent.size)
 
+    def scratch_ahead(self, workspace):
+        """Scratch (z, v) for a chunk forward while a sweep goes back: see `leaves`."""
+        shape = self.chunk, self.batch, self.cell.blocks * self.hidden
+        second = int(self.cell.second), self.batch, self.hidden
+        return workspace.empty(shape, self.dtype), workspace.empty(second, self.dtype)
+
     def bind(self, bound, index, tokens, runs, arrays):
         """Have a layer of a lane be this one.
 

@@ -29,6 +29,11 @@ LANE, LANE_SIZE = _slots(
     # Layers side by side: see `wavefront`.
     """wave wave_least wave_lanes_at wave_left_at wave_marks_at
     """
+    # Leaves beside each other: see `leaves`.
+    """leaf_steps leaf_bits leaf_least arena_end leaf_lanes_at leaf_layers_at leaf_left_at
+    leaf_marks_at ahead_z_at ahead_v_at leaf_start leaf_base leaf_down
+    ahead_start ahead_stop ahead_to ahead_base ahead_down ahead_from
+    """
     # Another lane that is walked beside this one, if any; and of that other, its rows.
     """beside_at actions_at
     """

@@ -13,6 +13,7 @@ _BLOCK = 24  # rows of a weight's gradient in a piece
 _LEAST_ROWS = 16  # of a part: products of fewer are slower
 _STEP = 2000  # multiply-adds that take as long as the rest of a step
 _TASK = 250_000  # multiply-adds of a part: some hundred times as long as taking it
+_LEAF = 300_000  # multiply-adds of the steps of two leaves that one thread does alone
 _FEW = 4  # sequences that a sweep does in little more time than one
 
 
@@ -67,6 +68,23 @@ def wave_least(threads, batch, layers, outputs):
     if 4 * max(work) > 3 * sum(work):
         return 0  # the others are done in no time; it has products for other threads
     return max(1, _LEAST_ROWS // batch, _TASK // (batch * max(work)))
+
+
+def runs_ahead(batch, layers, outputs):
+    """Whether a leaf may be run while the one before it is gone back over: see `leaves`.
+
+    layers : (gates, hidden, inputs) of each; outputs : of the readout
+    """
+    gates, hidden, inputs = layers[-1]
+    if len(layers) > 1 or batch == 0 or not flows(batch):
+        return False
+    # A large readout is shared among threads, and so is a large product of the inputs.
+    return 4 * outputs <= gates * hidden and inputs <= 4 * hidden
+
+
+def leaf_least(batch, gates, hidden, inputs):
+    """The least steps of two leaves beside each other that are worth a second thread."""
+    return -(-_LEAF // (batch * gates * hidden * (hidden + inputs)))
 
 
 def gang_size(threads, cell, H, B, itemsize):

@@ -23,6 +23,7 @@ from ..jit import inner, noinline
 from .addresses import address, copy_bytes, view, words, zero_bytes
 from .copies import copied
 from .layer_spans import back_layer, forward_layer
+from .leaves import back_leaf, cache_leaf
 from .slots import (
     ADD_STATE,
     ADVANCE,
@@ -215,7 +216,11 @@ def _rows(mailbox, lane, layers, head, rows):
         row = lane[LANE.row]
         kind, a, b, c = rows[row, 0], rows[row, 1], rows[row, 2], rows[row, 3]
         done = True
-        if kind in (ADVANCE, CACHE):
+        if kind == CACHE and lane[LANE.leaf_steps] > 0:
+            done = cache_leaf(mailbox, lane, layers, head, a, b)
+        elif kind == REVERSE and lane[LANE.leaf_steps] > 0:
+            done = back_leaf(mailbox, lane, layers, head, rows, a, b)
+        elif kind in (ADVANCE, CACHE):
             done = _forward_row(mailbox, lane, layers, head, a, b, 1 if kind == CACHE else 0)
         elif kind == REVERSE:
             done = _back_row(mailbox, lane, layers, head, a, a, b, False)
