@@ -6,9 +6,6 @@ are its arrays. The work is done on the CPU, by a callback from JAX's compiled c
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -16,9 +13,9 @@ import numpy as np
 
 from . import arguments
 from .arrays import Array, ArrayLike
-from .calls import inputs, layerwise, planning, rows
+from .calls import inputs, planning
 from .kernels import optional
-from .layers import composite, pytrees
+from .layers import pytrees
 from .layers.composite import AnyLayer, Layer, State, StateLike
 from .layers.recurrent import Recurrent
 from .memory import policies
@@ -28,6 +25,8 @@ optional.load("jax", "fastbptt.jax needs", "pip install 'fastbptt[jax]'")
 
 import jax  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
+
+from .calls.jax_calls import Backward, Call, Callback, Forward  # noqa: E402
 
 pytrees.register(jax.tree_util)
 
@@ -78,7 +77,7 @@ def recurrent(
     given, memory = _checked(layer, x, state, lengths, resets, memory, seed, t0)
     leaves, tree = jax.tree.flatten(given)
     shapes = tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    return _recurrent(_Call(tree, shapes, memory), leaves)
+    return _recurrent(Call(tree, shapes, memory), leaves)
 
 
 def _checked(
@@ -147,11 +146,6 @@ def _words(value: Any) -> Any:
     return np.frombuffer(data, np.uint32)
 
 
-def _integer(array: Any) -> int:
-    """The integer that is traced, or that `_words` has made."""
-    return int.from_bytes(array.tobytes(), "little") if array.ndim else int(array)
-
-
 def _integers(value: Any) -> Any:
     """`lengths` or `resets`, as an array."""
     return value if value is None or isinstance(value, jax.Array) else np.asarray(value)
@@ -181,152 +175,30 @@ def _normal(layer: Layer, state: Any) -> Any:
     return tuple(state) if layer.states > 1 else state
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What a call depends on besides the values of its arrays; JAX compares it by value.
-
-    tree : that of the arguments: layer, x, state, lengths, resets, seed and t0
-    shapes : shape and dtype of each array, without the axes that vmap adds
-    """
-
-    tree: Any
-    shapes: tuple[tuple[tuple[int, ...], str], ...]
-    memory: Memory
-
-    def with_leaves(self, leaves: Sequence[Any]) -> tuple[Any, ...]:
-        """The arguments with these arrays."""
-        return jax.tree.unflatten(self.tree, leaves)
-
-    def structs(self) -> tuple[Any, ...]:
-        """The arguments, a shape and a dtype in place of each array."""
-        return self.with_leaves([jax.ShapeDtypeStruct(*own) for own in self.shapes])
-
-    def outputs(self) -> tuple[Any, Any]:
-        """Shape and dtype of h, and of the arrays of the state."""
-        layer, x, *_ = self.structs()
-        times = x.shape if x.dtype.kind in "iu" else x.shape[:-1]
-
-        def state(part: Recurrent) -> Any:
-            parts = (jax.ShapeDtypeStruct((*times[1:], part.hidden), layer.dtype),) * part.states
-            return parts if len(parts) > 1 else parts[0]
-
-        h = jax.ShapeDtypeStruct((*times, layer.outputs), layer.dtype)
-        parts = map(state, composite.recurrent_layers(layer))
-        return h, composite.shaped(layer, parts)
-
-
-@dataclass(frozen=True)
-class _Callback:
-    """What JAX calls back with arrays, for arrays; equal ones are compiled once.
-
-    Arrays may have further axes in front: those of vmap.
-    """
-
-    call: _Call
-
-    def results(self) -> Any:
-        """Shape and dtype of the results."""
-        raise NotImplementedError
-
-    def row(self, leaves: Sequence[Array]) -> Any:
-        """The results for arrays without further axes."""
-        raise NotImplementedError
-
-    def rows(self, leaves: Sequence[Array], count: int) -> Any:
-        """The results for arrays with further axes."""
-        due, tree = jax.tree.flatten(self.results())
-        lead = rows.leading(leaves, count)
-        found = [np.empty((*lead, *one.shape), one.dtype) for one in due]
-        rows.each(lambda row: jax.tree.leaves(self.row(row)), leaves, count, found)
-        return jax.tree.unflatten(tree, found)
-
-    def __call__(self, *given: Any) -> Any:
-        """What JAX calls."""
-        leaves = [np.asarray(leaf) for leaf in given]
-        count = leaves[0].ndim - len(self.call.shapes[0][0])
-        return self.rows(leaves, count) if count else self.row(leaves)
-
-
-class _Forward(_Callback):
-    """The way forward: arrays of the call in, h and the final state out."""
-
-    def results(self) -> Any:
-        """Shape and dtype of h, and of the arrays of the state."""
-        return self.call.outputs()
-
-    def row(self, leaves: Sequence[Array]) -> Any:
-        """h and the state of one call."""
-        layer, x, state, lengths, resets, seed, t0 = self.call.with_leaves(leaves)
-        lengths = _plain(lengths)
-        if seed is None:
-            return layerwise.run(layer, x, state, lengths=lengths, resets=resets, device="cpu")
-        return layerwise.forward(
-            layer, x, state, lengths=lengths, resets=resets, memory=self.call.memory,
-            seed=_integer(seed), t0=_integer(t0), device="cpu",
-        )[:2]  # fmt: skip
-
-    def rows(self, leaves: Sequence[Array], count: int) -> Any:
-        """Those of many: at once, unless each has a layer of its own, or dropout masks."""
-        layer, x, state, lengths, resets, seed, _ = self.call.with_leaves(leaves)
-        shared = math.prod(rows.leading(layer.arrays(), count)) == 1
-        if not shared or seed is not None:
-            return super().rows(leaves, count)
-        h, _ = self.results()
-        lead = rows.leading(leaves, count)
-        merged = rows.Merged(lead, h.shape[1:-1])
-        layer = jax.tree.map(lambda array: array.reshape(array.shape[count:]), layer)
-        h, final = layerwise.run(
-            layer,
-            merged.taken(x, 1),
-            None if state is None else merged.state(state),
-            lengths=None if lengths is None else merged.taken(lengths, 0),
-            resets=None if resets is None else merged.resets(resets, resets.ndim - count),
-            device="cpu",
-        )
-        return merged.given(h, 1), jax.tree.map(lambda array: merged.given(array, 0), final)
-
-
-@dataclass(frozen=True)
-class _Backward(_Callback):
-    """The way back: arrays of the call, dh and dstate in, gradients out.
-
-    input_grad : whether the gradient by x is wanted
-    """
-
-    input_grad: bool
-
-    def results(self) -> Any:
-        """Shape and dtype of the gradients: of the layer's arrays, x or None, the state."""
-        layer, x, state, *_ = self.call.structs()
-        return jax.tree.leaves(layer), x if self.input_grad else None, state
-
-    def row(self, leaves: Sequence[Array]) -> Any:
-        """The gradients of one call."""
-        count = len(self.call.shapes)
-        layer, x, state, lengths, resets, seed, t0 = self.call.with_leaves(leaves[:count])
-        own = {} if seed is None else {"seed": _integer(seed), "t0": _integer(t0)}
-        *_, cache = layerwise.forward(
-            layer, x, state, lengths=_plain(lengths), resets=resets, memory=self.call.memory,
-            device="cpu", **own,
-        )  # fmt: skip
-        dh, dstate = jax.tree.unflatten(jax.tree.structure(self.call.outputs()), leaves[count:])
-        g = layerwise.backward(cache, dh, dstate, input_grad=self.input_grad)
-        return g.layer.arrays(), g.x, None if state is None else g.state
-
-
-def _plain(lengths: Array | None) -> Any:
-    """`lengths` as a call takes them: of x without a batch axis an int."""
-    return lengths if lengths is None or lengths.ndim else int(lengths)
-
-
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _called(callback: _Callback, leaves: list[Any]) -> Any:
-    """The results of a callback within JAX."""
-    return jax.pure_callback(callback, callback.results(), *leaves, vmap_method="expand_dims")
+def _called(callback: Callback, leaves: list[Any]) -> Any:
+    """The results of a callback within JAX.
+
+    Each array that is passed to and fro costs some 20 us: so small ones go joined.
+    """
+    given, due = callback.groups(), callback.shapes()
+    start, arrays = 0, []
+    for size in given:
+        arrays.append(_joined(leaves[start : start + size]))
+        start += size
+    found = jax.pure_callback(callback, due, *arrays, vmap_method="expand_dims")
+    return callback.results_of(found)
+
+
+def _joined(arrays: list[Any]) -> Any:
+    """The numbers of some arrays in one vector; one array as it is."""
+    if len(arrays) == 1:
+        return arrays[0]
+    return jnp.concatenate([array.ravel() for array in arrays])
 
 
 @_called.defjvp
-def _no_second_derivative(callback: _Callback, primals: Any, tangents: Any) -> Any:
+def _no_second_derivative(callback: Callback, primals: Any, tangents: Any) -> Any:
     raise NotImplementedError(
         "fastbptt.jax.recurrent has no second derivative, nor one in forward mode: take jax.grad "
         "or jax.vjp of it once; jax.lax.stop_gradient keeps an outer derivative out"
@@ -334,11 +206,11 @@ def _no_second_derivative(callback: _Callback, primals: Any, tangents: Any) -> A
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(call: _Call, leaves: list[Any]) -> Any:
-    return _called(_Forward(call), leaves)
+def _differentiable(call: Call, leaves: list[Any]) -> Any:
+    return _called(Forward(call), leaves)
 
 
-def _forward(call: _Call, primals: list[Any]) -> tuple[Any, Any]:
+def _forward(call: Call, primals: list[Any]) -> tuple[Any, Any]:
     """What JAX runs forward if a derivative is wanted; all that the way back needs are the inputs.
 
     () stands for a wanted gradient by x and None for an unwanted one: JAX keeps the difference,
@@ -349,13 +221,13 @@ def _forward(call: _Call, primals: list[Any]) -> tuple[Any, Any]:
     return _differentiable(call, leaves), (leaves, () if x.perturbed else None)
 
 
-def _backward(call: _Call, kept: tuple[Any, Any], cotangents: Any) -> tuple[list[Any]]:
+def _backward(call: Call, kept: tuple[Any, Any], cotangents: Any) -> tuple[list[Any]]:
     """The gradients by all arrays; None by integers and booleans."""
     leaves, wanted = kept
     given = jax.tree.map(_filled, cotangents, is_leaf=_is_zero)
     tokens = call.structs()[1].dtype.kind in "iu"
-    back = _Backward(call, wanted is not None and not tokens)
-    layer, dx, dstate = _called(back, [*leaves, *jax.tree.leaves(given)])
+    back = Backward(call, wanted is not None and not tokens)
+    dx, (layer, dstate) = _called(back, [*leaves, *jax.tree.leaves(given)])
     found = [*layer, dx, *jax.tree.leaves(dstate)]
     return ([*found, *[None] * (len(leaves) - len(found))],)
 
