@@ -25,11 +25,14 @@ def _begin():
 
 
 def _run(module, name, arguments):
-    """None, or how the test failed: not every exception can go to another process."""
+    """Why the test is skipped, and how it failed: not every exception can leave a process."""
     try:
         getattr(import_module(module), name).__wrapped__(**arguments)
+    except pytest.skip.Exception as why:
+        return str(why), None
     except BaseException:
-        return traceback.format_exc()
+        return None, traceback.format_exc()
+    return None, None
 
 
 def in_jax(test):
@@ -39,7 +42,10 @@ def in_jax(test):
     def run(**arguments):
         if importlib.util.find_spec("jax") is None:
             pytest.skip("JAX is not installed")
-        failed = _pool().submit(_run, test.__module__, test.__name__, arguments).result()
+        job = _pool().submit(_run, test.__module__, test.__name__, arguments)
+        skipped, failed = job.result()
+        if skipped is not None:
+            pytest.skip(skipped)
         assert failed is None, failed
 
     return run

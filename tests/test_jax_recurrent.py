@@ -121,7 +121,9 @@ def test_every_option_gives_the_bits_of_forward_and_backward(cell, cuts, batched
         state, dstate = (jax.tree.map(lambda a: a[1], s) for s in (state, dstate))
         options = {k: int(v[1]) if k == "lengths" else v[:, 1] for k, v in options.items()}
     if memory == "budget":
-        memory = fb.frontier(p.layer, 15, 3 if batched else 1)[1].peak_bytes + 2000
+        memory = fb.frontier(p.layer, 15, 3 if batched else 1)[1].peak_bytes + 20_000
+    if "|" in cell and isinstance(memory, fb.Truncated):  # there is none
+        memory = "full"
     inputs = () if tokens else (1,)
 
     @jax.jit
