@@ -89,7 +89,9 @@ def stream_of(value: Any) -> int | None:
 
 def home(array: Any) -> Array:
     """The array as a NumPy array, without a copy if it is one already."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    if isinstance(array, np.ndarray):
+        return array
+    return array.get() if on_gpu(array) else np.asarray(array)  # JAX's, in a model trained there
 
 
 class Unreadable(TypeError):

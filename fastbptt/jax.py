@@ -26,7 +26,7 @@ optional.load("jax", "fastbptt.jax needs", "pip install 'fastbptt[jax]'")
 import jax  # noqa: E402
 from jax import numpy as jnp  # noqa: E402
 
-from .calls.jax_calls import Backward, Call, Callback, Forward  # noqa: E402
+from .calls.jax_calls import Backward, Callback, Forward, Signature  # noqa: E402
 
 pytrees.register(jax.tree_util)
 
@@ -77,7 +77,7 @@ def recurrent(
     given, memory = _checked(layer, x, state, lengths, resets, memory, seed, t0)
     leaves, tree = jax.tree.flatten(given)
     shapes = tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    return _recurrent(Call(tree, shapes, memory), leaves)
+    return _recurrent(Signature(tree, shapes, memory), leaves)
 
 
 def _checked(
@@ -206,27 +206,27 @@ def _no_second_derivative(callback: Callback, primals: Any, tangents: Any) -> An
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _differentiable(call: Call, leaves: list[Any]) -> Any:
-    return _called(Forward(call), leaves)
+def _differentiable(signature: Signature, leaves: list[Any]) -> Any:
+    return _called(Forward(signature), leaves)
 
 
-def _forward(call: Call, primals: list[Any]) -> tuple[Any, Any]:
+def _forward(signature: Signature, primals: list[Any]) -> tuple[Any, Any]:
     """What JAX runs forward if a derivative is wanted; all that the way back needs are the inputs.
 
     () stands for a wanted gradient by x and None for an unwanted one: JAX keeps the difference,
     since they are other trees.
     """
     leaves = [primal.value for primal in primals]
-    _, x, *_ = call.with_leaves(primals)
-    return _differentiable(call, leaves), (leaves, () if x.perturbed else None)
+    _, x, *_ = signature.with_leaves(primals)
+    return _differentiable(signature, leaves), (leaves, () if x.perturbed else None)
 
 
-def _backward(call: Call, kept: tuple[Any, Any], cotangents: Any) -> tuple[list[Any]]:
+def _backward(signature: Signature, kept: tuple[Any, Any], cotangents: Any) -> tuple[list[Any]]:
     """The gradients by all arrays; None by integers and booleans."""
     leaves, wanted = kept
     given = jax.tree.map(_filled, cotangents, is_leaf=_is_zero)
-    tokens = call.structs()[1].dtype.kind in "iu"
-    back = Backward(call, wanted is not None and not tokens)
+    tokens = signature.structs()[1].dtype.kind in "iu"
+    back = Backward(signature, wanted is not None and not tokens)
     dx, (layer, dstate) = _called(back, [*leaves, *jax.tree.leaves(given)])
     found = [*layer, dx, *jax.tree.leaves(dstate)]
     return ([*found, *[None] * (len(leaves) - len(found))],)

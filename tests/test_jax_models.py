@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,42 @@ def test_optax_updates_a_network_and_its_state():
     assert np.any(network.state[0][0])
     back = jax.tree.map(np.array, network)  # NumPy's again
     assert fb.evaluate(back, p.x, p.y) == pytest.approx(float(loss(network)), rel=1e-10)
+
+
+@in_jax
+def test_a_network_trained_in_jax_is_saved_as_it_is():
+    import io
+
+    import jax
+
+    import fastbptt.jax  # noqa: F401
+
+    p, file = make_problem("lstm/gru", SIZES, "float32"), io.BytesIO()
+    jax.tree.map(jax.numpy.asarray, p.network).save(file)
+    file.seek(0)
+    assert_same(fb.load(file), p.network)
+
+
+@in_jax
+def test_the_example_reaches_its_goal():
+    pytest.importorskip("optax")
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+    try:
+        from jax_training import main
+    finally:
+        del sys.path[0]
+    before, after = main(["--updates=100", "--delay=2"])
+    assert after < 0.2 * before
+
+
+@in_jax
+def test_every_parameter_result_and_error_is_described():
+    from test_docstrings import described, parameters, sections
+
+    from fastbptt.jax import recurrent
+
+    assert described(recurrent) == parameters(recurrent)
+    assert {"Returns", "Raises"} <= sections(recurrent.__doc__).keys()
 
 
 def wrong(p):

@@ -5,7 +5,6 @@ import pytest
 from helpers import (
     BOTH_WAYS,
     CELLS,
-    DTYPES,
     FEW_KINDS,
     GRADIENTS,
     STACKS,
@@ -65,7 +64,7 @@ def total(run, dh, dstate):
     return value
 
 
-@pytest.mark.parametrize("dtype, jitted", zip(DTYPES, [True, False], strict=True))
+@pytest.mark.parametrize("dtype, jitted", [("float32", True), ("float64", False)])
 @pytest.mark.parametrize("cell", CELLS)
 @in_jax
 def test_values_and_gradients_are_those_of_a_scan(cell, dtype, jitted):
@@ -94,7 +93,8 @@ def test_values_and_gradients_are_those_of_a_scan(cell, dtype, jitted):
 
 # (cuts, batched, tokens, memory): every one of each, and most pairs.
 OPTIONS = [
-    ((), True, True, "full"), (("lengths",), True, False, "full"), (("resets",), False, True, "budget"),
+    ((), True, True, "full"), (("lengths",), True, False, "full"),
+    (("resets",), False, True, "budget"),
     (("lengths", "resets"), True, False, "budget"), (("lengths",), False, False, "auto"),
     (("resets",), True, False, fb.Truncated(3, 5)), ((), False, False, fb.Checkpointed(segment=4)),
     (("lengths", "resets"), False, True, fb.Truncated(3, 5)),
@@ -121,7 +121,9 @@ def test_every_option_gives_the_bits_of_forward_and_backward(cell, cuts, batched
         state, dstate = (jax.tree.map(lambda a: a[1], s) for s in (state, dstate))
         options = {k: int(v[1]) if k == "lengths" else v[:, 1] for k, v in options.items()}
     if memory == "budget":
-        memory = fb.frontier(p.layer, 15, 3 if batched else 1)[1].peak_bytes + 20_000
+        with pytest.raises(fb.MemoryLimitError) as error:
+            fb.plan(p.layer, 15, len(p.lengths), memory=1, resets=options["resets"])
+        memory = error.value.least_bytes
     if "|" in cell and isinstance(memory, fb.Truncated):  # there is none
         memory = "full"
     inputs = () if tokens else (1,)
@@ -174,10 +176,9 @@ def test_what_is_not_asked_for_makes_no_difference(cell):
 @in_jax
 def test_a_cell_of_ones_own_is_differentiated_too():
     import jax
+    from jax import numpy as jnp
 
     from fastbptt.jax import recurrent
-
-    from jax import numpy as jnp
 
     def forward(a, s, p, d, np=np):
         keep = np.exp(-d[0] * np.exp(p[0]))

@@ -107,7 +107,7 @@ def test_maps_nest_and_tokens_are_mapped():
     for over_layers in (False, True):
 
         def run(scale, ids, over_layers=over_layers):
-            scaled = jax.tree.map(lambda a: a * scale, p.layer) if over_layers else p.layer
+            scaled = jax.tree.map(lambda w, by=scale: w * by, p.layer) if over_layers else p.layer
             return jax.vmap(lambda row: recurrent(scaled, row)[0])(ids)
 
         found = np.asarray(jax.vmap(run)(scales, ids))

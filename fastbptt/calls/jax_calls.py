@@ -23,7 +23,7 @@ _SMALL = 1 << 16  # bytes of an array that is copied, since short calls take non
 
 
 @dataclass(frozen=True)
-class Call:
+class Signature:
     """What a call depends on besides the values of its arrays; JAX compares it by value.
 
     tree : that of the arguments: layer, x, state, lengths, resets, seed and t0
@@ -84,15 +84,15 @@ class Callback:
     Arrays that go together, those of the layer or of a state, go as one vector: see `groups`.
     """
 
-    call: Call
+    signature: Signature
 
     def arguments(self) -> list[Any]:
         """Shape and dtype of each array that goes in."""
-        return [jax.ShapeDtypeStruct(*own) for own in self.call.shapes]
+        return [jax.ShapeDtypeStruct(*own) for own in self.signature.shapes]
 
     def groups(self) -> list[int]:
         """How many of them go together, in their order."""
-        return self.call.groups()
+        return self.signature.groups()
 
     def results(self) -> tuple[Any, Any]:
         """Shape and dtype of the results: one along time, or None, and all others."""
@@ -148,22 +148,22 @@ class Forward(Callback):
 
     def results(self) -> tuple[Any, Any]:
         """Shape and dtype of h, and of the arrays of the state."""
-        return self.call.outputs()
+        return self.signature.outputs()
 
     def row(self, leaves: Sequence[Array]) -> tuple[Any, Any]:
         """h and the state of one call."""
-        layer, x, state, lengths, resets, seed, t0 = self.call.with_leaves(leaves)
+        layer, x, state, lengths, resets, seed, t0 = self.signature.with_leaves(leaves)
         lengths = _plain(lengths)
         if seed is None:
             return layerwise.run(layer, x, state, lengths=lengths, resets=resets, device="cpu")
         return layerwise.forward(
-            layer, x, state, lengths=lengths, resets=resets, memory=self.call.memory,
+            layer, x, state, lengths=lengths, resets=resets, memory=self.signature.memory,
             seed=_integer(seed), t0=_integer(t0), device="cpu",
         )[:2]  # fmt: skip
 
     def rows(self, leaves: Sequence[Array], lead: tuple[int, ...]) -> tuple[Any, Any]:
         """Those of many: at once, unless each has a layer of its own, or dropout masks."""
-        layer, x, state, lengths, resets, seed, _ = self.call.with_leaves(leaves)
+        layer, x, state, lengths, resets, seed, _ = self.signature.with_leaves(leaves)
         count = len(lead)
         shared = math.prod(rows.leading(layer.arrays(), count)) == 1
         if not shared or seed is not None:
@@ -192,27 +192,29 @@ class Backward(Callback):
 
     def arguments(self) -> list[Any]:
         """Shape and dtype of the arrays of the call, of dh and of dstate."""
-        return [*super().arguments(), *jax.tree.leaves(self.call.outputs())]
+        return [*super().arguments(), *jax.tree.leaves(self.signature.outputs())]
 
     def groups(self) -> list[int]:
         """How many of them go together, in their order."""
-        return [*self.call.groups(), *map(_count, self.call.outputs())]
+        return [*self.signature.groups(), *map(_count, self.signature.outputs())]
 
     def results(self) -> tuple[Any, Any]:
         """Shape and dtype of the gradients: of x or None; of the layer's arrays, of the state."""
-        layer, x, state, *_ = self.call.structs()
+        layer, x, state, *_ = self.signature.structs()
         return x if self.input_grad else None, (jax.tree.leaves(layer), state)
 
     def row(self, leaves: Sequence[Array]) -> tuple[Any, Any]:
         """The gradients of one call."""
-        count = len(self.call.shapes)
-        layer, x, state, lengths, resets, seed, t0 = self.call.with_leaves(leaves[:count])
+        count = len(self.signature.shapes)
+        layer, x, state, lengths, resets, seed, t0 = self.signature.with_leaves(leaves[:count])
         own = {} if seed is None else {"seed": _integer(seed), "t0": _integer(t0)}
         *_, cache = layerwise.forward(
-            layer, x, state, lengths=_plain(lengths), resets=resets, memory=self.call.memory,
+            layer, x, state, lengths=_plain(lengths), resets=resets, memory=self.signature.memory,
             device="cpu", **own,
         )  # fmt: skip
-        dh, dstate = jax.tree.unflatten(jax.tree.structure(self.call.outputs()), leaves[count:])
+        dh, dstate = jax.tree.unflatten(
+            jax.tree.structure(self.signature.outputs()), leaves[count:]
+        )
         g = layerwise.backward(cache, dh, dstate, input_grad=self.input_grad)
         return g.x, (g.layer.arrays(), None if state is None else g.state)
 
