@@ -6,6 +6,7 @@ docs/arrays.md.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -191,6 +192,9 @@ def _exported(name: str, value: Any, lazy: bool) -> AlongTime:
             "it requires a gradient, which only the modules of fastbptt.torch hand on to PyTorch; "
             "use these, or give .detach()"
         )
+    traced = getattr(sys.modules.get("jax.core"), "Tracer", None)
+    if traced is not None and isinstance(value, traced):
+        raise Unreadable("JAX traces it; use fastbptt.jax.recurrent there")
     if on_gpu(value):
         return wrapped(value)
     if hasattr(kind, "todense"):

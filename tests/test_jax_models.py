@@ -49,10 +49,14 @@ def test_the_leaves_of_a_model_are_its_arrays(cell):
         shapes = jax.tree.map(np.shape, model)  # no arrays: unchecked
         assert type(shapes) is type(model)
         assert jax.tree.structure(jax.tree.map(lambda _: 1.0, model)) == tree
-        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(model)]
+        paths = [
+            jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(model)
+        ]
         assert len(set(paths)) == len(leaves)
-    assert jax.tree_util.keystr(jax.tree.leaves_with_path(fb.Network(p.layer, None))[0][0])
-    assert jax.tree.leaves_with_path(p.readout)[0][0] == (jax.tree_util.GetAttrKey("V"),)
+    assert jax.tree_util.keystr(
+        jax.tree_util.tree_leaves_with_path(fb.Network(p.layer, None))[0][0]
+    )
+    assert jax.tree_util.tree_leaves_with_path(p.readout)[0][0] == (jax.tree_util.GetAttrKey("V"),)
 
 
 @in_jax
@@ -227,7 +231,11 @@ def test_float64_needs_the_switch_of_jax():
     from fastbptt.jax import recurrent
 
     p = make_problem("lstm", SIZES, "float64")
-    with jax.enable_x64(False), pytest.raises(TypeError, match="jax_enable_x64"):
-        recurrent(p.layer, p.x)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(TypeError, match="jax_enable_x64"):
+            recurrent(p.layer, p.x)
+    finally:
+        jax.config.update("jax_enable_x64", True)
     h, _ = recurrent(p.layer, p.x)
     assert_same(h, fb.run(p.layer, p.x)[0])
