@@ -17,6 +17,7 @@ from .calls import inputs, planning
 from .kernels import optional
 from .layers import pytrees
 from .layers.composite import AnyLayer, Layer, State, StateLike
+from .layers.model import Model
 from .layers.recurrent import Recurrent
 from .memory import policies
 from .memory.policies import Memory
@@ -88,6 +89,12 @@ def _checked(
     `inputs.check` does it, as for every other call, on arrays that stand for those of JAX.
     """
     inputs.recurrent(layer)
+    for leaf in jax.tree.leaves(layer):
+        if isinstance(leaf, Model):
+            raise TypeError(
+                f"layer must be of the package's own types, not {type(leaf).__name__}: JAX knows "
+                "no subclass of them as a pytree"
+            )
     model = jax.tree.map(_stand_in, layer)
     model = model._rebuilt(iter(model.arrays()))  # which checks, as unflattening does not
     x = x if isinstance(x, jax.Array) else arguments.array("x", x)

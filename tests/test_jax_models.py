@@ -14,6 +14,10 @@ import fastbptt as fb
 SIZES = (7, 3, 4, 6, 2)
 
 
+class Subclass(fb.LSTM):
+    """A layer that JAX has not been told of."""
+
+
 def run_python(code):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -154,6 +158,7 @@ def wrong(p):
         ({"x": [["a"]]}, TypeError, "x must be an array", False),
         ({"layer": p.layer.W}, TypeError, "layer must be", False),
         ({"layer": p.network}, TypeError, "layer must be", False),
+        ({"layer": Subclass(*p.layer.arrays())}, TypeError, "not Subclass: JAX knows", False),
         ({"state": p.state[0]}, TypeError, "state must be a tuple of 2", False),
         ({"state": (p.state[0], ones((3, 6)))}, TypeError, r"state\[1\] must be float32", True),
         ({"state": (p.state[0], p.x)}, ValueError, r"state\[1\] must have shape", True),
@@ -180,7 +185,8 @@ def test_what_is_wrong_is_refused_before_any_work():
     from fastbptt.jax import recurrent
 
     p = make_problem("lstm", SIZES, "float32")
-    for changes, error, words, traced in wrong(p):
+    half = ({"x": jax.numpy.zeros((7, 3, 4), "bfloat16")}, TypeError, "x must be", True)
+    for changes, error, words, traced in [*wrong(p), half]:
         given = {"layer": p.layer, "x": p.x, "state": p.state}
         with pytest.raises(error, match=words):
             recurrent(**given | changes)
