@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "inside.md"
 # From top to bottom: none imports one above it.
 FOLDERS = {
-    "face": "`__init__`, `__main__`, `typing`: the names people use",
+    "face": "`__init__`, `__main__`, `jax`, `typing`: the names people use",
     "commands": "the command line, a file or a folder a command",
     "calls": "public functions: check, allocate and choose",
     "engine": "runs schedules; checks no arguments",
@@ -25,7 +25,7 @@ FOLDERS = {
     "root": "`arguments`, `arrays`, `lazy`: checks and types that all of these use",
     "kernels": "compiled: cells, CPU, CUDA",
 }
-_FACE = ("fastbptt", "fastbptt.__main__", "fastbptt.typing")
+_FACE = ("fastbptt", "fastbptt.__main__", "fastbptt.jax", "fastbptt.typing")
 
 
 def modules() -> dict[str, Path]:

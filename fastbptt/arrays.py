@@ -6,6 +6,7 @@ docs/arrays.md.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -89,7 +90,9 @@ def stream_of(value: Any) -> int | None:
 
 def home(array: Any) -> Array:
     """The array as a NumPy array, without a copy if it is one already."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    if isinstance(array, np.ndarray):
+        return array
+    return array.get() if on_gpu(array) else np.asarray(array)  # JAX's, in a model trained there
 
 
 class Unreadable(TypeError):
@@ -189,6 +192,9 @@ def _exported(name: str, value: Any, lazy: bool) -> AlongTime:
             "it requires a gradient, which only the modules of fastbptt.torch hand on to PyTorch; "
             "use these, or give .detach()"
         )
+    traced = getattr(sys.modules.get("jax.core"), "Tracer", None)
+    if traced is not None and isinstance(value, traced):
+        raise Unreadable("JAX traces it; use fastbptt.jax.recurrent there")
     if on_gpu(value):
         return wrapped(value)
     if hasattr(kind, "todense"):

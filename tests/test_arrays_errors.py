@@ -175,4 +175,6 @@ def test_masked_stretches_without_a_masked_value_are_read():
 
 def test_a_traced_array_of_jax_is_refused_when_it_is_given():
     jax, p = module("jax"), problem()
-    rejected(lambda: jax.jit(lambda x: fb.run(p.layer, x))(p.x), "x", errors=(TypeError,))
+    rejected(
+        lambda: jax.jit(lambda x: fb.run(p.layer, x))(p.x), "x", "fastbptt.jax", errors=(TypeError,)
+    )

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from jax_process import in_jax
 
 import fastbptt as fb
 from fastbptt.commands.cli import main
@@ -43,8 +44,7 @@ def two_cpus(monkeypatch, set_threads):
     monkeypatch.setattr("fastbptt.kernels.cpu.team.available_cpus", lambda: 2)
 
 
-def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, two_cpus):
-    monkeypatch.chdir(tmp_path)
+def run_examples(page):
     text, namespace, found = read(page), {}, 0
     for match in EXAMPLES.finditer(text):
         line = text.count("\n", 0, match.start(1))
@@ -56,6 +56,17 @@ def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkey
         assert out.getvalue().splitlines() == expected.splitlines(), f"{page.name}, line {line}"
     assert found == text.count("```python")
     assert sum(bool(output) for _, output in EXAMPLES.findall(text)) == text.count("```text")
+
+
+@in_jax
+def run_examples_in_jax(page):
+    run_examples(page)
+
+
+def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, two_cpus):
+    monkeypatch.chdir(tmp_path)
+    run = run_examples_in_jax if "import jax\n" in read(page) else run_examples
+    run(page=page)
 
 
 def test_there_are_examples_to_run():
