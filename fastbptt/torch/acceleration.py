@@ -20,6 +20,9 @@ _OURS = {
 }
 
 
+_THEIRS: Any = tuple(_OURS)
+
+
 def accelerate(model: Model, memory: Memory = "full") -> Model:
     """Have fastbptt compute every torch.nn.RNN, GRU and LSTM inside a model, in place.
 
@@ -46,7 +49,7 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
     left = []
     found: list[tuple[str, Any]] = list(model.named_modules())
     for name, module in found:
-        if not isinstance(module, tuple(_OURS)):
+        if not isinstance(module, _THEIRS):
             continue
         why = _obstacle(module)
         if why:

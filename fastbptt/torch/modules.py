@@ -66,7 +66,9 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
         text = self._memory if memory is None else spec.memory_text(memory)
         if isinstance(input, PackedSequence):
             return self._packed(input, hx, lengths, resets, text)
-        single = isinstance(input, Tensor) and input.dim() == 2
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a tensor or PackedSequence, not {type(input).__name__}")
+        single = input.dim() == 2
         if single:
             input = input.unsqueeze(1)
             hx = _each(lambda part: part.unsqueeze(1), hx)
