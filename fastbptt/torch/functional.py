@@ -108,7 +108,8 @@ def call(
     if resets is not None:
         resets = _booleans(resets, x.shape[0], x.shape[1])
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *planes, *weights))
-    h, h_n, c_n, _ = operators.forward(x, planes, weights, lengths, resets, seed, text, keep)
+    run = operators.differentiable if operators.plain(x) else operators.forward
+    h, h_n, c_n, _ = run(x, planes, weights, lengths, resets, seed, text, keep)
     return h, ((h_n, c_n) if lstm else h_n)
 
 

@@ -142,6 +142,20 @@ def _fake_backward(token, dh, dstate, x, hx, weights, lengths, resets, seed, spe
     return dx, [t.new_empty(t.shape) for t in hx], [t.new_empty(t.shape) for t in weights]
 
 
+def plain(x: Tensor) -> bool:
+    """Whether a call is computed at once, on tensors of numbers, and not traced or transformed.
+
+    The dispatcher and its lists of tensors take as long as a small call, so plain calls go past it.
+    """
+    return (
+        type(x) is Tensor
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
+
+
 class _Recurrent(torch.autograd.Function):  # type: ignore[misc]
     """The autograd kernel of the way forward; `states` is the length of hx."""
 
@@ -149,8 +163,12 @@ class _Recurrent(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx, states, lengths, resets, seed, spec, keep, x, *rest):  # type: ignore[no-untyped-def]
         ctx.set_materialize_grads(False)
         ctx.states, ctx.spec = states, spec
-        with torch._C._AutoDispatchBelowAutograd():
-            found = forward(x, rest[:states], rest[states:], lengths, resets, seed, spec, keep)
+        given = x, rest[:states], rest[states:], lengths, resets, seed, spec, keep
+        if plain(x):
+            found = _forward(*given)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                found = forward(*given)
         ctx.save_for_backward(found[3], lengths, resets, seed, x, *rest)
         ctx.mark_non_differentiable(found[3])
         return found
@@ -166,7 +184,8 @@ class _Recurrent(torch.autograd.Function):  # type: ignore[misc]
             parts = (dh_n, dc_n) if own.mode == "LSTM" else (dh_n,)
             dstate = [x.new_zeros(shape) if part is None else part for part in parts]
         wanted = ctx.needs_input_grad[6]
-        dx, dhx, dweights = backward(
+        run = _backward if plain(x) and not torch.is_grad_enabled() else backward
+        dx, dhx, dweights = run(
             token, dh, dstate, x, hx, weights, lengths, resets, seed, ctx.spec, wanted
         )
         return *[None] * 6, dx if wanted else None, *dhx, *dweights
@@ -195,10 +214,13 @@ def _differentiable(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def _forward_autograd(x, hx, weights, lengths, resets, seed, spec, keep):  # type: ignore[no-untyped-def]
+def differentiable(x, hx, weights, lengths, resets, seed, spec, keep):  # type: ignore[no-untyped-def]
+    """The way forward, known to autograd."""
     if _differentiable(x, *hx, *weights):
         rest = lengths, resets, seed, spec, keep, x
         return _Recurrent.apply(len(hx), *rest, *hx, *weights)
+    if plain(x):
+        return _forward(x, hx, weights, lengths, resets, seed, spec, keep)
     with torch._C._AutoDispatchBelowAutograd():
         return forward(x, hx, weights, lengths, resets, seed, spec, keep)
 
@@ -221,7 +243,7 @@ def _register() -> None:
         (
             "recurrent",
             f"({tensors}, {rest}, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-            _forward, _fake_forward, _forward_autograd,
+            _forward, _fake_forward, differentiable,
         ),
         (
             "recurrent_backward",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -52,17 +53,29 @@ def layer_of(spec: Spec, weights: Sequence[Tensor]) -> Layer:
 
 
 def _part(mode: str, U: Tensor, W: Tensor, *biases: Tensor) -> Recurrent:
-    arrays = array_of(U), array_of(W)
+    arrays = {"U": array_of(U), "W": array_of(W)}
     H = W.shape[1]
     if not biases:
         zero = W.new_zeros(W.shape[0])
         biases = zero, zero
-    own, recurrent = (bias.detach() for bias in biases)
+    own, recurrent = biases
     if mode == "GRU":
         b = torch.cat((own[: 2 * H] + recurrent[: 2 * H], own[2 * H :]))
-        return GRU(*arrays, array_of(b), array_of(recurrent[2 * H :]))
-    b = array_of(own + recurrent)
-    return LSTM(*arrays, b) if mode == "LSTM" else RNN(*arrays, b, MODES[mode])  # type: ignore[arg-type]
+        arrays["bn"] = array_of(recurrent[2 * H :])
+    else:
+        b = own + recurrent
+    arrays["b"] = array_of(b)
+    known = _checked(mode, str(W.dtype)[6:], **{name: a.shape for name, a in arrays.items()})
+    return known._with(**arrays)
+
+
+@lru_cache(maxsize=256)
+def _checked(mode: str, dtype: str, **shapes: tuple[int, ...]) -> Recurrent:
+    """A layer of these shapes, without memory: its checks take as long as a small call."""
+    arrays = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, shape in shapes.items()}
+    if mode == "GRU":
+        return GRU(**arrays)
+    return LSTM(**arrays) if mode == "LSTM" else RNN(**arrays, activation=MODES[mode])  # type: ignore[arg-type]
 
 
 def weight_gradients(gradient: Layer, bias: bool) -> list[Tensor]:
