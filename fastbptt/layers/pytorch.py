@@ -21,7 +21,8 @@ def from_torch(module: Any) -> Layer:
 
     Parameters
     ----------
-    module : torch.nn.RNN, GRU or LSTM of float32 or float64, on any device
+    module : torch.nn.RNN, GRU or LSTM, or that of fastbptt.torch, of float32 or float64, on any
+        device
 
     Returns
     -------
@@ -40,7 +41,7 @@ def from_torch(module: Any) -> Layer:
     TypeError : another module or dtype
     """
     torch = _torch("from_torch")
-    if not isinstance(module, (torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM)):
+    if not isinstance(module, torch.nn.RNNBase):
         raise TypeError(
             f"module must be torch.nn.RNN, GRU or LSTM, not {arguments.describe(module)}"
         )
