@@ -74,7 +74,7 @@ def _checked(mode: str, dtype: str, **shapes: tuple[int, ...]) -> Recurrent:
     """A layer of these shapes, without memory: its checks take as long as a small call."""
     arrays = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, shape in shapes.items()}
     if mode == "GRU":
-        return GRU(**arrays)
+        return GRU(**arrays)  # type: ignore[arg-type]
     return LSTM(**arrays) if mode == "LSTM" else RNN(**arrays, activation=MODES[mode])  # type: ignore[arg-type]
 
 
