@@ -78,7 +78,7 @@ def recurrent(
     given, memory = _checked(layer, x, state, lengths, resets, memory, seed, t0)
     leaves, tree = jax.tree.flatten(given)
     shapes = tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    return _recurrent(Signature(tree, shapes, memory), leaves)
+    return _differentiable(Signature(tree, shapes, memory), leaves)
 
 
 def _checked(
@@ -220,12 +220,12 @@ def _differentiable(signature: Signature, leaves: list[Any]) -> Any:
 def _forward(signature: Signature, primals: list[Any]) -> tuple[Any, Any]:
     """What JAX runs forward if a derivative is wanted; all that the way back needs are the inputs.
 
-    () stands for a wanted gradient by x and None for an unwanted one: JAX keeps the difference,
-    since they are other trees.
+    Whether the gradient by x is wanted is said by the size of an array, 1 or 0: what is kept must
+    be arrays, in the same tree whatever is wanted, and their values are not known on the way back.
     """
     leaves = [primal.value for primal in primals]
     _, x, *_ = signature.with_leaves(primals)
-    return _differentiable(signature, leaves), (leaves, () if x.perturbed else None)
+    return _differentiable(signature, leaves), (leaves, jnp.zeros(int(x.perturbed)))
 
 
 def _backward(signature: Signature, kept: tuple[Any, Any], cotangents: Any) -> tuple[list[Any]]:
@@ -233,7 +233,7 @@ def _backward(signature: Signature, kept: tuple[Any, Any], cotangents: Any) -> t
     leaves, wanted = kept
     given = jax.tree.map(_filled, cotangents, is_leaf=_is_zero)
     tokens = signature.structs()[1].dtype.kind in "iu"
-    back = Backward(signature, wanted is not None and not tokens)
+    back = Backward(signature, bool(wanted.size) and not tokens)
     dx, (layer, dstate) = _called(back, [*leaves, *jax.tree.leaves(given)])
     found = [*layer, dx, *jax.tree.leaves(dstate)]
     return ([*found, *[None] * (len(leaves) - len(found))],)
@@ -249,4 +249,3 @@ def _filled(value: Any) -> Any:
 
 
 _differentiable.defvjp(_forward, _backward, symbolic_zeros=True)
-_recurrent = jax.jit(_differentiable, static_argnums=0)
