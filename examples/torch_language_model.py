@@ -23,7 +23,7 @@ from training import bar
 import fastbptt.torch
 
 
-class LanguageModel(torch.nn.Module):
+class LanguageModel(torch.nn.Module):  # type: ignore[misc]
     """Scores of the next word after each word."""
 
     def __init__(self, words: int, width: int, dropout: float) -> None:
