@@ -209,6 +209,18 @@ def test_gradients_flow_through_a_carried_state():
     close(*results)
 
 
+@pytest.mark.parametrize("steps", [3, 300])
+def test_results_may_be_changed_in_place(steps):
+    module, x, found = made("LSTM", num_layers=2), torch.randn(steps, B, I), []
+    for change in (lambda a: a * 2, lambda a: a.mul_(2)):
+        module.zero_grad()
+        out, (h, c) = module(x)
+        total = change(out).sum() + change(h).sum() + change(c).square().sum()
+        total.backward()
+        found.append([p.grad.clone() for p in module.parameters()])
+    close(*found, 0)
+
+
 @pytest.mark.parametrize("layout", ["transposed", "every other", "expanded"])
 def test_any_layout_of_input_weights_and_gradient_is_read(layout):
     module, plain = made("GRU"), made("GRU", torch.nn)
