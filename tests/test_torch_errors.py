@@ -6,6 +6,7 @@ import fastbptt as fb
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 ft = pytest.importorskip("fastbptt.torch")
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 T, B, I, H = 4, 2, 3, 5
 lstm, gru = ft.LSTM(I, H), ft.GRU(I, H)
@@ -19,7 +20,17 @@ def autocast_double():
         gru(x.double())
 
 
+def on_a_gpu(make=ft.GRU):
+    """A module whose parameters have shapes, and say that they are on a GPU."""
+    module = make(I, H, device="meta")
+    with FakeTensorMode():
+        for name, own in list(module.named_parameters()):
+            setattr(module, name, torch.nn.Parameter(torch.empty(own.shape, device="cuda")))
+    return module
+
+
 CASES = {
+    "gpu": (TypeError, "CPU", ".cpu()", lambda: on_a_gpu()(x)),
     "proj_size": (ValueError, "proj_size", "Linear", lambda: ft.LSTM(I, H, proj_size=2)),
     "dropout": (ValueError, "dropout", "below 1", lambda: ft.GRU(I, H, 2, dropout=1.0)),
     "nonlinearity": (ValueError, "nonlinearity", "'relu'", lambda: ft.RNN(I, H, nonlinearity="x")),
@@ -78,3 +89,9 @@ def test_an_error_names_the_argument_and_the_way_out(name):
     text = str(caught.value)
     assert argument in text and hint in text, text
     assert gru.memory == "full"
+
+
+def test_accelerate_leaves_a_module_on_a_gpu():
+    module = on_a_gpu(torch.nn.GRU)
+    with pytest.warns(UserWarning, match="on cuda"):
+        assert type(ft.accelerate(module)) is torch.nn.GRU

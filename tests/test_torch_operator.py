@@ -134,6 +134,23 @@ def test_an_exported_model_takes_any_length_and_batch(grad):
     assert torch.equal(program.module()(x), model(x))
 
 
+def test_auto_is_a_budget_in_a_graph():
+    model = Between(memory="auto")
+    program = torch.export.export(model, (torch.randn(B, T, I),))
+    (text,) = (a for n in program.graph.nodes for a in n.args if str(a).startswith("LSTM;"))
+    assert 1e6 < operators.decode(text).memory < 1e15
+    seen = []
+
+    def backend(graph, inputs):
+        seen.extend(a for n in graph.graph.nodes for a in n.args if str(a).startswith("LSTM;"))
+        return graph
+
+    torch._dynamo.reset()
+    torch.compile(model, fullgraph=True, backend=backend)(torch.randn(B, T, I))
+    assert len(seen) == 1 and 1e6 < operators.decode(seen[0]).memory < 1e15
+    assert model.lstm.memory == "auto"
+
+
 def counted(monkeypatch):
     """How often the way forward has been run, with a cache and without."""
     seen = {"forward": 0, "run": 0}

@@ -4,11 +4,14 @@ import copy
 import io
 import pickle
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from checks import run_python
+from checks import OBJECTS, run_python
+from fastbptt.kernels.cpu.memory import _held
+from test_docstrings import items, parameters, sections
 
 import fastbptt as fb
 
@@ -151,6 +154,33 @@ def test_a_parametrised_weight_gets_its_gradient(norm):
     assert all(g.any() for g in due)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2}], ids=str)
+def test_a_module_keeps_within_its_budget(options):
+    module, x = made("LSTM", memory=400_000, **options), torch.randn(3000, 8, I)
+    given = x.transpose(0, 1) if module.batch_first else x
+    step(module, given)  # so that nothing is compiled below
+    peaks = {}
+    for memory in (400_000, "full"):
+        module.memory = memory
+        _held.clear()  # scratch from the pool would not be traced
+        tracemalloc.start()  # PyTorch's own memory is not traced, NumPy's is
+        out, _ = module(given)
+        loss = out.square().sum()
+        loss.backward()
+        peaks[memory] = tracemalloc.get_traced_memory()[1] - out.numel() * 4
+        tracemalloc.stop()
+        del out, loss
+    assert peaks[400_000] <= 400_000 + OBJECTS < peaks["full"]
+
+
+@pytest.mark.parametrize("value", [ft.RNN, ft.GRU, ft.LSTM, ft.recurrent, ft.accelerate])
+def test_public_names_are_described_as_fastbptts_are(value):
+    found = sections(value.__doc__)
+    assert {"Parameters", "Raises"} <= found.keys()
+    named = [name.strip("*") for name in items(found["Parameters"])]
+    assert sorted(named) == sorted(parameters(value))
+
+
 def test_an_optimizer_learns_as_with_torch():
     losses = []
     for package in (ft, torch.nn):
@@ -177,6 +207,18 @@ def test_gradients_flow_through_a_carried_state():
         total.backward()
         results.append([p.grad for p in module.parameters()])
     close(*results)
+
+
+@pytest.mark.parametrize("steps", [3, 300])
+def test_results_may_be_changed_in_place(steps):
+    module, x, found = made("LSTM", num_layers=2), torch.randn(steps, B, I), []
+    for change in (lambda a: a * 2, lambda a: a.mul_(2)):
+        module.zero_grad()
+        out, (h, c) = module(x)
+        total = change(out).sum() + change(h).sum() + change(c).square().sum()
+        total.backward()
+        found.append([p.grad.clone() for p in module.parameters()])
+    close(*found, 0)
 
 
 @pytest.mark.parametrize("layout", ["transposed", "every other", "expanded"])

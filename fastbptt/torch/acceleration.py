@@ -35,8 +35,8 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
 
     Returns
     -------
-    The model. Modules of a subclass, parametrised ones, those with `proj_size` or half dtypes are
-    left as they are, with one warning for all.
+    The model. Modules of a subclass, parametrised ones, those with `proj_size` or half dtypes or on
+    a GPU are left as they are, with one warning for all.
 
     Raises
     ------
@@ -71,5 +71,8 @@ def _obstacle(module: Any) -> str | None:
         return f"proj_size={module.proj_size}"
     if module.dropout >= 1:
         return f"dropout={module.dropout}"
+    devices = {p.device.type for p in module.parameters()} - {"cpu", "meta"}
+    if devices:
+        return f"on {devices.pop()}"
     dtypes = {p.dtype for p in module.parameters()} - {torch.float32, torch.float64}
     return f"{dtypes.pop()}" if dtypes else None

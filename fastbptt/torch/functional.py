@@ -136,6 +136,11 @@ def _check(x: Any, planes: list[Tensor], weights: list[Tensor], parts: int) -> N
             f"the weights must be float32 or float64, not {first.dtype}; keep the module in "
             "float32 (.float()), under torch.autocast for the rest of the model, or use torch.nn's"
         )
+    if first.device.type not in ("cpu", "meta"):
+        raise TypeError(
+            f"the module must be on the CPU, not on {first.device}: move it there, .cpu(), or use "
+            "torch.nn's on a GPU"
+        )
     if x.dim() != 3 or x.shape[2] != first.shape[1]:
         raise ValueError(
             f"input must have {first.shape[1]} features in a shape of time, batch and features, "
@@ -161,7 +166,7 @@ def _check(x: Any, planes: list[Tensor], weights: list[Tensor], parts: int) -> N
 
 
 def _integers(lengths: Any, B: int) -> Tensor:
-    lengths = torch.as_tensor(lengths)
+    lengths = torch.as_tensor(lengths).cpu()
     if lengths.dtype not in (torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8):
         raise TypeError(f"lengths must be integers, not {lengths.dtype}")
     if tuple(lengths.shape) != (B,):
@@ -170,7 +175,7 @@ def _integers(lengths: Any, B: int) -> Tensor:
 
 
 def _booleans(resets: Any, T: int, B: int) -> Tensor:
-    resets = torch.as_tensor(resets)
+    resets = torch.as_tensor(resets).cpu()
     if resets.dtype != torch.bool:
         raise TypeError(f"resets must be booleans, not {resets.dtype}")
     if tuple(resets.shape) not in ((T, B), (T,)):

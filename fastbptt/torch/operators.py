@@ -47,14 +47,12 @@ def _given(spec: Spec, x: Tensor, hx: Sequence[Tensor], weights: Sequence[Tensor
     return layer, views.along_time(x), views.state_of(layer, hx)
 
 
-def _options(
-    lengths: Tensor | None, resets: Tensor | None, seed: Tensor | None, device: str
-) -> dict[str, Any]:
+def _options(lengths: Tensor | None, resets: Tensor | None, seed: Tensor | None) -> dict[str, Any]:
     return {
-        "lengths": None if lengths is None else lengths.cpu().numpy(),
-        "resets": None if resets is None else resets.cpu().numpy(),
+        "lengths": None if lengths is None else lengths.numpy(),
+        "resets": None if resets is None else resets.numpy(),
         "seed": None if seed is None else int(seed),
-        "device": device,
+        "device": "cpu",  # where the tensors are, whatever FASTBPTT_DEVICE says of arrays
     }
 
 
@@ -74,7 +72,7 @@ def _forward(
     """
     own = decode(spec)
     given = _given(own, x, hx, weights)
-    options = _options(lengths, resets, seed, views.device_of(x))
+    options = _options(lengths, resets, seed)
     token = None
     if keep:
         h, state, cache = layerwise.forward(*given, memory=own.memory, **options)
@@ -117,7 +115,7 @@ def _backward(
     own = decode(spec)
     owner = _owners.get(token.data_ptr())
     if owner is None:
-        options = _options(lengths, resets, seed, views.device_of(x))
+        options = _options(lengths, resets, seed)
         cache = layerwise.forward(*_given(own, x, hx, weights), memory=own.memory, **options)[2]
     else:
         cache = owner.cache
@@ -149,6 +147,7 @@ def plain(x: Tensor) -> bool:
     """
     return (
         type(x) is Tensor
+        and x.is_cpu
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._len_torch_dispatch_stack()
@@ -252,8 +251,7 @@ def _register() -> None:
         ),
     ):  # fmt: skip
         _library.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
-        for key in ("CPU", "CUDA"):
-            _library.impl(name, kernels[0], key)
+        _library.impl(name, kernels[0], "CPU")
         torch.library.register_fake(f"fastbptt::{name}", kernels[1], lib=_library)
         _library.impl(name, kernels[2], "Autograd")
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
+import torch
+
 from .. import arguments
+from ..backends import free_memory
 from ..memory import policies
 from ..memory.policies import Memory
 
@@ -33,6 +36,8 @@ class Spec(NamedTuple):
 
 def encode(mode: str, layers: int, directions: int, dropout: float, memory: str) -> str:
     """The text of a Spec; `memory` is that of `memory_text`."""
+    if memory == "auto" and torch.compiler.is_compiling():
+        memory = half_of_free_memory()
     return f"{mode};{layers};{directions};{dropout};{memory}"
 
 
@@ -63,6 +68,15 @@ def memory_text(memory: Memory) -> str:
         return str(memory)
     fields = ", ".join(f"{name}={value}" for name, value in memory.__dict__.items())
     return f"{type(memory).__name__}({fields})"
+
+
+def half_of_free_memory() -> str:
+    """The budget that "auto" is in a graph, which is told the bytes when it is traced."""
+    return str(free_memory.free_bytes() // 2)
+
+
+# What torch.compiler.assume_constant_result sets, which would import the compiler, a second's work.
+half_of_free_memory._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def mode_of(kind: str) -> str:

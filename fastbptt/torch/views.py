@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import Array, wrapped
+from ..arrays import Array
 from ..layers.composite import Bidirectional, Layer, Stack, State, recurrent_layers, shaped
 from ..layers.recurrent import GRU, LSTM, RNN, Recurrent
 from .spec import MODES, Spec
 
-_SMALL = 1 << 18  # numbers; so many are made contiguous, since a small call is then a fast one
+_SMALL = 1 << 14  # numbers; so few are made contiguous: a small call is then a fast one
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor's numbers, in its own memory, on its device."""
-    tensor = tensor.detach()
-    return wrapped(tensor) if tensor.is_cuda else tensor.numpy()
+    """A tensor's numbers, in its own memory."""
+    return tensor.detach().numpy()
 
 
 def along_time(tensor: Tensor) -> Array:
@@ -33,12 +32,7 @@ def along_time(tensor: Tensor) -> Array:
 
 def tensor_of(array: Array) -> Tensor:
     """The tensor over a result's memory."""
-    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
-
-
-def device_of(tensor: Tensor) -> str:
-    """The name of a tensor's device in fastbptt."""
-    return str(tensor.device)
+    return torch.from_numpy(array)
 
 
 def layer_of(spec: Spec, weights: Sequence[Tensor]) -> Layer:
@@ -72,10 +66,11 @@ def _part(mode: str, U: Tensor, W: Tensor, *biases: Tensor) -> Recurrent:
 @lru_cache(maxsize=256)
 def _checked(mode: str, dtype: str, **shapes: tuple[int, ...]) -> Recurrent:
     """A layer of these shapes, without memory: its checks take as long as a small call."""
-    arrays = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, shape in shapes.items()}
-    if mode == "GRU":
-        return GRU(**arrays)  # type: ignore[arg-type]
-    return LSTM(**arrays) if mode == "LSTM" else RNN(**arrays, activation=MODES[mode])  # type: ignore[arg-type]
+    zero = np.zeros((), dtype)
+    arrays: Any = {name: np.broadcast_to(zero, shape) for name, shape in shapes.items()}
+    if mode in ("GRU", "LSTM"):
+        return GRU(**arrays) if mode == "GRU" else LSTM(**arrays)
+    return RNN(**arrays, activation=MODES[mode])  # type: ignore[arg-type]
 
 
 def weight_gradients(gradient: Layer, bias: bool) -> list[Tensor]:
