@@ -78,7 +78,7 @@ def recurrent(
     given, memory = _checked(layer, x, state, lengths, resets, memory, seed, t0)
     leaves, tree = jax.tree.flatten(given)
     shapes = tuple((leaf.shape, leaf.dtype.name) for leaf in leaves)
-    return _differentiable(Signature(tree, shapes, memory), leaves)
+    return _recurrent(Signature(tree, shapes, memory), leaves)
 
 
 def _checked(
@@ -249,3 +249,5 @@ def _filled(value: Any) -> Any:
 
 
 _differentiable.defvjp(_forward, _backward, symbolic_zeros=True)
+# Within a jit, NumPy's arrays that vmap has taken apart are JAX's: its rules for constants ask that.
+_recurrent = jax.jit(_differentiable, static_argnums=0)
