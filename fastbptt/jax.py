@@ -249,5 +249,5 @@ def _filled(value: Any) -> Any:
 
 
 _differentiable.defvjp(_forward, _backward, symbolic_zeros=True)
-# Within a jit, NumPy's arrays that vmap has taken apart are JAX's: its rules for constants ask that.
+# Within a jit, NumPy's arrays that vmap takes apart are JAX's: its rules for constants ask that.
 _recurrent = jax.jit(_differentiable, static_argnums=0)
