@@ -17,8 +17,9 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
 
     _memory = "full"  # also that of a module whose class has been changed
 
-    def _check(self) -> None:
-        """Raise ValueError for what torch.nn has and this has not."""
+    def __init__(self, mode: str, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
+        super().__init__(mode, *args, **kwargs)
+        self.memory = memory
         if self.proj_size:
             raise ValueError(
                 f"proj_size must be 0, not {self.proj_size}: use torch.nn.LSTM, or a "
@@ -137,10 +138,8 @@ class RNN(Module):
 
     def __init__(self, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
         args, nonlinearity = _nonlinearity(args, kwargs)
-        super().__init__(f"RNN_{nonlinearity.upper()}", *args, **kwargs)
+        super().__init__(f"RNN_{nonlinearity.upper()}", *args, memory=memory, **kwargs)
         self.nonlinearity = nonlinearity
-        self._check()
-        self.memory = memory
 
 
 def _nonlinearity(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], str]:
@@ -169,9 +168,7 @@ class GRU(Module):
     """
 
     def __init__(self, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
-        super().__init__("GRU", *args, **kwargs)
-        self._check()
-        self.memory = memory
+        super().__init__("GRU", *args, memory=memory, **kwargs)
 
 
 class LSTM(Module):
@@ -190,6 +187,4 @@ class LSTM(Module):
     """
 
     def __init__(self, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
-        super().__init__("LSTM", *args, **kwargs)
-        self._check()
-        self.memory = memory
+        super().__init__("LSTM", *args, memory=memory, **kwargs)
