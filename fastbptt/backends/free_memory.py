@@ -12,7 +12,7 @@ from typing import Any
 from ..kernels.cpu.groups import LISTED, ROOT, folders, lines, words
 
 _UNKNOWN = 1 << 32  # bytes, where the system says nothing
-_NONE = 1 << 60  # bytes: a limit of version 1 that is none; what is used takes long to read
+_NONE = 1 << 60  # bytes: version 1 of the groups writes a huge number for no limit
 # By version of the control groups: the limit, what is used, and the part of that which is a copy
 # of files that the system drops when memory is short.
 _FILES = (
@@ -22,7 +22,7 @@ _FILES = (
 
 
 def free_bytes() -> int:
-    """Bytes that this process may still allocate; half of all memory where the system is silent."""
+    """Bytes that this process may still allocate; where unknown, half of all."""
     found = known_bytes()
     return _half_of_all() if found is None else found
 

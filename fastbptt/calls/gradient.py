@@ -152,8 +152,9 @@ def bptt(
     lengths : (B,) integers, a list too, or one where B is left out; sequence b counts only for
         t < lengths[b]
     resets : (T, B) or (T,) booleans: where resets[t, b], sequence b begins anew before x[t], from
-        the network's own state or zero, and no gradient goes back from there. Pieces between
-        resets are sequences of their own. Past a length they do not matter
+        the network's own state or zero, and no gradient goes back from there. At t = 0
+        this is in place of `state`. Pieces between resets are sequences of their own. Past a length
+        they do not matter
     state : the state before x[0], as in `forward`; by default the network's own, or zero
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
         Truncated(k1, k2); or "auto": full if that takes less than half of the memory that is free

@@ -120,8 +120,8 @@ def plan(
     network : Network, or a layer
     T : time steps
     B : sequences
-    memory : as in `bptt`; "auto" sees the memory that is free now, which may be other bytes by the
-        time of a call, whose own plan is the truth
+    memory : as in `bptt`; "auto" looks at the memory that is free now. A later call may find
+        another amount: its own plan says what it did
     device : as in `bptt`; None decides as for arrays that lie where those of the network do
     resets : as in `bptt`; the plan counts a few bytes for each
     loss, weights, lengths, state, reduction, input_grad, seed, t0, progress : as in `bptt`, so that
@@ -131,8 +131,8 @@ def plan(
     -------
     Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
     results; of a layer, that both calls together hold beyond x, h, dh and the results),
-    .forward_steps, .backward_steps, .recomputes, .time_factor and .actions; str() is a
-    table
+    .forward_steps, .backward_steps, .recomputes, .time_factor, .auto and .actions; str() is
+    a table
 
     Raises
     ------
@@ -207,7 +207,7 @@ def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool
     indexed = tokens or (name is not None and LOSSES[name].classes)
     for row in rows:
         _, own, scratch = choose(model, row.steps, row.batch, row.memory, device)
-        leaf = 0 if own.apart else leaf_ahead(row, network.layer, device)
+        leaf = leaf_ahead(row, network.layer, device)
         blocks.append(own.blocks(scratch, indexed=indexed, leaf=leaf))
     return timing.speeds(network, rows, blocks, device, tokens)
 

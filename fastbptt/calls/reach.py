@@ -103,7 +103,7 @@ class Reach:
 def gradient_reach(
     network: Network,
     x: ArrayLike,
-    y: Array | None,
+    y: Any,
     loss: Loss = "squared_error",
     *,
     weights: ArrayLike | None = None,
@@ -135,8 +135,7 @@ def gradient_reach(
     ----------
     network, x, y, loss, weights, lengths, resets, state, device : as in `bptt`. The network must
         not have a Bidirectional. Positions of weight 0 are not drawn. A loss of one's own is
-        called for
-        single time steps
+        called for single time steps
     share : the share of the gradient that may be lost, 0 < share < 1
     max_lag : the longest lag; by default 1000, or half the longest sequence (with resets, the
         longest piece) if that is less. Only losses with so many steps before them are drawn

@@ -119,7 +119,7 @@ def call_of(kind: Any, layer: Any, x: Any, readout: int = 0) -> ShortCall | None
     adds *= T * B
     if not 0 < adds <= _MOST:
         return None
-    if adds > _ALONE or readout:  # plans of bptt depend on the threads
+    if adds > _ALONE:
         key.append(_threads())
     x = x.reshape(T, 1, -1) if squeeze else x
     return ShortCall(layer, parts, x, T, B, squeeze, adds, tuple(key))

@@ -71,7 +71,7 @@ def _without_resets(
                 device.footprint(direction.shapes, last, layer.outputs, item, total, batch)
             )
     if len(parts) == 1:
-        return replace(parts[0], apart=True) if apart else parts[0]
+        return replace(parts[0], apart=True, ahead=0) if apart else parts[0]
     # What is stored, and its gradient. One direction after the other has the room for its schedule.
     return Footprint(
         total=total,

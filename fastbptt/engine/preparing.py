@@ -123,7 +123,7 @@ def forward(problem: Problem, blocks: BlockSizes, threads: int, kind: str) -> Pr
         caches[0].start, caches[0].stop = 0, T
         ways = tuple(_back(problem, tape, places, threads, grad) for grad in (False, True))
         # As long as each other: a way back takes the memory that the way forward gives back.
-        size = max(way.layout.size for way in (*ways, Prepared(layout, [])))
+        size = max(layout.size, *(way.layout.size for way in ways))
         layout = layout._replace(size=size)
         ways = tuple(way._replace(layout=way.layout._replace(size=size)) for way in ways)
     return Prepared(layout, _layers(stages), ways)

@@ -22,7 +22,7 @@ class Lengths:
     given : whether lengths were given
     values : the lengths (B,); all T where None were given
     resets : (K,) the numbers t*B + b of the resets with 0 < t < the length of b, ascending
-    marks : both, one after the other: what kernels read
+    marks : both, one after the other: what the CPU's kernels read
     first : (B,) booleans, whether a sequence of some steps is reset at t = 0; None if none is
     """
 

@@ -289,7 +289,7 @@ class Custom(Recurrent):
 
     @property
     def drives(self) -> int:  # type: ignore[override]
-        """The last columns of x that are not multiplied by U."""
+        """The number of the last columns of x, which are not multiplied by U."""
         return self.definition.drives
 
     @property

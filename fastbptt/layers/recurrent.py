@@ -23,7 +23,8 @@ class Recurrent(Model):
     """A layer of one cell: each unit has `gates` pre-activations and `states` states.
 
     `params` are the parameters of the cell besides U, W and b, (k*H,), or None; `params_name` is
-    the field that holds them. `drives` are the last columns of x that are not multiplied by U.
+    the field that holds them. `drives` is the number of the last columns of x, which are not
+    multiplied by U.
     """
 
     gates = 1

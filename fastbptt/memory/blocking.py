@@ -81,7 +81,7 @@ class Footprint:
     all_step, all_state : C and S of all directions together if outputs are stored, else 0
     stores_outputs : whether outputs are stored for all T
     one_chunk_calls : whether a kernel call is one chunk, whose scratch includes all that it reads
-    apart : whether `forward` and `backward` are two calls
+    apart : whether it is that of `forward` and `backward`: see `engine.footprint`
     ahead : bytes of scratch per step of a leaf that is run while another is gone back over; 0 where
         that is not done
     """

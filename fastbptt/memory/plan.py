@@ -26,7 +26,7 @@ class Costs:
         directions together, else None. Full caching needs these at once. Any other schedule first
         runs all steps once more, to compute the outputs, and is then carried out by one direction
         after the other
-    apart : whether `forward` computes all outputs before `backward` begins
+    apart : whether they are those of `forward` and `backward`, where all outputs come first
     """
 
     steps: int
@@ -81,7 +81,6 @@ class Costs:
             recomputes=recomputes,
             exact=exact,
             stores_outputs=self.stores_outputs,
-            apart=self.apart,
         )
 
 
@@ -135,8 +134,6 @@ class Plan:
     exact : whether the gradient is exact; False where it is truncated
     stores_outputs : whether outputs are stored for all T, as for a Bidirectional. One recompute is
         then for these outputs, if there are any, and `actions` are those of one direction
-    apart : whether it is the plan of `forward` and `backward`, which begins at the first action
-        that goes back
     auto : where `memory` was "auto", why it chose this policy, else None. It does not count where
         plans are compared
     seconds : the time that `frontier` predicts, where it was asked for, else None. It does not
@@ -155,7 +152,6 @@ class Plan:
     recomputes: int = 0
     exact: bool = True
     stores_outputs: bool = False
-    apart: bool = False
     auto: str | None = field(default=None, compare=False)
     seconds: float | None = field(default=None, compare=False)
 

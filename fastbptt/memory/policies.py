@@ -188,8 +188,8 @@ class Truncated:
     Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
     windows without overlap, and holds the state before each constant. Memory is k2*C bytes, or
     (k2+1)*C where windows overlap, and does not grow with T; about T*k2/k1 steps are run back.
-    k2 >= T is full BPTT. With `forward` and `backward` all steps are run twice: once for the
-    outputs, and for the windows once dL/dh is there.
+    k2 >= T is full BPTT. With `forward` and `backward`, unless k2 >= T, all steps are run a
+    second time, when dL/dh is known.
 
     Raises
     ------
