@@ -53,7 +53,8 @@ def forward(
         or Truncated(k1, k2): the memory that this call and `backward` use, and keep in between;
         x, h, dh and the returned gradients do not count. Under a budget checkpoints are kept, and
         `backward` runs the steps between them again; the gradients have the same bits. With
-        Truncated it runs all of them again: the gradient is that of sum_t <dh_t, h_t>, window by window
+        Truncated it runs all of them again: the gradient is that of sum_t <dh_t, h_t>, window by
+        window
     seed : an int for the dropout masks of a Stack; needed if it has dropout
     t0 : the time of x[0], for the dropout masks of a sequence that is given in parts
     device : None, "cpu", "cuda" or "cuda:1". None: arrays on a GPU stay there; NumPy arrays go to
