@@ -32,7 +32,7 @@ MINUTES ?= 5
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
-# The core of the suite in every other Python from 3.10 to 3.13 that is here.
+# The core of the suite in every other Python from 3.10 to 3.14 that is here.
 pythons:
 	PYTHON=$(PYTHON) .ci/pythons core
 

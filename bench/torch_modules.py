@@ -67,7 +67,7 @@ def _line(point):
 
 
 def main():
-    """Time the grid; with --out, store the result."""
+    """Time the grid and store the result."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
     parser.add_argument("--points", nargs="+", type=int, default=range(len(GRID)))

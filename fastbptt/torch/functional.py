@@ -74,10 +74,14 @@ def recurrent(
             f"weights must hold 2 or 4 tensors for each of {count} layers and {directions} "
             f"directions, not {len(weights)}"
         )
+    if not all(isinstance(weight, Tensor) for weight in weights):
+        raise TypeError("weights must be tensors")
     text = spec.encode(mode, count, directions, float(dropout), spec.memory_text(memory))
     seeds = None
     if count > 1 and dropout:
-        seeds = drawn() if seed is None else torch.tensor(arguments.integer("seed", seed, 0))
+        seeds = (
+            drawn() if seed is None else torch.tensor(arguments.integer("seed", seed, 0, 2**63 - 1))
+        )
     return call(text, count * directions, x, hx, weights, lengths, resets, seeds)
 
 
