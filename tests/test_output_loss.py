@@ -262,3 +262,9 @@ def test_an_exception_of_the_function_reaches_the_caller():
     with pytest.raises(KeyError, match="mine"):
         fb.bptt(q.network, q.x, q.y, fb.OutputLoss(fails))
     check(q)
+
+
+def test_the_class_is_no_loss():
+    q = make_problem("rnn-tanh", (5, 2, 3, 4, 2), "float32")
+    with pytest.raises(TypeError, match=r"loss must be .*OutputLoss\(f\)"):
+        fb.bptt(q.network, q.x, q.y, fb.OutputLoss)

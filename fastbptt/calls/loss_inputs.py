@@ -24,6 +24,10 @@ CheckedLoss: TypeAlias = NamedLoss | CallableLoss | CheckedOutputLoss
 
 def check_name(loss: Any) -> None:
     """Raise unless `loss` is the name of a loss, a callable or an OutputLoss."""
+    if loss is OutputLoss:
+        raise TypeError(
+            "loss must be a name, a function or OutputLoss(f), not the class OutputLoss"
+        )
     if not is_own(loss):
         arguments.choice("loss", loss, tuple(LOSSES))
 
