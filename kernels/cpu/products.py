@@ -15,7 +15,7 @@ from ..flat import at, borrow, get, give_back, itemsize, offset, put, stack_arra
 from ..jit import inner, noinline
 from ..maths import cast_like
 from .shared import call, shared
-from .tile import PANEL_VECTORS, VECTOR_BYTES, tile
+from .tile import PANEL_VECTORS, VECTOR_BYTES, copy_row, tile
 from .workers import fork, job, named_job, program
 
 # Rows of a tile and its vectors of columns, widest first: sums that the registers hold.
@@ -27,11 +27,13 @@ _TILES = (
 PANEL_BYTES = PANEL_VECTORS * VECTOR_BYTES
 _INNER_BLOCK = 256 if VECTOR_BYTES < 64 else 128  # terms: keeps a panel in the first-level cache
 _ROW_BLOCK = 64  # rows, which are the terms of its sums, that `outer` copies together at once
+_WIDE = 2048  # bytes of a row of `a` from which it copies twice as many: the sums leave the cache
 FEW_ROWS = 8  # the same where memory is short, or rows are few
 _OUTER_BYTES = 512  # bytes of each row of `a`
 _OUTER_HEIGHT = 48  # columns of each row of `d`
 _D_BYTES = _OUTER_HEIGHT * 8
 _FEW_D, _FEW_A = FEW_ROWS * _D_BYTES, FEW_ROWS * _OUTER_BYTES
+_NEAR_ROWS = 48  # rows of `a` that a product of many terms copies together
 _LINE = 64  # bytes
 PANEL_COLUMNS = {size: PANEL_BYTES // size for size in (4, 8)}
 
@@ -56,10 +58,16 @@ def _near_columns(inputs, item):
     return -(-min(inputs, _OUTER_BYTES // item) // width) * width
 
 
+@inner
+def _row_block(inputs, item):
+    """Rows that `outer` copies together at once."""
+    return 2 * _ROW_BLOCK if inputs * item >= _WIDE else _ROW_BLOCK
+
+
 def borrowed_bytes(outputs, inputs, item):
     """The most bytes that `outer` works in, in each thread."""
     near = _near_columns.py_func(inputs, item) + min(outputs, _OUTER_HEIGHT)
-    return _LINE + _ROW_BLOCK * near * item
+    return _LINE + _row_block.py_func(inputs, item) * near * item
 
 
 @cache
@@ -75,7 +83,7 @@ def chains(inner_size, columns, itemsize):
     return wanted if fits else 1
 
 
-def _build_strip(R, C=1):
+def _build_strip(R, C=1, NEAR=0):
     """A strip of R rows by any number of columns, in tiles with C sums an element."""
     V0, V1, V2, V3 = (*(V for V in _TILES[R] if V * C <= 8), 0, 0, 0)[:4]
 
@@ -86,65 +94,96 @@ def _build_strip(R, C=1):
         while j + V0 * lanes <= high:
             p = j // width * w_panel + j % width
             tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
-                 (R, V0, C, 0))  # fmt: skip
+                 (R, V0, C, 0, NEAR))  # fmt: skip
             j += V0 * lanes
         if V1 > 0 and j + V1 * lanes <= high:
             p = j // width * w_panel + j % width
             tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
-                 (R, V1, C, 0))  # fmt: skip
+                 (R, V1, C, 0, NEAR))  # fmt: skip
             j += V1 * lanes
         if V2 > 0 and j + V2 * lanes <= high:
             p = j // width * w_panel + j % width
             tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
-                 (R, V2, C, 0))  # fmt: skip
+                 (R, V2, C, 0, NEAR))  # fmt: skip
             j += V2 * lanes
         if V3 > 0 and j + V3 * lanes <= high:
             p = j // width * w_panel + j % width
             tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh, 0,
-                 (R, V3, C, 0))  # fmt: skip
+                 (R, V3, C, 0, NEAR))  # fmt: skip
             j += V3 * lanes
         if j < high:
             p = j // width * w_panel + j % width
             tile(offset(out, j), o_step, a, a_step, a_next, offset(w, p), w_panel, count, fresh,
-                 high - j, (R, 1, C, 1))  # fmt: skip
+                 high - j, (R, 1, C, 1, NEAR))  # fmt: skip
 
     return strip
 
 
-_strip6, _strip4, _strip2, _strip1 = (_build_strip(R) for R in (6, 4, 2, 1))
+_strip1 = _build_strip(1)
 _strip1_2, _strip1_4 = (_build_strip(1, C) for C in (2, 4))
 
 
-@inner
-def _block(out, o_step, height, a, a_step, a_next, w, w_panel, count, fresh, low, high):
-    """Add to `height` rows by columns low..high; the loop over panels is outside.
+def _build_block(NEAR):
+    """Some rows by some columns; NEAR: a_step is 1."""
+    _strip6, _strip4, _strip2 = (_build_strip(R, 1, NEAR) for R in (6, 4, 2))
 
-    So a panel serves every row while it is in the cache.
-    """
-    noinline()
+    @inner
+    def block(out, o_step, height, a, a_step, a_next, w, w_panel, count, fresh, low, high):
+        """Add to `height` rows by columns low..high; the loop over panels is outside.
+
+        So a panel serves every row while it is in the cache.
+        """
+        noinline()
+        width = PANEL_BYTES // itemsize(out)
+        if height == 1:
+            _strip1(out, o_step, a, a_step, a_next, w, w_panel, count, fresh, low, high)
+            return
+        while low < high:
+            end = min(high, (low // width + 1) * width)
+            q, r, left = 0, 0, height
+            while left >= 6:
+                _strip6(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count,
+                        fresh, low, end)  # fmt: skip
+                q, r, left = q + 6 * o_step, r + 6 * a_step, left - 6
+            if left >= 4:
+                _strip4(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count,
+                        fresh, low, end)  # fmt: skip
+                q, r, left = q + 4 * o_step, r + 4 * a_step, left - 4
+            if left >= 2:
+                _strip2(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count,
+                        fresh, low, end)  # fmt: skip
+                q, r, left = q + 2 * o_step, r + 2 * a_step, left - 2
+            if left > 0:
+                _strip1(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count,
+                        fresh, low, end)  # fmt: skip
+            low = end
+
+    return block
+
+
+_block, _near_block = _build_block(0), _build_block(1)
+
+
+@inner
+def _near_product(out, out_step, a, a_step, rows, w, inner_size, low, high):
+    """The product of many terms: rows of `a`, which lie far apart, are copied together first."""
     width = PANEL_BYTES // itemsize(out)
-    if height == 1:
-        _strip1(out, o_step, a, a_step, a_next, w, w_panel, count, fresh, low, high)
-        return
-    while low < high:
-        end = min(high, (low // width + 1) * width)
-        q, r, left = 0, 0, height
-        while left >= 6:
-            _strip6(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
-                    low, end)  # fmt: skip
-            q, r, left = q + 6 * o_step, r + 6 * a_step, left - 6
-        if left >= 4:
-            _strip4(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
-                    low, end)  # fmt: skip
-            q, r, left = q + 4 * o_step, r + 4 * a_step, left - 4
-        if left >= 2:
-            _strip2(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
-                    low, end)  # fmt: skip
-            q, r, left = q + 2 * o_step, r + 2 * a_step, left - 2
-        if left > 0:
-            _strip1(offset(out, q), o_step, offset(a, r), a_step, a_next, w, w_panel, count, fresh,
-                    low, end)  # fmt: skip
-        low = end
+    borrowed = borrow(_LINE + _NEAR_ROWS * _INNER_BLOCK * itemsize(out))
+    if borrowed == 0:
+        return False
+    near = at(a, (borrowed + _LINE - 1) // _LINE * _LINE)
+    for k in range(0, inner_size, _INNER_BLOCK):
+        terms = min(_INNER_BLOCK, inner_size - k)
+        for r in range(0, rows, _NEAR_ROWS):
+            height = min(_NEAR_ROWS, rows - r)
+            for m in range(height):
+                source = (r + m) * a_step + k
+                for e in range(terms):
+                    put(near, e * height + m, get(a, source + e))
+            _near_block(offset(out, r * out_step), out_step, height, near, 1, height,
+                        offset(w, k * width), inner_size * width, terms, 0, low, high)  # fmt: skip
+    give_back(borrowed)
+    return True
 
 
 def _share():
@@ -160,6 +199,11 @@ def _share():
         if rows == 1 and parts == 4:
             _strip1_4(out, out_step, a, a_step, 1, w, panel, inner_size, 0, low, high)
             return
+        far = rows >= 6 and inner_size > _INNER_BLOCK and high - low >= 16 * width
+        if far and parts == 1 and _near_product(
+            out, out_step, a, a_step, rows, w, inner_size, low, high
+        ):
+            return
         step = inner_size if rows == 1 else _INNER_BLOCK
         if parts > 1:
             step = inner_size // parts
@@ -174,7 +218,8 @@ def _share():
         span = _OUTER_BYTES // itemsize(out)
         # Not all of it is on the stack, which is as small as 64 KiB in some threads.
         near_a, near_d, block = stack_array(a, _FEW_A), stack_array(d, _FEW_D), FEW_ROWS
-        many, height, borrowed = min(count, _ROW_BLOCK), min(high - low, _OUTER_HEIGHT), 0
+        many = min(count, _row_block(right - left, itemsize(out)))
+        height, borrowed = min(high - low, _OUTER_HEIGHT), 0
         a_bytes = many * _near_columns(right - left, itemsize(out)) * itemsize(out)
         if count > FEW_ROWS:
             borrowed = borrow(_LINE + a_bytes + many * height * itemsize(out))
@@ -188,21 +233,23 @@ def _share():
                 wide = min(span, right - k)
                 for m in range(terms):
                     source = get(rows, n + m) * a_step + k
-                    for c in range(0, wide, width):
-                        target = c // width * panel + m * width
-                        for e in range(width):
-                            inside = c + e < wide
-                            value = (
-                                get(a, source + c + e) if inside else cast_like(0, get(a, source))
-                            )
-                            put(near_a, target + e, value)
+                    whole = wide // width * width
+                    for c in range(0, whole, width):
+                        copy_row(offset(near_a, c // width * panel + m * width),
+                                 offset(a, source + c))  # fmt: skip
+                    if whole < wide:
+                        target = whole // width * panel + m * width
+                        for e in range(wide - whole):
+                            put(near_a, target + e, get(a, source + whole + e))
+                        for e in range(wide - whole, width):
+                            put(near_a, target + e, cast_like(0, get(a, source)))
                 for j in range(low, high, _OUTER_HEIGHT):
                     height = min(_OUTER_HEIGHT, high - j)
                     for m in range(terms):
                         source = get(rows, n + m) * d_step + j
                         for e in range(height):
                             put(near_d, m * height + e, get(d, source + e))
-                    _block(
+                    _near_block(
                         offset(out, j * right + k), right, height, near_d, 1, height, near_a,
                         panel, terms, 0, 0, wide,
                     )  # fmt: skip

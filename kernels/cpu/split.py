@@ -113,7 +113,9 @@ def pieces_of(outputs):
 @inner
 def block_of(outputs, threads):
     """Rows of a weight's gradient in a piece."""
-    return _BLOCK if outputs <= 4 * threads * _BLOCK else 2 * _BLOCK
+    if outputs <= 4 * threads * _BLOCK:
+        return _BLOCK
+    return 2 * _BLOCK if outputs <= 16 * threads * _BLOCK else 4 * _BLOCK
 
 
 @inner

@@ -32,16 +32,18 @@ def vector_bytes():
 
 VECTOR_BYTES = vector_bytes()
 _AHEAD = 4096  # bytes of w to prefetch: it may come from the cache that all cores share
+_LINE = 64
 PANEL_VECTORS = 4 if VECTOR_BYTES == 64 else 2  # with 6 rows, as many sums as fit in registers
 
 
 @intrinsic(prefer_literal=True)
 def tile(typingctx, out, out_step, a, a_step, a_next, w, w_panel, count, fresh, valid, SHAPE):
-    """Add the block's sum over 0 <= k < count. SHAPE is (R, V, C, MASKED).
+    """Add the block's sum over 0 <= k < count. SHAPE is (R, V, C, MASKED, NEAR).
 
     Row r of `out` is at r * out_step, a[r, k] at r * a_step + k * a_next. `w` comes in panels of
     PANEL_VECTORS columns, `w_panel` numbers apart. With MASKED the last vector of `out` has only
-    `valid` lanes.
+    `valid` lanes. With NEAR a_step is 1: what is read of `a` for one k is then at distances that
+    are part of the instructions, and no address is computed but one.
 
     With `fresh` the sum starts at zero and is then added to `out`. With C > 1 the range is cut into
     C equal parts, each with a sum of its own: the first starts at `out`, the others are added to it
@@ -76,13 +78,15 @@ def tile(typingctx, out, out_step, a, a_step, a_next, w, w_panel, count, fresh, 
     return signature, codegen
 
 
-def _emit(function, bits, lanes, height, width, chains, masked):
+def _emit(function, bits, lanes, height, width, chains, masked, near):
     """The body of the tile of that shape."""
     out, out_step, a, a_step, a_next, w, w_panel, count, fresh, valid = function.args
     builder = ir.IRBuilder(function.append_basic_block())
     block = _Block(builder, bits, lanes, valid if masked else None)
     size = count.type
     zero = ir.Constant(block.vector, None)
+    if near:
+        a_step = size(1)
     fresh = builder.icmp_signed("!=", fresh, size(0))
 
     outs = [
@@ -129,7 +133,7 @@ def _emit(function, bits, lanes, height, width, chains, masked):
             index = builder.add(index, size(column * lanes))
             pointer = builder.gep(w, [index])
             vectors.append(block.load(pointer, False))
-            if height >= 4:
+            if height >= 4 and column * lanes * bits // 8 % _LINE == 0:
                 block.prefetch(builder.gep(w, [builder.add(index, size(_AHEAD // (bits // 8)))]))
         a_row = builder.mul(at, a_next)
         for r in range(height):
@@ -162,6 +166,27 @@ def _emit(function, bits, lanes, height, width, chains, masked):
     for value, pointer, end in zip(final, outs, ends, strict=True):
         block.store(value, pointer, end)
     builder.ret_void()
+
+
+@intrinsic
+def copy_row(typingctx, target, source):
+    """Copy as many numbers as a panel has columns."""
+    for array in (target, source):
+        require_contiguous(array)
+    dtype = source.dtype
+    lanes = VECTOR_BYTES // (dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        block = _Block(builder, dtype.bitwidth, lanes, None)
+        zero = context.get_constant(types.intp, 0)
+        to, start = (element(context, builder, *given, zero) for given in zip(signature.args, args))
+        places = [ir.Constant(zero.type, v * lanes) for v in range(PANEL_VECTORS)]
+        vectors = [block.load(builder.gep(start, [place]), False) for place in places]
+        for vector, place in zip(vectors, places, strict=True):
+            block.store(vector, builder.gep(to, [place]), False)
+        return context.get_dummy_value()
+
+    return types.void(target, source), codegen
 
 
 class _Block:
