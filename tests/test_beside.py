@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from fastbptt.kernels.cpu.bound import Bound
+from fastbptt.kernels.cpu.workers import _SERIAL
 from results import forward_and_backward, same
 
 import fastbptt as fb
@@ -28,8 +29,8 @@ def beside(monkeypatch):
 
     def noted(self, rows, other, other_rows, budget):
         walk(self, rows, other, other_rows, budget)
-        if self.get("threads") == 1 and self.threads > 1:
-            found.append((rows.tolist(), other_rows.tolist()))
+        if self.get("members"):
+            found.append((rows.tolist(), other_rows.tolist(), self.subteams.copy()))
 
     monkeypatch.setattr(Bound, "walk_beside", noted)
     return found
@@ -65,6 +66,14 @@ def test_bits_do_not_depend_on_threads(name, T, B, ragged, beside, set_threads):
         assert all(same(a, b) for a, b in zip(other, found[0], strict=True))
 
 
+def test_each_direction_has_a_team_of_its_own(beside, set_threads):
+    set_threads(4)  # also on two cores: a thread that comes late finds the work done
+    for _ in calls(LAYERS["lstm"](), 701, 1, None):
+        pass
+    jobs = np.array([subteams[:, 0, _SERIAL] for *_, subteams in beside])
+    assert (jobs > 0).all(axis=1).any()
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 def test_same_bits_as_one_after_the_other(ragged, monkeypatch, beside, set_threads):
     set_threads(2)
@@ -88,7 +97,7 @@ def test_both_never_add_to_the_same_step_in_one_row(T, beside, set_threads):
     beside.clear()
     fb.backward(cache, h)
     assert len(beside) >= 2
-    for (along,), (against,) in beside:
+    for (along,), (against,), _ in beside:
         (_, a, b, _), (_, c, d, _) = along, against
         assert not set(range(a, b)) & {T - 1 - t for t in range(c, d)}
 

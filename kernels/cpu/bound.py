@@ -22,6 +22,7 @@ from .slots import (
 )
 from .team import team_for
 from .walk import build_walk
+from .workers import LINE
 
 _NUMBERS = {"f": FLOATING, "i": SIGNED, "u": UNSIGNED, "b": UNSIGNED}  # by a dtype's kind
 
@@ -195,17 +196,21 @@ class Bound:
         return self.status
 
     def walk_beside(self, rows, other, other_rows, budget):
-        """Carry out the rows of two lanes that do not touch, each on a thread of its own."""
+        """Carry out the rows of two lanes that do not touch, each on threads of its own."""
         mailbox, threads = team_for(self.work + other.work, self.threads)
         if threads == 1 or self.gangs(threads) or other.gangs(threads):
             self.walk(rows, budget)
             other.walk(other_rows, budget)
             return
+        members = threads // 2
         for bound in (self, other):
-            bound.divide(1)
+            bound.divide(members)
             bound.lane[LANE.budget] = budget
         other.lane[LANE.actions_at] = address_of(other_rows)
         self.lane[LANE.beside_at] = address_of(other.slots)
+        self.subteams = np.zeros((2, members, LINE), np.int64)
+        self.lane[LANE.members] = members
+        self.lane[LANE.mailboxes_at] = address_of(self.subteams)
         self._walk(mailbox, self.slots, rows)
         self.lane[LANE.beside_at] = 0
 

@@ -200,8 +200,10 @@ def _share():
             _strip1_4(out, out_step, a, a_step, 1, w, panel, inner_size, 0, low, high)
             return
         far = rows >= 6 and inner_size > _INNER_BLOCK and high - low >= 16 * width
-        if far and parts == 1 and _near_product(
-            out, out_step, a, a_step, rows, w, inner_size, low, high
+        if (
+            far
+            and parts == 1
+            and _near_product(out, out_step, a, a_step, rows, w, inner_size, low, high)
         ):
             return
         step = inner_size if rows == 1 else _INNER_BLOCK

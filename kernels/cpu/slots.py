@@ -34,8 +34,9 @@ LANE, LANE_SIZE = _slots(
     leaf_marks_at ahead_z_at ahead_v_at leaf_start leaf_base leaf_down
     ahead_start ahead_stop ahead_to ahead_base ahead_down ahead_from
     """
-    # Another lane that is walked beside this one, if any; and of that other, its rows.
-    """beside_at actions_at
+    # Another lane that is walked beside this one, if any; of that other, its rows; and the threads
+    # that each of the two has, with their mailboxes.
+    """beside_at actions_at members mailboxes_at
     """
     # Where the walk stands.
     """budget used status row rows phase at leg start stop half

@@ -179,7 +179,10 @@ def copy_row(typingctx, target, source):
     def codegen(context, builder, signature, args):
         block = _Block(builder, dtype.bitwidth, lanes, None)
         zero = context.get_constant(types.intp, 0)
-        to, start = (element(context, builder, *given, zero) for given in zip(signature.args, args))
+        to, start = (
+            element(context, builder, *given, zero)
+            for given in zip(signature.args, args, strict=True)
+        )
         places = [ir.Constant(zero.type, v * lanes) for v in range(PANEL_VECTORS)]
         vectors = [block.load(builder.gep(start, [place]), False) for place in places]
         for vector, place in zip(vectors, places, strict=True):

@@ -20,6 +20,7 @@ nothing depends on where it has returned.
 from functools import cache
 
 from ..jit import inner, noinline
+from . import subteams
 from .addresses import address, copy_bytes, view, words, zero_bytes
 from .copies import copied
 from .layer_spans import back_layer, forward_layer
@@ -61,7 +62,7 @@ from .walk_states import (
     state_bytes,
 )
 from .wavefront import side_by_side, steps_of_part
-from .workers import finish, fork, job, named_job, program
+from .workers import LINE, finish, fork, job, named_job, program
 
 _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
 
@@ -261,13 +262,25 @@ def _walk(mailbox, slots, rows):
     finish(mailbox, words(lane[LANE.left_at]))  # nobody else may need the team meanwhile
 
 
+@inner
+def _team_of(slots, which, like):
+    """The mailbox of one of two lanes beside each other; an empty one, where it has one thread."""
+    size = slots[LANE.members] * LINE if slots[LANE.members] > 1 else 0
+    return view(like, slots[LANE.mailboxes_at] + which * size * 8, (size,))
+
+
 @named_job("lanes beside each other")
-def _beside(alone, slots, rows, other, other_rows, low, high):
+def _beside(slots, rows, other, other_rows, low, high):
     for piece in range(low, high):
-        if piece == 0:
-            _walk(alone, slots, rows)
+        mailbox = _team_of(slots, piece & 1, slots)
+        if piece > 1:
+            subteams.help_until_ended(mailbox, piece >> 1)
+        elif piece == 0:
+            _walk(mailbox, slots, rows)
         else:
-            _walk(alone, other, other_rows)
+            _walk(mailbox, other, other_rows)
+        if piece < 2 and mailbox.size > 0:
+            subteams.end(mailbox)
 
 
 @cache
@@ -280,7 +293,7 @@ def build_walk():
 
         mailbox : of the team, see `workers`
         slots : of a lane, its head, what is left, and its layers: see `slots`. If another lane is
-            to be walked beside it, each has a thread of its own
+            to be walked beside it, each has threads of its own
         rows : (n, 4) int64, each a kind and three times
         """
         at = slots[LANE.beside_at]
@@ -290,9 +303,11 @@ def build_walk():
         lane = words(at)
         other = view(lane, at, (LAYERS_AT + lane[LANE.layers] * LAYER_SIZE,))
         other_rows = view(lane, lane[LANE.actions_at], (lane[LANE.rows], 4))
-        function, data = job(
-            "lanes beside each other", (mailbox[:0], slots, rows, other, other_rows)
-        )
-        fork(mailbox, 2, 2, function, data)
+        for which in range(2):
+            subteams.begin(_team_of(slots, which, slots))
+        # Pieces are taken in order: nobody helps in a team whose lane is not under way.
+        function, data = job("lanes beside each other", (slots, rows, other, other_rows))
+        count = 2 * slots[LANE.members]
+        fork(mailbox, count, count, function, data)
 
     return walk

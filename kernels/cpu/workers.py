@@ -113,6 +113,28 @@ def barrier(mailbox, rank, size, step):
             spins += 1
 
 
+@inner
+def join(mailbox, worker, last):
+    """Take part in the open job, if not in it yet; returns (its number, whether it did).
+
+    last : the number of the job that this worker was in
+    """
+    serial = load(mailbox, _JOB)
+    if serial != 0 and serial != last:
+        add(mailbox, _ACTIVE, 1)
+        if load(mailbox, _JOB) == serial:  # else the caller may already be gone
+            if worker >= mailbox[_THREADS]:
+                pass
+            elif mailbox[_KIND] == _GANG:
+                _join_gang(mailbox)
+            else:
+                _take_pieces(mailbox)
+            last = serial
+        add(mailbox, _ACTIVE, -1)
+        return last, True
+    return last, False
+
+
 def build_serve():
     """The loop of a worker."""
 
@@ -128,18 +150,8 @@ def build_serve():
         store(mailbox, line, WAITING)
         spins, last = 0, 0
         while spins <= _SPINS + _YIELDS:
-            serial = load(mailbox, _JOB)
-            if serial != 0 and serial != last:
-                add(mailbox, _ACTIVE, 1)
-                if load(mailbox, _JOB) == serial:  # else the caller may already be gone
-                    if worker >= mailbox[_THREADS]:
-                        pass
-                    elif mailbox[_KIND] == _GANG:
-                        _join_gang(mailbox)
-                    else:
-                        _take_pieces(mailbox)
-                    last = serial
-                add(mailbox, _ACTIVE, -1)
+            last, joined = join(mailbox, worker, last)
+            if joined:
                 spins = 0
             wait(spins)
             spins += 1
