@@ -59,15 +59,25 @@ def _near_columns(inputs, item):
 
 
 @inner
+def _is_far(terms, columns, item):
+    """Whether a product copies rows of so many terms together: they are read often, and apart."""
+    return terms > _INNER_BLOCK and columns * item >= 16 * PANEL_BYTES
+
+
+@inner
 def _row_block(inputs, item):
     """Rows that `outer` copies together at once."""
     return 2 * _ROW_BLOCK if inputs * item >= _WIDE else _ROW_BLOCK
 
 
 def borrowed_bytes(outputs, inputs, item):
-    """The most bytes that `outer` works in, in each thread."""
+    """The most bytes that products with a weight, and its gradient, work in, in each thread."""
     near = _near_columns.py_func(inputs, item) + min(outputs, _OUTER_HEIGHT)
-    return _LINE + _row_block.py_func(inputs, item) * near * item
+    numbers = _row_block.py_func(inputs, item) * near
+    for terms, columns in ((inputs, outputs), (outputs, inputs)):
+        if _is_far.py_func(terms, columns, item):
+            numbers = max(numbers, _NEAR_ROWS * _INNER_BLOCK)
+    return _LINE + numbers * item
 
 
 @cache
@@ -199,12 +209,8 @@ def _share():
         if rows == 1 and parts == 4:
             _strip1_4(out, out_step, a, a_step, 1, w, panel, inner_size, 0, low, high)
             return
-        far = rows >= 6 and inner_size > _INNER_BLOCK and high - low >= 16 * width
-        if (
-            far
-            and parts == 1
-            and _near_product(out, out_step, a, a_step, rows, w, inner_size, low, high)
-        ):
+        far = rows >= 6 and parts == 1 and _is_far(inner_size, high - low, itemsize(out))
+        if far and _near_product(out, out_step, a, a_step, rows, w, inner_size, low, high):
             return
         step = inner_size if rows == 1 else _INNER_BLOCK
         if parts > 1:
