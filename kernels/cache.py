@@ -15,7 +15,7 @@ import numba
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from . import disk
+from . import disk, turns
 from .source import SOURCE_KEY, source_key
 
 _VERSIONS = SOURCE_KEY, numba.__version__, llvmlite.__version__, sys.implementation.cache_tag
@@ -28,6 +28,7 @@ class KernelCache:
 
     def __init__(self, function):
         self._name, self._label = function.__qualname__, function.__name__
+        self._turn = None
 
     def _file(self, signature, codegen):
         parts = repr((_VERSIONS, self._name, signature, codegen.magic_tuple()))
@@ -35,9 +36,23 @@ class KernelCache:
         return f"fastbptt-{label}-{hashlib.sha256(parts.encode()).hexdigest()[:32]}.nbc"
 
     def load_overload(self, sig, target_context):
-        """The compiled code for that signature, or None."""
+        """The compiled code for that signature, or None: then `save_overload` or `give_up` follows.
+
+        Where another process compiles it, this one waits for it.
+        """
         target_context.refresh()
-        content = disk.read(self._file(sig, target_context.codegen()), disk.folders())
+        name, places = self._file(sig, target_context.codegen()), disk.folders()
+        found = self._read(name, places, target_context)
+        if found is None and turns.begin(name, places):
+            found = self._read(name, places, target_context)
+        if found is None:
+            self._turn = name, places
+        else:
+            turns.end(name, places)
+        return found
+
+    def _read(self, name, places, target_context):
+        content = disk.read(name, places)
         if content is None:
             return None
         try:
@@ -47,11 +62,16 @@ class KernelCache:
 
     def save_overload(self, sig, data):
         """Keep compiled code, if it can be used again and is that of the sources."""
-        if data.lifted or data.library.has_dynamic_globals:
-            return
-        if source_key() != SOURCE_KEY:  # edited after they were read
-            return
-        disk.write(self._file(sig, data.codegen), dumps(data._reduce()), disk.folders())
+        lasting = not (data.lifted or data.library.has_dynamic_globals)
+        if lasting and source_key() == SOURCE_KEY:  # else edited after they were read
+            disk.write(self._file(sig, data.codegen), dumps(data._reduce()), disk.folders())
+        self.give_up()
+
+    def give_up(self):
+        """Let other processes compile what this one was to compile."""
+        if self._turn is not None:
+            turns.end(*self._turn)
+            self._turn = None
 
     def enable(self):
         """Nothing: the cache is always enabled."""

@@ -14,7 +14,7 @@ from uuid import uuid4
 _CHECKSUM = hashlib.sha256
 _SIZE = _CHECKSUM().digest_size
 _OTHERS_WRITE = 0o022
-_NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # before the umask
+NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # before the umask
 
 
 def user_folder():
@@ -33,7 +33,7 @@ def folders():
     return [*named, Path(__file__).parent / "__pycache__", *user_folder()]
 
 
-def _trusted(status):
+def trusted(status):
     """Whether only this user and root can have written the file, or into the folder."""
     if os.name != "posix":
         return True
@@ -48,10 +48,10 @@ def read(name, places):
     """The content of the file of that name in one of the folders, or None."""
     for folder in places:
         with suppress(OSError):
-            if not _trusted(os.stat(folder)):
+            if not trusted(os.stat(folder)):
                 continue
             with open(folder / name, "rb") as file:
-                if not _trusted(os.fstat(file.fileno())):
+                if not trusted(os.fstat(file.fileno())):
                     continue
                 whole = file.read()
             content = whole[_SIZE:]
@@ -64,8 +64,8 @@ def write(name, content, places):
     """Write a file into the first folder that allows it, atomically."""
     for folder in places:
         with suppress(OSError):
-            os.makedirs(folder, _NEW_FOLDER, exist_ok=True)
-            if not _trusted(os.stat(folder)):
+            os.makedirs(folder, NEW_FOLDER, exist_ok=True)
+            if not trusted(os.stat(folder)):
                 continue
             with replacing(folder / name, _NEW_FILE) as file:
                 file.write(_checksum(name, content) + content)

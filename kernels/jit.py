@@ -115,7 +115,11 @@ def _on_disk(kernel, function, what):
     def compile_aloud(args, return_type):
         dtype = "float32" if "float32" in str(args) else "float64"
         with announced(f"{what} for {dtype}"):
-            return compile_now(args, return_type)
+            try:
+                return compile_now(args, return_type)
+            except BaseException:
+                kernel._cache.give_up()
+                raise
 
     kernel._compiler.compile = compile_aloud
     return kernel

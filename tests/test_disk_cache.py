@@ -1,18 +1,26 @@
 """The files that are kept between processes: never wrong, never in the way."""
 
 import errno
+import itertools
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
+from subprocess import PIPE
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from checks import run_python, start_python
-from fastbptt.kernels import cache, disk, jit
+from fastbptt.kernels import cache, disk, jit, turns
 from fastbptt.kernels.cells import registry as cells
 
 import fastbptt as fb
 from fastbptt.calls import crossover
+
+needs_locks = pytest.mark.skipif(turns.fcntl is None, reason="locks of files need a POSIX system")
 
 
 @pytest.fixture
@@ -40,7 +48,7 @@ def misses():
 
 def test_a_kernel_is_compiled_once_and_then_loaded(folder):
     assert [misses(), misses(), misses()] == [1, 0, 0]
-    assert len(list(folder.iterdir())) == 1, "one file, and nothing half-written"
+    assert len(list(folder.glob("*.nbc"))) == 1, "one file, and nothing half-written"
 
 
 def garbled(content):
@@ -60,7 +68,7 @@ DAMAGE = {
 @pytest.mark.parametrize("how", DAMAGE)
 def test_a_damaged_file_is_compiled_again_and_replaced(folder, how):
     misses()
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     whole = file.read_bytes()
     file.write_bytes(DAMAGE[how](whole))
     assert [misses(), misses()] == [1, 0]
@@ -68,21 +76,21 @@ def test_a_damaged_file_is_compiled_again_and_replaced(folder, how):
 
 def test_the_file_of_another_kernel_is_not_taken(folder):
     misses()
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     kernel = jit.entry(lambda x: 3 * x)
     assert kernel(1.5) == 4.5
-    (other,) = set(folder.iterdir()) - {file}
+    (other,) = set(folder.glob("*.nbc")) - {file}
     shutil.copy(other, file)
     assert misses() == 1
 
 
 def test_a_folder_in_the_place_of_a_file_is_left_alone(folder):
     misses()
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     file.unlink()
     file.mkdir()
     assert [misses(), misses()] == [1, 1]
-    assert file.is_dir() and list(folder.iterdir()) == [file]
+    assert file.is_dir() and list(folder.glob("*.nbc")) == [file]
 
 
 def test_a_folder_that_is_removed_is_made_again(folder):
@@ -99,7 +107,7 @@ def test_a_folder_that_takes_nothing_is_done_without(folder, call, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(disk.os, call, full)
         assert misses() == 1
-    assert not folder.exists() or not list(folder.iterdir())
+    assert not folder.exists() or not list(folder.glob("*.nbc"))
     assert [misses(), misses()] == [1, 0]
 
 
@@ -108,7 +116,7 @@ def test_the_next_folder_takes_what_the_first_does_not(tmp_path, monkeypatch):
     blocked.write_text("where the folder would be")
     monkeypatch.setattr(disk, "folders", lambda: [blocked, other])
     assert [misses(), misses()] == [1, 0]
-    assert len(list(other.iterdir())) == 1
+    assert len(list(other.glob("*.nbc"))) == 1
 
 
 TINY = """
@@ -123,7 +131,7 @@ def test_a_limit_of_the_size_of_files_is_no_error(tmp_path):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
     code = limit + TINY.format(function="lambda x: 2 * x")
     assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)).split() == ["3.0", "1"]
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.nbc")) and not list(tmp_path.glob("*.partial"))
 
 
 def test_numba_cache_dir_names_the_folder(tmp_path):
@@ -131,7 +139,7 @@ def test_numba_cache_dir_names_the_folder(tmp_path):
     for due in ("1", "0"):
         out = run_python(code, NUMBA_CACHE_DIR=str(named))
         assert out.split() == ["3.0", due]
-    assert list(named.iterdir())
+    assert list(named.glob("*.nbc"))
 
 
 posix = pytest.mark.skipif(os.name != "posix", reason="this system has no POSIX permissions")
@@ -143,15 +151,15 @@ def test_a_folder_that_others_may_write_into_is_not_used(folder, mode):
     misses()
     folder.chmod(mode)
     assert [misses(), misses()] == [1, 1]
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     file.unlink()
-    assert misses() == 1 and not list(folder.iterdir())
+    assert misses() == 1 and not list(folder.glob("*.nbc"))
 
 
 @posix
 def test_a_file_that_others_may_write_is_replaced(folder):
     misses()
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     file.chmod(0o666)
     assert [misses(), misses()] == [1, 0]
 
@@ -163,7 +171,7 @@ def test_a_file_that_others_may_write_is_replaced(folder):
 @pytest.mark.parametrize("what", ["folder", "file"])
 def test_what_is_another_user_s_is_not_used(folder, what):
     misses()
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.nbc")
     os.chown(folder if what == "folder" else file, 12345, 12345)
     assert misses() == 1
     assert misses() == (1 if what == "folder" else 0)
@@ -261,6 +269,71 @@ def test_processes_that_compile_at_once_leave_a_whole_cache(version):
         out, err = process.communicate(timeout=600)
         assert process.returncode == 0 and out.split()[0] == "1.0", err
     assert [probe(where, kind) for kind in kinds[:2]] == [(1, 0), (1, 0)]
+
+
+TURN = """
+import sys
+from pathlib import Path
+from fastbptt.kernels import turns
+places = [Path(sys.argv[1])]
+print(turns.begin("kernel", places), flush=True)
+sys.stdin.readline()
+turns.end("kernel", places)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that has the turn to make a file in that folder; a line ends the turn."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", TURN, str(tmp_path)], stdin=PIPE, stdout=PIPE, text=True
+    )
+    assert process.stdout.readline().split() == ["False"]
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@needs_locks
+@pytest.mark.parametrize("ends", ["by a line", "with its process"])
+def test_one_process_waits_while_another_compiles(ends, holder, tmp_path, monkeypatch):
+    def pause(seconds):  # called where a turn is waited for
+        if ends == "by a line":
+            print(file=holder.stdin, flush=True)
+        else:
+            holder.kill()
+        time.sleep(seconds)
+
+    monkeypatch.setattr(turns, "time", SimpleNamespace(sleep=pause, monotonic=time.monotonic))
+    assert not turns.begin("another kernel", [tmp_path])
+    assert turns.begin("kernel", [tmp_path])
+
+
+@needs_locks
+def test_a_process_that_was_stopped_is_not_waited_for_without_end(holder, tmp_path, monkeypatch):
+    times = itertools.count(step=10.0)
+    clock = SimpleNamespace(sleep=lambda seconds: None, monotonic=lambda: next(times))
+    monkeypatch.setattr(turns, "time", clock)
+    assert turns.begin("kernel", [tmp_path])
+
+
+def test_without_a_folder_to_write_to_nobody_waits(tmp_path):
+    (tmp_path / "file").touch()
+    assert not turns.begin("kernel", [tmp_path / "file"])
+    turns.end("kernel", [tmp_path / "file"])
+
+
+def test_what_another_process_has_compiled_meanwhile_is_read(folder, monkeypatch):
+    ended = []
+    assert misses() == 1
+    read = iter([None])  # not there at first; another process makes it meanwhile
+    whole = disk.read
+    monkeypatch.setattr(disk, "read", lambda *given: next(read, whole(*given)))
+    monkeypatch.setattr(turns, "begin", lambda *given: True)
+    monkeypatch.setattr(turns, "end", lambda *given: ended.append(given))
+    assert misses() == 0
+    assert len(ended) == 1
 
 
 @pytest.mark.parametrize("how", DAMAGE)
