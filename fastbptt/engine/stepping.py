@@ -171,8 +171,8 @@ class Steps:
         _check(self._keep(self.slots, flat, 1, mine))
         return self._split(flat)
 
-    def set_state(self, state: Sequence[Array], mine: bool = False) -> None:
-        """Stand at a state."""
+    def set_state(self, state: Sequence[Any], mine: bool = False) -> None:
+        """Stand at a state, for each layer (states, B, H)."""
         flat = self._flat()
         for target, values in zip(self._split(flat), state, strict=True):
             target[...] = values

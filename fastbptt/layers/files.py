@@ -18,13 +18,13 @@ from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
-_ABOVE = {"SavedStepper": "..online.stepper"}
+_ABOVE = {"SavedStepper": "..online.stepper"}  # kinds that enter themselves when they are loaded
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 
 
 def load(path: File) -> Any:
-    """Read a layer or network that `.save(path)` wrote.
+    """Read a layer, a network or a Stepper that `.save(path)` wrote.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def load(path: File) -> Any:
 
     Returns
     -------
-    the layer, readout or network, with new NumPy arrays
+    the layer, readout, network or Stepper, with new NumPy arrays
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _built(part: Any, array: Callable[[str], Array], depth: int = 0) -> Any:
 
 
 def _entered(name: Any) -> type[Model] | None:
-    """A kind that its module, of a folder above this one, enters in KINDS when it is loaded."""
+    """A kind of a folder above this one, whose module enters it in KINDS when it is loaded."""
     if isinstance(name, str) and name in _ABOVE:
         import_module(_ABOVE[name], __package__)
         return KINDS[name]

@@ -9,15 +9,14 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import File
-from ..arrays import Array, ArrayLike, home, on_gpu
+from ..arrays import Array, ArrayLike
 from ..calls import inputs, states
 from ..calls import resets as own_resets
 from ..engine.stepping import HELD, Steps
-from ..layers.composite import Layer, State, StateLike, recurrent_layers, shaped, stages
+from ..layers.composite import Layer, State, StateLike, recurrent_layers, shaped
 from ..layers.model import Model, arrays_of
-from ..layers.network import Network, Readout
-
-_Arrays = list["tuple[Array, ...]"]  # of a state: a tuple of arrays (B, H) for each layer
+from ..layers.network import Network
+from .models import checked, copied, refuse_gpu, structure
 
 
 class Stepper:
@@ -45,7 +44,7 @@ class Stepper:
     def __init__(
         self, network: Network | Layer, B: int | None = None, *, state: StateLike | None = None
     ):
-        self._model = _copied(_checked(network))
+        self._model = copied(checked(network))
         self._layer, self._readout = inputs.model(self._model)
         self._B = None if B is None else arguments.integer("B", B, 1)
         self._given = None if state is None else self._taken("state", state)
@@ -159,10 +158,10 @@ class Stepper:
         ValueError, TypeError : a network of other layers, sizes or dtype; arrays on a GPU
         RuntimeError : another thread is in a long call of this Stepper
         """
-        due, found = _structure(self._model), _structure(_checked(network))
+        due, found = structure(self._model), structure(checked(network))
         if found != due:
             raise ValueError(f"network must have the structure {due} as before, not {found}")
-        model = _copied(network)
+        model = copied(network)
         layer, readout = inputs.model(model)
         self._steps.update(layer, readout)
         self._model, self._layer, self._readout = model, layer, readout
@@ -195,9 +194,9 @@ class Stepper:
 
     # Checks.
 
-    def _taken(self, name: str, state: StateLike) -> _Arrays:
+    def _taken(self, name: str, state: StateLike) -> states.Given:
         def host(name: str, value: Any) -> Array:
-            _refuse_gpu(name, value)
+            refuse_gpu(name, value)
             return arguments.array(name, value)
 
         batch, squeeze = self._B or 1, self._B is None
@@ -206,7 +205,7 @@ class Stepper:
 
     def _check_x(self, name: str, x: Any, axes: int) -> None:
         """Check x of a step, or with one of the `axes` for time, and get ready to read it."""
-        _refuse_gpu(name, x)
+        refuse_gpu(name, x)
         tokens = x.dtype.kind in "iu"
         if tokens and self._layer.drives:
             raise TypeError(
@@ -248,7 +247,9 @@ class Stepper:
         self._out_shape = steps.out_row[1:] if squeezed else steps.out_row
         self._x_shape: Any = steps.row[1:] if squeezed and not steps.tokens else steps.row
         out = np.empty(self._out_shape, self._dtype)
-        steps.prepare(np.empty(self._x_shape, self._reads), out)
+        x = np.empty(self._x_shape, self._reads)
+        steps.prepare(x, out)
+        steps.prepare(x[None], out[None])
         if steps.adds > HELD or (squeezed and steps.tokens):
             self._x_shape = None  # never on the short way of `step`
 
@@ -290,41 +291,6 @@ class Stepper:
         return [np.zeros(shape, self._layer.dtype) for shape in shapes]
 
 
-def _refuse_gpu(name: str, value: Any) -> None:
-    if on_gpu(value):
-        raise TypeError(
-            f"{name} must be in the memory of the CPU, where a Stepper runs, not on a GPU: "
-            'take .to("cpu") of a model, or .get() of an array'
-        )
-
-
-def _checked(network: Any) -> Network | Layer:
-    """`network`, which must be a model that a Stepper can run."""
-    layer, readout = inputs.model(network)
-    if isinstance(network, Network) and readout is None:
-        raise ValueError("network must have a readout, or be a layer, but its readout is None")
-    if len(stages(layer)) > 1 or len(stages(layer)[0]) > 1:
-        raise ValueError(
-            "network must have no Bidirectional, which needs the future of its sequence, "
-            f"not {layer!r}"
-        )
-    for number, array in enumerate(network.arrays()):
-        _refuse_gpu(f"network.arrays()[{number}]", array)
-    return network
-
-
-def _copied(network: Any) -> Any:
-    """The same model with arrays of its own."""
-    return network.replace_arrays([np.array(home(a), order="C") for a in network.arrays()])
-
-
-def _structure(network: Any) -> tuple[Any, ...]:
-    """What a model must have in common with the one that it takes the place of."""
-    layer, readout = inputs.model(network)
-    head = None if readout is None else (readout.V.shape, readout.activation)
-    return layer.dtype.name, stages(layer)[0][0].shapes, head
-
-
 def _made(kind: type, model: Any, batch: int | None, given: Any, state: Any) -> Any:
     """A Stepper as it was when it was saved, copied or pickled."""
     made = kind(model, batch)
@@ -346,7 +312,7 @@ class SavedStepper(Model):
     state: Any
 
     def __post_init__(self) -> None:
-        layer, _ = inputs.model(_checked(self.model))
+        layer, _ = inputs.model(checked(self.model))
         batch = 1 if self.batch is None else arguments.integer("batch", self.batch, 1)
         for state in (self.state, *([] if self.given is None else [self.given])):
             parts = list(recurrent_layers(layer))

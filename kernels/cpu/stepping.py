@@ -78,11 +78,10 @@ def _go(slots, x, out, n):
 
 @inner
 def _are_classes(x, count):
-    ids = words(address(x))
+    ids, wrong = words(address(x)), 0
     for i in range(x.size):
-        if get(ids, i) < 0 or get(ids, i) >= count:
-            return False
-    return True
+        wrong += get(ids, i) < 0 or get(ids, i) >= count
+    return wrong == 0
 
 
 @cache
