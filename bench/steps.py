@@ -23,7 +23,7 @@ from . import stored
 
 POINTS = (("LSTM", 1, 24), ("LSTM", 1, 32), ("LSTM", 1, 64), ("LSTM", 16, 128), ("GRU", 1, 40))
 BLOCKS = (64, 256)
-STEPS = 2000  # of a run
+STEPS = 512  # of a run
 MILLION = 1_000_000
 TIMED, LONG = 3, 1.0
 

@@ -15,7 +15,7 @@ import fastbptt as fb
 SIZES = (9, 3, 3, 5, 2)  # T, B, I, H, O
 KINDS = [*((cell, "float64") for cell in [*CELLS, *STACKS]), ("lstm", "float32")]
 LONG = [("lstm", 5000, 1, 20), ("rnn-tanh/rnn-tanh", 3000, 1, 64), ("rnn-tanh", 300, 9, 70),
-        ("rnn-tanh", 3, 1, 1500)]  # fmt: skip
+        ("rnn-tanh", 5, 9, 500)]  # fmt: skip
 LEAKY = fb.Cell("leaky_step", 1, lambda a, s, p: (0.5 * s[0] + math.tanh(a[0]),))
 FADING = fb.Cell(
     "fading_step", 1, lambda a, s, p, d: (s[0] * math.exp(-d[0]) + a[0],), drives=1

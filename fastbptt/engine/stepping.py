@@ -24,9 +24,9 @@ from .problem import Arrays, Lengths, problem_of
 from .reserving import reserved
 from .stages import Stages
 
-HELD = 1 << 21
-"""The most multiply-adds of a call that keeps the interpreter's lock: some 0.2 ms of work."""
-
+# The most multiply-adds of a call that keeps the interpreter's lock: less than a millisecond of
+# work. Of many sequences they are fewer, since those are shared out among threads.
+_HELD, _HELD_OF_MANY = 1 << 23, 1 << 21
 _WEIGHTS = LAYER.u_at, LAYER.bias_at, LAYER.w_at, LAYER.second_at, LAYER.params_at
 
 
@@ -40,6 +40,7 @@ class Steps:
     slots : of the lane, and behind them those of `kernels.cpu.stepping`
     reads, row, out_row : the dtype of the inputs, and the shapes of a step's inputs and outputs
     adds : multiply-adds of a step
+    most_held : of a call that keeps the interpreter's lock
     unheard : steps of a call, at most: Ctrl-C is heard after each
     held : the kernel of short calls
     """
@@ -50,6 +51,8 @@ class Steps:
         self.row = (batch,) if tokens else (batch, layer.inputs)
         self.out_row = batch, layer.outputs if readout is None else readout.outputs
         self._bind()
+        few = self.stages.device.one_thread_each(batch)
+        self.most_held = _HELD if few else _HELD_OF_MANY
         self.adds = self.walk.bound.work // self.walk.lane.steps
         if readout is not None:
             self.adds += batch * readout.V.size
@@ -107,7 +110,7 @@ class Steps:
 
         If anything is raised, the state is as it was.
         """
-        if len(x) * self.adds <= HELD:
+        if len(x) * self.adds <= self.most_held:
             part = self._brought(x)
             status = self.held(self.slots, part, out, len(part))
             if status == stepping.CLASS:

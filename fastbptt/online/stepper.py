@@ -12,7 +12,7 @@ from ..arguments import File
 from ..arrays import Array, ArrayLike
 from ..calls import inputs, states
 from ..calls import resets as own_resets
-from ..engine.stepping import HELD, Steps
+from ..engine.stepping import Steps
 from ..layers.composite import Layer, State, StateLike, recurrent_layers, shaped
 from ..layers.model import Model, arrays_of
 from ..layers.network import Network
@@ -250,7 +250,7 @@ class Stepper:
         x = np.empty(self._x_shape, self._reads)
         steps.prepare(x, out)
         steps.prepare(x[None], out[None])
-        if steps.adds > HELD or (squeezed and steps.tokens):
+        if steps.adds > steps.most_held or (squeezed and steps.tokens):
             self._x_shape = None  # never on the short way of `step`
 
     def _step(self, x: Any, out: Array | None) -> Array:
