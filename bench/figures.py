@@ -142,7 +142,7 @@ def steps():
         f"Microseconds a step from Python, layers of one sequence, float32, medians of "
         f"{result['rounds']} interleaved rounds on {where(result)}; "
         f"{result['machine']['date'][:10]}. {load_before(result['machine'])} PyTorch is its "
-        f"`LSTMCell` or `GRUCell` under `inference_mode`, `run` is `fb.run` on "
+        f"`LSTMCell` or `GRUCell` under `inference_mode`, with one thread, `run` is `fb.run` on "
         f"{result['steps']:,} steps at once. At 48 kHz there are 20.8.",
         "",
     ]
@@ -153,7 +153,7 @@ def steps():
          *(short(point["us"][name]) if name in point["us"] else "" for name in (*names, "torch"))]
         for point in result["points"]
     ]  # fmt: skip
-    lines += [*markdown(head, rows), ""]
+    lines += [*markdown(head, rows, left=(0,)), ""]
     return joined([*lines, f"After two million steps a process held {grown / 1e3:.0f} kB more."])
 
 

@@ -9,7 +9,6 @@ after which the process holds no more memory than before.
 import argparse
 import os
 import resource
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +57,7 @@ def _torch(layer, x):
         import torch
     except ImportError:
         return {}
+    torch.set_num_threads(1)  # more take turns waiting for each other over so little
     whole = fb.to_torch(layer)
     cell = {"LSTM": torch.nn.LSTMCell, "GRU": torch.nn.GRUCell}[type(layer).__name__](
         layer.inputs, layer.hidden
@@ -108,10 +108,6 @@ def main():
     args = parser.parse_args()
     machine = info.describe(args.threads)
     fb.set_num_threads(args.threads)
-    if "torch" in sys.modules or machine.get("torch"):
-        import torch
-
-        torch.set_num_threads(args.threads)
     points = []
     for cell, I, H in POINTS:
         runs = runs_of(cell, I, H)
