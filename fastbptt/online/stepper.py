@@ -43,7 +43,7 @@ class Stepper:
 
     def __init__(
         self, network: Network | Layer, B: int | None = None, *, state: StateLike | None = None
-    ):
+    ) -> None:
         self._model = copied(checked(network))
         self._layer, self._readout = inputs.model(self._model)
         self._B = None if B is None else arguments.integer("B", B, 1)
