@@ -108,8 +108,8 @@ def main(arguments: list[str] | None = None) -> dict[int, np.ndarray]:
         start = time.perf_counter()
         amplifier.step(sample, out)
         each.append(time.perf_counter() - start)
-    us = 1e6 * np.median(each)
-    print(f"\nSample by sample: {us:.1f} us each, of {1e6 / RATE:.1f} us that there are.")
+    one = 1e6 * float(np.median(each))
+    print(f"\nSample by sample: {one:.1f} us each, of {1e6 / RATE:.1f} us that there are.")
     if args.picture:
         draw(args.picture, taken)
         print(f"{args.picture}: how many blocks took how much of their time")
