@@ -44,6 +44,7 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m bench.claims
 	$(BIN)/python -m bench.lengths
 	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.predicted
 	$(BIN)/python -m bench.examples
 

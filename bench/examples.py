@@ -13,7 +13,7 @@ from fastbptt.commands import info
 
 from . import stored
 
-EXAMPLES = ("river", "amplifier", "stream")
+EXAMPLES = ("river", "amplifier", "live", "stream")
 
 
 def run(name):

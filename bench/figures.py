@@ -134,6 +134,29 @@ def _each(values, show):
     return ", ".join(map(show, values))
 
 
+def steps():
+    """Return the table of single steps and blocks beside PyTorch's cells."""
+    result = load("steps")
+    grown = max(result["grown_bytes"].values())
+    lines = [
+        f"Microseconds a step from Python, layers of one sequence, float32, medians of "
+        f"{result['rounds']} interleaved rounds on {where(result)}; "
+        f"{result['machine']['date'][:10]}. {load_before(result['machine'])} PyTorch is its "
+        f"`LSTMCell` or `GRUCell` under `inference_mode`, with one thread, `run` is `fb.run` on "
+        f"{result['steps']:,} steps at once. At 48 kHz there are 20.8.",
+        "",
+    ]
+    names = [name for name in result["points"][0]["us"] if name != "torch"]
+    head = ["layer", "I", "H", *names, "PyTorch"]
+    rows = [
+        [point["cell"], str(point["I"]), str(point["H"]),
+         *(short(point["us"][name]) if name in point["us"] else "" for name in (*names, "torch"))]
+        for point in result["points"]
+    ]  # fmt: skip
+    lines += [*markdown(head, rows, left=(0,)), ""]
+    return joined([*lines, f"After two million steps a process held {grown / 1e3:.0f} kB more."])
+
+
 def roofline():
     """Return the table of each size's time over its floor."""
     result = load("roofline")
@@ -289,6 +312,7 @@ BLOCKS = {
     "speed": speed,
     "budget": budget,
     "load": load_beside,
+    "steps": steps,
     "roofline": roofline,
     "lengths": lengths,
     "ragged": ragged,

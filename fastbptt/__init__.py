@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .layers.network import Network as Network, Readout as Readout
     from .layers.pytorch import from_torch as from_torch, to_torch as to_torch
     from .layers.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+    from .online.stepper import Stepper as Stepper
     from .memory.policies import (
         Checkpointed as Checkpointed,
         Full as Full,
@@ -57,6 +58,7 @@ _HOMES = {
     "calls.reach": ("gradient_reach",),
     "calls.sequences": ("pack", "pad", "unpack", "unpad"),
     "engine.output_losses": ("OutputLoss",),
+    "online.stepper": ("Stepper",),
     "calls.planning": ("explain", "frontier", "plan"),
     "backends.devices": ("set_num_threads",),
 }

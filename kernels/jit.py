@@ -130,13 +130,14 @@ def prepare(kernel, *arguments):
     kernel._compile_for_args(*arguments)
 
 
-def entry(function, what="kernels of all cells"):
+def entry(function, what="kernels of all cells", nogil=True):
     """Decorate a kernel that Python calls; `what` says which one it is.
 
-    What it computes must follow from its name, its closure and the kernel sources.
+    What it computes must follow from its name, its closure and the kernel sources. `nogil`: whether
+    it gives the interpreter's lock back while it runs.
     """
     function = distinct(function)
-    dispatcher = _on_disk(compiled(function, **OPTIONS), function, what)
+    dispatcher = _on_disk(compiled(function, **{**OPTIONS, "nogil": nogil}), function, what)
     dispatcher._compile_for_args = on_ample_stack(dispatcher._compile_for_args)
     return dispatcher
 

@@ -243,6 +243,13 @@ def assert_same_bits(one, other, what=""):
         assert a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True), what
 
 
+def assert_equal_bits(one, other, what=""):
+    """Assert that arrays, or nested tuples of them, have the same shapes and bits."""
+    for a, b in zip(flatten(one), flatten(other), strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape), what
+        assert a.tobytes() == b.tobytes(), what
+
+
 def spoil_beyond(array, lengths):
     """A copy that holds NaN, or an id out of range, from every sequence's end on."""
     array = array.copy()

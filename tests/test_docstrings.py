@@ -28,6 +28,11 @@ METHODS = (
     fb.Cell.init,
     fb.Cell.__call__,
     Plan.schedule,
+    fb.Stepper.step,
+    fb.Stepper.process,
+    fb.Stepper.reset,
+    fb.Stepper.update,
+    fb.Stepper.save,
 )
 PROPERTIES = (
     Plan.peak_bytes,
@@ -36,6 +41,7 @@ PROPERTIES = (
     Frontier.knee,
     Reach.time_constant,
     Reach.verdict,
+    fb.Stepper.state,
 )
 PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS]
 

@@ -63,6 +63,24 @@ def test_the_amplifier_lets_nothing_constant_through():
     assert abs(amplifier(np.full(4 * 48_000, 0.5))[-1]) < 1e-6
 
 
+def test_the_amplifier_is_played_live_with_the_bits_of_all_at_once(capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="it draws the picture")
+    from live import BLOCKS, main
+
+    taken = main(["--seconds=0.2", "--updates=2", "--hidden=8", "--picture=shares.png"])
+    assert {block: len(seconds) for block, seconds in taken.items()} == {
+        block: 9600 // block for block in BLOCKS
+    }
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line.endswith(tuple("0123456789"))] == [
+        str(block) for block in BLOCKS
+    ]
+    assert (tmp_path / "shares.png").stat().st_size > 1000
+    fb.Network(fb.LSTM.init(1, 4, rng=0), fb.Readout.init(4, 1, rng=1)).save("own.npz")
+    main(["--seconds=0.05", "--model=own.npz"])
+    assert "LSTM(1 -> 4" in capsys.readouterr().out
+
+
 def test_online_learning_follows_a_change_in_little_memory(capsys):
     from stream import CHUNK, main
 

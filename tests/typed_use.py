@@ -77,6 +77,15 @@ def states_go_back_in() -> None:
     fb.run(lstm, x, state, keep="last")
 
 
+def steps_go_on() -> None:
+    stepper = fb.Stepper(network, 2, state=None)
+    assert_type(stepper.step(x[0]), Array)
+    assert_type(stepper.process(x, out=x), Array)
+    stepper.state = stepper.state
+    stepper.update(lstm)
+    fb.Stepper("lstm")  # type: ignore[arg-type]
+
+
 def memory_is_a_word_a_number_or_a_policy() -> None:
     for memory in ("full", 10**6, fb.Checkpointed("64MB"), fb.Checkpointed(segment=10)):
         fb.plan(network, 100, memory=memory)

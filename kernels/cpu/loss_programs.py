@@ -119,6 +119,13 @@ def _outputs(readout, V, c, h, ids, o, lengths, t, low, high):
                     put(o, j, 0)
 
 
+@inner
+def read_out(mailbox, threads, readout, V, c, h, ids, o, lengths, t):
+    """o = readout(V h + c): see `build_outputs`."""
+    function, data_ = job("outputs", (readout, V, c, h, ids, o, lengths, t))
+    fork(mailbox, threads, -(-h.shape[0] * h.shape[1] // _ROWS), function, data_)
+
+
 @cache
 def build_outputs():
     """The readout of a span, a program."""
@@ -132,8 +139,6 @@ def build_outputs():
         o : (n, B, O)
         ids : an empty int64 array (0, 0)
         """
-        n, B, _ = h.shape
-        function, data_ = job("outputs", (readout, V, c, h, ids, o, lengths, t))
-        fork(mailbox, threads, -(-n * B // _ROWS), function, data_)
+        read_out(mailbox, threads, readout, V, c, h, ids, o, lengths, t)
 
     return outputs

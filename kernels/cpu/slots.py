@@ -74,6 +74,12 @@ COPY, COPY_SIZE = _slots(
     classes weights_at scored waits""",
 )
 
+STEPPER, STEPPER_SIZE = _slots(
+    "Stepper",  # behind the slots of a lane that goes on step by step, without end: see `stepping`
+    """run_at busy alone_at alone_size threads wave_least classes span x_row out_row
+    readout outputs v_at c_at hidden_at""",
+)
+
 # All of them lie in one array: the lane's, the head's, what is left, and those of each layer.
 HEAD_AT = LANE_SIZE
 LEFT_AT = HEAD_AT + HEAD_SIZE

@@ -68,7 +68,7 @@ _BEGIN, _NEXT, _READY, _WRITTEN, _ENDED = range(5)  # phases of a row
 
 
 @inner
-def _run_layers(mailbox, lane, layers, head, cached):
+def run_layers(mailbox, lane, layers, head, cached):
     """Run all layers over the span, from the live state or the end of the step cache."""
     start, stop = lane[LANE.start], lane[LANE.stop]
     steps = steps_of_part(lane, stop - start)
@@ -139,7 +139,7 @@ def _forward_row(mailbox, lane, layers, head, start, stop, cached):
         if lane[LANE.phase] == _READY:
             if cached:
                 close_lap(lane, layers, lane[LANE.start])
-            _run_layers(mailbox, lane, layers, head, cached)
+            run_layers(mailbox, lane, layers, head, cached)
             lane[LANE.used] += lane[LANE.stop] - lane[LANE.start]
             lane[LANE.phase] = _WRITTEN
             if not copied(lane, WRITE):
