@@ -18,6 +18,7 @@ FOLDERS = {
     "face": "`__init__`, `__main__`, `jax`, `typing`: the names people use",
     "torch": "the modules and the operator for PyTorch",
     "commands": "the command line, a file or a folder a command",
+    "online": "sequences that never end: learners, piece by piece",
     "calls": "public functions: check, allocate and choose",
     "engine": "runs schedules; checks no arguments",
     "layers": "what a user builds: layers, networks, their files",
