@@ -143,13 +143,13 @@ class Window:
             slot, end = time % size, due + k1
             n = min(steps - at, end - time, size - slot)
             if n == steps:
-                ring.put(slot, n, x, y, weights, resets)
+                ring.steps.put(slot, n, x, y, weights, resets)
                 ring.forward(time, n, resets is not None)
                 ring.outputs(time, n, out)
             else:
                 part = slice(at, at + n)
                 own = [None if a is None else a[part] for a in (x, y, weights, resets)]
-                ring.put(slot, n, *own)
+                ring.steps.put(slot, n, *own)
                 ring.forward(time, n, resets is not None)
                 ring.outputs(time, n, out[part])
             time, at = time + n, at + n
@@ -187,7 +187,7 @@ class Window:
         ids = not isinstance(self._loss, str)
         blocks = own.blocks(zero_copy=each == 1 and not ids, indexed=True)
         return Ring(
-            packed, B, k2 + 1, self._checked(network), blocks, self._device, tokens=tokens,
+            packed, B, k2 + 2, self._checked(network), blocks, self._device, tokens=tokens,
             each=each, replays=self._policy.weights == "replay",
         )  # fmt: skip
 
@@ -207,7 +207,7 @@ class Window:
                 parts = parts[:-1]
         else:
             parts, packed = (), last.later(arrays)
-            if ring.fast and all(type(a) is np.ndarray and a.flags.carray for a in arrays):
+            if ring.sums.short and all(type(a) is np.ndarray and a.flags.carray for a in arrays):
                 ring.fill(network, packed)
             else:
                 packed = Packed(last.form, arrays, self._device, ring.tokens)
@@ -313,7 +313,7 @@ class Window:
             )
             return shaped(own.layer, (tuple(a) if len(a) > 1 else a[0] for a in found))
 
-        result = ring.take(of_state)
+        result = ring.sums.take(of_state)
         if own.state is not None:
             self._gradient_of_state()
         return result
@@ -349,4 +349,3 @@ class Window:
             low, high = max(start, entry.start), min(stop, entry.stop)
             if low < high:
                 yield low, high, entry.y[low - entry.start : high - entry.start]
-
