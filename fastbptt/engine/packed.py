@@ -70,10 +70,7 @@ class Packed:
 
     def same(self, arrays: Sequence[Array]) -> bool:
         """Whether arrays have the same numbers, bit by bit."""
-        for array, bits in zip(arrays, self.bits, strict=True):
-            if array.tobytes() != bits:
-                return False
-        return True
+        return all(array.tobytes() == bits for array, bits in zip(arrays, self.bits, strict=True))
 
     def later(self, arrays: Sequence[Array]) -> Packed:
         """The weights of another moment, to be packed in the place of these."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Generic
 
@@ -84,6 +85,7 @@ class Online(Generic[AnyLayer]):
         self._tokens: bool | None = None
         given = None if state is None else self._given(state)
         own = piece_inputs.own_loss(loss, self._B is None)
+        self._form = piece_inputs.Form(network, self._B, loss)
         self._method: Method = make(self._network, self._batch, own, given, gradient)
 
     @property
@@ -128,15 +130,14 @@ class Online(Generic[AnyLayer]):
         ------
         ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
         """
-        network, forms = self._network, piece_inputs
-        piece, axes = forms.check(network, self._B, self._loss, (x, y, weights, resets), self._time)
+        piece, axes = self._form.check(x, y, weights, resets, self._time)
         tokens = piece.x.ndim == 2
-        if self._tokens is not None and tokens != self._tokens:
+        if self._tokens is not tokens and self._tokens is not None:
             what = ("floats", "tokens")
             raise TypeError(
                 f"x must hold {what[self._tokens]} like the pieces before, not {what[tokens]}"
             )
-        due = self._method.push(network, piece)
+        due = self._method.push(self._network, piece)
         self._time += len(piece.x)
         self._tokens = tokens
         return _update(due, axes)
@@ -193,6 +194,10 @@ class Online(Generic[AnyLayer]):
         """Go back to time 0 and the state given at the construction; nothing is due."""
         self._method.reset()
         self._time = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of its own: it learns on apart from this learner."""
+        return {**self.__dict__, "_method": copy.copy(self._method)}
 
     def __repr__(self) -> str:
         return (

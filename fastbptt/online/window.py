@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,22 +9,13 @@ import numpy as np
 from ..arrays import Array
 from ..backends import devices
 from ..engine.footprint import footprint
-from ..engine.losses import CallableLoss
-from ..engine.output_losses import CheckedOutputLoss, OutputLoss
 from ..engine.packed import Packed, own_states
 from ..engine.ring import Ring
 from ..layers.composite import recurrent_layers, shaped
 from ..layers.network import Network
 from ..memory.policies import Truncated
+from .asked import Asked, Entry
 from .pieces import Due, Piece
-
-
-class Entry(NamedTuple):
-    """What a loss of the caller's own is to be told: y of the steps start..stop."""
-
-    start: int
-    stop: int
-    y: Any
 
 
 class Place(NamedTuple):
@@ -54,12 +44,14 @@ class Window:
     def __init__(
         self, network: Network[Any], B: int, loss: Any, state: list[Array] | None, policy: Truncated
     ):
-        self._B, self._loss, self._given, self._policy = B, loss, state, policy
+        self._form, self._B, self._loss = network, B, loss
+        self._given, self._policy = state, policy
         self._layers = list(recurrent_layers(network.layer))
         self._device = devices.device("cpu")
         readout = network.readout
         self._width = network.layer.outputs if readout is None else readout.outputs
         self._dtype, self._seen = network.dtype, (network, network.arrays())
+        self._asked = Asked(loss, self._time_of)
         self._place = Place()
         self._ring: Ring | None = None
         self._saved: list[Array] | None = None
@@ -113,6 +105,34 @@ class Window:
         """Go back to the state of the construction; nothing is due."""
         parts = self._place.parts[-1:]
         self._place = Place(parts=tuple((0, packed) for _, packed in parts))
+
+    def __getstate__(self) -> dict[str, Any]:
+        place, ring = self._place, self._ring
+        own: dict[str, Any] = {
+            "made": (self._form, self._B, self._loss, self._given, self._policy),
+            "initial": self._initial,
+        }
+        if ring is not None:
+            own |= {
+                "place": place._replace(parts=()),
+                "weights": [(begin, packed.own) for begin, packed in place.parts],
+                "ring": (ring.tokens, ring.each, ring.copies()),
+            }
+        return own
+
+    def __setstate__(self, own: dict[str, Any]) -> None:
+        self.__init__(*own["made"])  # type: ignore[misc]
+        self._initial = own["initial"]
+        if "ring" not in own:
+            return
+        tokens, each, steps = own["ring"]
+        packed = [
+            (begin, Packed(network, network.arrays(), self._device, tokens))
+            for begin, network in own["weights"]
+        ]
+        self._place = Place(*own["place"])._replace(parts=tuple(packed))
+        self._ring = self._ring_of(tokens, each)
+        self._ring.put_back(steps)
 
     # A push.
 
@@ -187,7 +207,7 @@ class Window:
         ids = not isinstance(self._loss, str)
         blocks = own.blocks(zero_copy=each == 1 and not ids, indexed=True)
         return Ring(
-            packed, B, k2 + 2, self._checked(network), blocks, self._device, tokens=tokens,
+            packed, B, k2 + 2, self._asked.checked(network), blocks, self._device, tokens=tokens,
             each=each, replays=self._policy.weights == "replay",
         )  # fmt: skip
 
@@ -259,6 +279,10 @@ class Window:
 
     # Windows.
 
+    def _time_of(self, step: int) -> int:
+        assert self._ring is not None
+        return self._ring.time_of(step)
+
     def _first(self, due: int) -> int:
         """The first step of the window whose losses begin at `due`."""
         return max(0, due - (self._policy.k2 - self._policy.k1))
@@ -267,7 +291,7 @@ class Window:
         """Go back from `stop` to `start`; the losses from `due` on count."""
         ring, weights = self._ring, self._policy.weights
         assert ring is not None
-        self._asked = place.entries
+        self._asked.entries = place.entries
         parts, cuts = place.parts, place.reset > start
         today = parts[-1][1]
         again = weights == "replay" and parts[-1][0] > start
@@ -317,35 +341,3 @@ class Window:
         if own.state is not None:
             self._gradient_of_state()
         return result
-
-    # A loss of the caller's own.
-
-    def _checked(self, network: Network[Any]) -> Any:
-        """The loss as the engine takes it."""
-        loss = self._loss
-        if isinstance(loss, str):
-            return loss
-        if isinstance(loss, OutputLoss):
-            assert network.readout is not None
-            return CheckedOutputLoss(self._asker(loss.function), network.readout)
-        return CallableLoss(self._asker(loss), network.readout)
-
-    def _asker(self, function: Any) -> Any:
-        def ask(values: Array, start: int) -> tuple[float, Array]:
-            ring = self._ring
-            assert ring is not None
-            start = ring.time_of(start)
-            total, slope = 0.0, np.zeros_like(values)
-            for low, high, y in self._stretches(start, start + len(values)):
-                part = slice(low - start, high - start)
-                value, slope[part] = function(values[part].copy(), y, low)
-                total += value
-            return total, slope
-
-        return ask
-
-    def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, int, Any]]:
-        for entry in self._asked:
-            low, high = max(start, entry.start), min(stop, entry.stop)
-            if low < high:
-                yield low, high, entry.y[low - entry.start : high - entry.start]
