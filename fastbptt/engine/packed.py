@@ -10,9 +10,12 @@ import numpy as np
 from ..arrays import Array
 from ..backends.base import Backend
 from ..kernels.cpu.bound import address_of
+from ..kernels.cpu.products import packed_size
 from ..kernels.cpu.weights import Matrix
 from ..layers.composite import recurrent_layers
 from ..layers.network import Network
+
+_ALIGNED = 512  # bytes by which the parts of a weight may be larger than all of it
 
 
 class Packed:
@@ -88,6 +91,17 @@ class Packed:
             arrays += [own.bias, own.params]
         arrays += [a for m in matrices for a in (m._forth, m._back, m._table) if a is not None]
         return sum(array.nbytes for array in arrays) + 2 * sum(map(len, self.bits))
+
+
+def packed_bytes(network: Network[Any]) -> int:
+    """A bound of the bytes of a `Packed`."""
+    item, total = network.dtype.itemsize, 3 * sum(array.nbytes for array in network.arrays())
+    weights = [matrix for n in recurrent_layers(network.layer) for matrix in (n.U, n.W)]
+    weights += [] if network.readout is None else [network.readout.V]
+    for matrix in weights:
+        both = packed_size(*matrix.shape, item) + packed_size(*matrix.shape[::-1], item)
+        total += (both + matrix.size) * item + _ALIGNED
+    return total + sum(2 * layer.b.nbytes for layer in recurrent_layers(network.layer))
 
 
 def bits_of(arrays: Sequence[Array]) -> list[bytes]:

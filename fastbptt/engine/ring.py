@@ -162,13 +162,15 @@ class Ring:
     def put_back(self, copies: Sequence[Array]) -> None:
         """Have the steps be those of `copies`."""
         for array, copy in zip(self._arrays(), copies, strict=True):
+            if array.shape != copy.shape or array.dtype != copy.dtype:
+                raise ValueError(f"a ring's array must be {array.dtype} {array.shape}")
             array[...] = copy
         self.steps.written()
 
     def take_over(self, other: Ring) -> None:
         """Have the steps be those of another ring, which may know one loss weight a position."""
         given = [
-            theirs if own.ndim == theirs.ndim else theirs[..., None]
+            theirs if own.shape == theirs.shape else np.broadcast_to(theirs[..., None], own.shape)
             for own, theirs in zip(self._arrays(), other._arrays(), strict=True)
         ]
         self.put_back(given)

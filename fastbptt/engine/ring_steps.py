@@ -62,3 +62,14 @@ class Steps:
     def written(self) -> None:
         """Somebody has written to the arrays."""
         self._plain = self._uncut = False
+
+    def check(self, form: Network[Any]) -> None:
+        """Raise unless all ids exist: kernels do not ask again."""
+        for ids, classes in (
+            (self.x, form.layer.inputs),
+            (self.y, 0 if form.readout is None else form.readout.outputs),
+        ):
+            if ids is not None and ids.ndim == 2 and ids.size:
+                least, most = int(ids.min()), int(ids.max())
+                if least < 0 or most >= classes:
+                    raise ValueError(f"ids must lie in 0..{classes - 1}, not {least}..{most}")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import arguments
 from ..arrays import Array
 from ..backends import devices
 from ..engine.footprint import footprint
@@ -49,6 +50,7 @@ class Window:
         self._layers = list(recurrent_layers(network.layer))
         self._device = devices.device("cpu")
         readout = network.readout
+        self._size = policy.k2 + 2  # of the ring: no step that a window may need is overwritten
         self._width = network.layer.outputs if readout is None else readout.outputs
         self._dtype, self._seen = network.dtype, (network, network.arrays())
         self._asked = Asked(loss, self._time_of)
@@ -113,26 +115,30 @@ class Window:
             "initial": self._initial,
         }
         if ring is not None:
-            own |= {
-                "place": place._replace(parts=()),
-                "weights": [(begin, packed.own) for begin, packed in place.parts],
-                "ring": (ring.tokens, ring.each, ring.copies()),
-            }
+            own["place"] = tuple(place._replace(parts=()))
+            own["weights"] = [(begin, packed.own) for begin, packed in place.parts]
+            own["ring"] = (ring.tokens, ring.each, ring.copies())
         return own
 
     def __setstate__(self, own: dict[str, Any]) -> None:
         self.__init__(*own["made"])  # type: ignore[misc]
+        for state, saved in zip(self._initial, own["initial"], strict=True):
+            arguments.check_floats("initial", saved, state.shape, state.dtype)
         self._initial = own["initial"]
         if "ring" not in own:
             return
-        tokens, each, steps = own["ring"]
+        place, (tokens, each, steps) = Place(*own["place"]), own["ring"]
+        late = place.time - place.due
+        if len(steps[1]) != 2 * self._size or not 0 <= late < self._policy.k1 <= place.time + late:
+            raise ValueError("the steps of a learner must be those of its window")
         packed = [
-            (begin, Packed(network, network.arrays(), self._device, tokens))
+            (begin, Packed(self._form, network.arrays(), self._device, tokens))
             for begin, network in own["weights"]
         ]
-        self._place = Place(*own["place"])._replace(parts=tuple(packed))
+        self._place = place._replace(parts=tuple(packed))
         self._ring = self._ring_of(tokens, each)
         self._ring.put_back(steps)
+        self._ring.steps.check(self._form)
 
     # A push.
 
@@ -206,9 +212,10 @@ class Window:
         own = footprint(network.layer, network.readout, k2, B, self._device, B * k2)
         ids = not isinstance(self._loss, str)
         blocks = own.blocks(zero_copy=each == 1 and not ids, indexed=True)
+        loss = self._asked.checked(network)
         return Ring(
-            packed, B, k2 + 2, self._asked.checked(network), blocks, self._device, tokens=tokens,
-            each=each, replays=self._policy.weights == "replay",
+            packed, B, self._size, loss, blocks, self._device, tokens=tokens, each=each,
+            replays=self._policy.weights == "replay",
         )  # fmt: skip
 
     def _with_weights(self, network: Network[Any], place: Place) -> Place:
