@@ -21,11 +21,11 @@ from training import Adam, bar
 import fastbptt as fb
 
 METHODS: list[tuple[str, Any, float]] = [
-    ("truncated, k1=8, k2=8", fb.Truncated(8, 8), 1e-2),
-    ("truncated, k1=8, k2=64: replay", fb.Truncated(8, 64), 1e-2),
-    ("truncated, k1=8, k2=64: stale", fb.Truncated(8, 64, weights="stale"), 1e-2),
-    ("truncated, k1=8, k2=64: stored", fb.Truncated(8, 64, weights="stored"), 1e-2),
-    ("truncated, k1=1, k2=16: stale", fb.Truncated(1, 16, weights="stale"), 3e-3),
+    ("truncated, k1=16, k2=16", fb.Truncated(16, 16), 1e-2),
+    ("truncated, k1=16, k2=64: replay", fb.Truncated(16, 64), 1e-2),
+    ("truncated, k1=16, k2=64: stale", fb.Truncated(16, 64, weights="stale"), 1e-2),
+    ("truncated, k1=16, k2=64: stored", fb.Truncated(16, 64, weights="stored"), 1e-2),
+    ("truncated, k1=1, k2=64: stale", fb.Truncated(1, 64, weights="stale"), 1e-3),
 ]
 """Name, gradient, and the rate of Adam for that many updates."""
 

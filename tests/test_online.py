@@ -1,4 +1,6 @@
-"""Online with Truncated: updates add up to bptt's, and have the same bits however pieces are cut."""
+"""Online with Truncated: updates add up to bptt's; their bits do not depend on the pieces."""
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def cuts_of(T, rng):
 def pushed(learner, cuts, x, y, **options):
     """The updates of the pieces between cuts, and that of `finish`."""
     found = []
-    for a, b in zip(cuts, cuts[1:], strict=False):
+    for a, b in pairwise(cuts):
         own = {name: value if value is None else value[a:b] for name, value in options.items()}
         found.append(learner.push(x[a:b], None if y is None else y[a:b], **own))
     return [*found, learner.finish()]

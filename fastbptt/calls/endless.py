@@ -23,7 +23,7 @@ def plan(model: Network | Layer, B: int, policy: Any) -> Any:
             "goes with Truncated alone"
         )
     layer, readout = inputs.model(model)
-    if layer is model:
+    if not isinstance(model, Network):
         raise ValueError("network must be a Network where T is None: what Online takes")
     if any(isinstance(part, Bidirectional) for part in _parts(layer)):
         raise ValueError(

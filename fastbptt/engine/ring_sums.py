@@ -134,7 +134,7 @@ class RingSums:
             self._put_back(slots, at, own.input.grad, own.recurrent.grad)
             own.sums.fill(0)
         head, total, readout = self.head, self.total, self.form.readout
-        if readout is None or head is not getattr(total, "head", None):
+        if readout is None or head is None or head is not getattr(total, "head", None):
             loss, readout = total.take(), total.gradient()
         else:
             dV, dc = head.sum.grad, np.empty(readout.outputs, dtype)

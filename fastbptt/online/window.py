@@ -57,6 +57,7 @@ class Window:
         self._place = Place()
         self._ring: Ring | None = None
         self._saved: list[Array] | None = None
+        self._initial: list[Array] = []
         self._begin_state(network)
         self._gradient_of_state()
 
@@ -174,7 +175,7 @@ class Window:
                 ring.outputs(time, n, out)
             else:
                 part = slice(at, at + n)
-                own = [None if a is None else a[part] for a in (x, y, weights, resets)]
+                own: list[Any] = [None if a is None else a[part] for a in (x, y, weights, resets)]
                 ring.steps.put(slot, n, *own)
                 ring.forward(time, n, resets is not None)
                 ring.outputs(time, n, out[part])
