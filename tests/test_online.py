@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from helpers import GRADIENTS, LOSS_READOUTS, make_problem, put_threads_back
+from test_own import TIMED
 
 import fastbptt as fb
 from fastbptt.layers.composite import recurrent_layers
@@ -218,9 +219,8 @@ def test_own_states_and_resets_train_the_networks_state():
 
 
 def test_a_callers_own_cell_learns_online():
-    cell = fb.Cell("online_leaky", 1, lambda a, s: (0.7 * s[0] + 0.3 * np.tanh(a[0]),))
     rng = np.random.default_rng(0)
-    layer = cell.init(3, 5, rng=rng, dtype="float64")
+    layer = TIMED.init(3, 5, rng=rng, dtype="float64")
     network = fb.Network(layer, fb.Readout.init(5, 2, rng=rng, dtype="float64"))
     x, y = rng.standard_normal((11, 2, 3)), rng.standard_normal((11, 2, 2))
     memory = fb.Truncated(2, 5)

@@ -133,7 +133,8 @@ class RingSums:
             own.input.grad, own.recurrent.grad = np.zeros_like(dU), np.zeros_like(dW)
             self._put_back(slots, at, own.input.grad, own.recurrent.grad)
             own.sums.fill(0)
-        head, total, readout = self.head, self.total, self.form.readout
+        total, readout = self.total, self.form.readout
+        head: Any = self.head
         if readout is None or head is None or head is not getattr(total, "head", None):
             loss, readout = total.take(), total.gradient()
         else:
