@@ -42,16 +42,12 @@ class Online(Generic[AnyLayer]):
     network : Network, of any layers but a Bidirectional, which needs the future. Dropout is off
     B : sequences; None for one sequence, whose arrays have no batch axis
     gradient : Truncated(k1, k2): every k1 steps the gradient of the last k1 losses, back over at
-        most k2 steps, the bits of a window being the same however pieces are cut
+        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut
     loss : as in `bptt`
     state : the state before the first step, as in `bptt`; by default the network's own, or zero
 
     The arrays of the network may be changed in place between pushes, or `network` be set. Memory
     is constant. Learners pickle, copy and go on with the same bits. They run on the CPU.
-
-    Source
-    ------
-    Williams and Peng (1990), BPTT(k2; k1)
 
     Raises
     ------
