@@ -17,7 +17,7 @@ from ..memory.blocking import Footprint
 from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
-from . import device_choice, inputs, loss_inputs, timing
+from . import device_choice, endless, inputs, loss_inputs, timing
 from . import resets as own_resets
 from .progress import Progress
 
@@ -95,7 +95,7 @@ def _half(half: int) -> str:
 
 def plan(
     network: Network | Layer,
-    T: int,
+    T: int | None,
     B: int = 1,
     *,
     memory: Memory = "full",
@@ -118,7 +118,7 @@ def plan(
     Parameters
     ----------
     network : Network, or a layer
-    T : time steps
+    T : time steps; None for a sequence that never ends: what `Online` would take
     B : sequences
     memory : as in `bptt`; "auto" looks at the memory that is free now. A later call may find
         another amount: its own plan says what it did
@@ -132,7 +132,8 @@ def plan(
     Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
     results; of a layer, that both calls together hold beyond x, h, dh and the results),
     .forward_steps, .backward_steps, .recomputes, .time_factor, .auto and .actions; str() is
-    a table
+    a table. Where T is None an EndlessPlan, whose .steps and .actions are None, and whose
+    .time_factor is that of a step
 
     Raises
     ------
@@ -140,6 +141,8 @@ def plan(
     ValueError, TypeError : an argument of the wrong value or type
     RuntimeError : this machine does not have the device
     """
+    if T is None:
+        return endless.plan(network, arguments.integer("B", B, 1), memory)
     T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     loss_inputs.check_name(loss)
     arguments.choice("reduction", reduction, ("sum", "mean"))

@@ -18,13 +18,14 @@ from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
-_ABOVE = {"SavedStepper": "..online.stepper"}  # kinds that enter themselves when they are loaded
+# Kinds of folders above this one, which enter themselves when their module is loaded.
+_ABOVE = {"SavedStepper": "..online.stepper", "SavedOnline": "..online.learner"}
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 
 
 def load(path: File) -> Any:
-    """Read a layer, a network or a Stepper that `.save(path)` wrote.
+    """Read a layer, a network, a Stepper or a learner that `.save(path)` wrote.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def load(path: File) -> Any:
 
     Returns
     -------
-    the layer, readout, network or Stepper, with new NumPy arrays
+    the layer, readout, network, Stepper or learner, with new NumPy arrays
 
     Raises
     ------
