@@ -176,8 +176,19 @@ class Optimiser(Stored):
         """Another one, which goes on from here by itself."""
         other = copy(self)
         other._rows = None
-        other._means = tuple(tuple(a.copy() for a in kept) for kept in self._means)
+        other._means = ()
+        other._take(self)
         return other
+
+    def _take(self, other: Self) -> None:
+        """Have the settings of another one, and copies of what it keeps."""
+        means = self._means
+        if [len(kept) for kept in means] != [len(kept) for kept in other._means]:
+            means = tuple(tuple(a.copy() for a in kept) for kept in other._means)
+        for own, kept in zip(means, other._means, strict=True):
+            for to, of in zip(own, kept, strict=True):
+                to[...] = of
+        self.__dict__.update(other.__dict__, _means=means, _rows=self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None}  # addresses
