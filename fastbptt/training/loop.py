@@ -38,7 +38,8 @@ class Training(Generic[AnyLayer]):
         self.live = copied(start._last)  # the only network that changes
         self.last, self.best = start._last, start._best
         self.optimizer, self.kept = start.optimizer._copied(), start.optimizer
-        self.good = copied(self.live)  # the last weights whose loss was finite
+        failed = start.stopped == "not finite"
+        self.good = copied(start.network if failed else self.live)  # last of a finite loss
         self.lr = self.optimizer.rate()
         self.stopped, self.leading = start.stopped, start.best
         self.total = sum(part.positions() for part in data.batches(batch))
