@@ -177,10 +177,8 @@ class Training(Generic[AnyLayer]):
 
     def _fit(self, network: Network[AnyLayer]) -> Fit[AnyLayer]:
         path = None if self.place is None else str(self.place.path)
-        return Fit(
-            network, tuple(self.history), self.kept, path, self.stopped, self.last, self.best,
-            self.seed, self.settings,
-        )  # fmt: skip
+        found = Fit(network, tuple(self.history), self.kept, path, self.stopped)
+        return found._with(self.last, self.best, self.seed, self.settings)
 
     def _write(self, network: Network[AnyLayer]) -> str:
         """Write the file, if there is one; returns where, for a message."""
