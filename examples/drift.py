@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from training import Adam, bar
+from training import bar
 
 import fastbptt as fb
 
@@ -49,7 +49,8 @@ def follow(
 ) -> tuple[np.ndarray, float]:
     """Learn by one method; returns the squared error of every step and the microseconds of one."""
     network = fb.Network(fb.GRU.init(1, hidden, rng=0), fb.Readout.init(hidden, 1, rng=1))
-    learner, adam = fb.Online(network, gradient=gradient), Adam(network)
+    learner = fb.Online(network, gradient=gradient)
+    adam = fb.Adam(rate, clip=1.0)
     learner.push(x[:1], y[:1])  # the first call loads or compiles the kernels
     learner.reset()
     errors, spent = np.empty(len(x)), 0.0
@@ -60,7 +61,7 @@ def follow(
         # The prediction was made before the network could learn from this step.
         errors[t] = ((update.outputs - y[t]) ** 2).sum()
         if update.grad is not None:
-            adam.update(update.grad, rate)  # in place: the learner sees it at the next push
+            adam.step(network, update.grad)  # in place: the learner sees it at the next push
     return errors, spent / len(x) * 1e6
 
 

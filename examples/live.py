@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from amplifier import RATE, pair
-from training import Adam, bar
+from training import bar
 
 import fastbptt as fb
 
@@ -30,10 +30,10 @@ def learnt(hidden: int, seconds: float, updates: int) -> fb.Network:
     layer.U[:] *= 5  # strings are quiet: 0.15 V on average
     layer.b[hidden : 2 * hidden] += 1  # the forget gates start nearly open
     network = fb.Network(layer, fb.Readout.init(hidden, 1, rng=3))
-    adam = Adam(network)
-    for update in bar(range(updates), "learning"):
+    adam = fb.Adam(lambda step: 0.02 * (1 - step / updates) + 1e-4, clip=1.0)
+    for _ in bar(range(updates), "learning"):
         r = fb.bptt(network, x, y, memory="64MB", reduction="mean")
-        adam.update(r.grad, rate=0.02 * (1 - update / updates) + 1e-4)
+        adam.step(network, r.grad)
     return network
 
 

@@ -14,8 +14,10 @@ from fastbptt.layers.model import Model
 from fastbptt.memory.endless import EndlessPlan
 from fastbptt.memory.plan import Frontier, Plan
 from fastbptt.online.pieces import Update
+from fastbptt.training.base import Optimiser
+from fastbptt.training.result import Fit
 
-RETURNED = (Result, Gradient, Cache, Plan, EndlessPlan, Frontier, Reach, Update)
+RETURNED = (Result, Gradient, Cache, Plan, EndlessPlan, Frontier, Reach, Update, Fit)
 METHODS = (
     Model.arrays,
     Model.replace_arrays,
@@ -39,6 +41,10 @@ METHODS = (
     fb.Online.finish,
     fb.Online.reset,
     fb.Online.save,
+    Optimiser.step,
+    Optimiser.save,
+    Fit.save,
+    Fit.draw,
 )
 PROPERTIES = (
     Plan.peak_bytes,
@@ -53,6 +59,8 @@ PROPERTIES = (
     Reach.time_constant,
     Reach.verdict,
     fb.Stepper.state,
+    Optimiser.steps,
+    Fit.best,
 )
 PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS]
 
@@ -67,6 +75,7 @@ NO_RAISES = {
     "Plan.schedule": "it has no parameters",
     "Online.reset": "it has no parameters",
     "MemoryLimitError": "it is raised itself",
+    "NotFiniteError": "it is raised itself",
     **{kind.__name__: "calls make it from what they have checked" for kind in RETURNED},
 }
 

@@ -18,8 +18,14 @@ from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
-# Kinds of folders above this one, which enter themselves when their module is loaded.
-_ABOVE = {"SavedStepper": "..online.stepper", "SavedOnline": "..online.learner"}
+# What lies in folders above this one enters its class in KINDS when its module is loaded.
+_HOMES = {
+    "Adam": "training.optimisers",
+    "SGD": "training.optimisers",
+    "Fit": "training.result",
+    "SavedOnline": "online.learner",
+    "SavedStepper": "online.stepper",
+}
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 
@@ -95,19 +101,13 @@ def _built(part: Any, array: Callable[[str], Array], depth: int = 0) -> Any:
     """The model that `part` describes; `array(name)` gives its arrays."""
     if not isinstance(part, dict) or not {"type", "fields"} <= part.keys():
         raise ValueError(f"it must hold a layer, a readout or a network, not {shown(part)}")
-    kind = KINDS.get(part["type"]) or _entered(part["type"])
-    if not is_dataclass(kind):
+    if part["type"] in _HOMES:
+        import_module(f"..{_HOMES[part['type']]}", __package__)
+    kind = KINDS.get(part["type"])
+    if kind is None or not is_dataclass(kind):
         raise ValueError(f"it holds a model of unknown type {shown(part['type'])}")
     values = {name: _field(value, array, depth + 1) for name, value in part["fields"].items()}
-    return kind(**values)
-
-
-def _entered(name: Any) -> type[Model] | None:
-    """A kind of a folder above this one, whose module enters it in KINDS when it is loaded."""
-    if isinstance(name, str) and name in _ABOVE:
-        import_module(_ABOVE[name], __package__)
-        return KINDS[name]
-    return None
+    return kind._restored(values)
 
 
 def _field(part: Any, array: Callable[[str], Array], depth: int) -> Any:

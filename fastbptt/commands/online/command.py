@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import options
 from ..building import CELLS, make_layer
-from .descent import adam
 from .rows import Rows, Scale
 
 
@@ -164,7 +163,7 @@ class Stream:
             self.network = _read(args.network, columns, len(targets))
         gradient = fb.Truncated(args.k1, args.k2, weights=args.weights)
         self.learner = fb.Online(self.network, gradient=gradient)
-        self.adam = adam(args.rate, clip=1.0)
+        self.adam = fb.Adam(args.rate, clip=1.0)
         self.scale = Scale(columns)
         self.waiting: deque[np.ndarray] = deque()  # rows whose target has not come yet
         self.lines: list[tuple[int, float, float]] = []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import style
+from ...display import style
 
 
 def draw(path: Path, lines: list[tuple[int, float, float]], title: str) -> None:
