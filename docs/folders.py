@@ -20,6 +20,7 @@ FOLDERS = {
     "commands": "the command line, a file or a folder a command",
     "calls": "public functions: check, allocate and choose",
     "engine": "runs schedules; checks no arguments",
+    "export": "networks as files of other programs",
     "layers": "what a user builds: layers, networks, their files",
     "backends": "a device is a file and its footprint",
     "memory": "policies, plans, schedules: numbers, no arrays",
