@@ -6,7 +6,7 @@ A block stands between <!-- name:begin --> and <!-- name:end -->; `python -m ben
 import ast
 import statistics
 
-from fastbptt.commands.tables import markdown
+from fastbptt.display.tables import markdown
 
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load

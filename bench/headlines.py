@@ -2,7 +2,7 @@
 
 import statistics
 
-from fastbptt.commands.tables import markdown
+from fastbptt.display.tables import markdown
 
 from .stored import load
 from .wording import between, size, where

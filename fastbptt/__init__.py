@@ -43,6 +43,9 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         MemoryLimitError as MemoryLimitError,
         Truncated as Truncated,
     )
+    from .training.fitting import fit as fit
+    from .training.optimisers import SGD as SGD, Adam as Adam, clip_norm as clip_norm
+    from .training.result import NotFiniteError as NotFiniteError
 
 _HOMES = {
     "layers.recurrent": ("GRU", "LSTM", "RNN"),
@@ -63,6 +66,9 @@ _HOMES = {
     "engine.output_losses": ("OutputLoss",),
     "calls.planning": ("explain", "frontier", "plan"),
     "backends.devices": ("set_num_threads",),
+    "training.fitting": ("fit",),
+    "training.optimisers": ("SGD", "Adam", "clip_norm"),
+    "training.result": ("NotFiniteError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -1,6 +1,6 @@
 """Tables of the commands and benchmarks: every column has one width and one alignment."""
 
-from fastbptt.commands import tables
+from fastbptt.display import tables
 
 
 def test_numbers_are_aligned_at_the_right_and_named_columns_at_the_left():

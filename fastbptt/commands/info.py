@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import free_memory
+from ..display import tables
 from ..kernels import optional
-from . import tables
 
 PACKAGES = (
     "numpy", "numba", "llvmlite", "numba-cuda", "cupy", "matplotlib", "tqdm", "torch", "jax",

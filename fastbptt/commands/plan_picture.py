@@ -11,8 +11,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..display import style
 from ..memory.plan import duration
-from . import style
 
 KINDS = {
     "run": ("run, not cached", style.BLUE),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from . import style
+from ..display import style
 
 _FAINT = 1e-8  # of the largest norm; smaller norms are not drawn
 

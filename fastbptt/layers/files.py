@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from importlib import import_module
 from typing import IO, Any
 
 from .. import arguments
@@ -17,6 +18,10 @@ from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
+# What is no part of a model enters its class in KINDS when its module is loaded.
+_HOMES = {
+    "Adam": "training.optimisers", "SGD": "training.optimisers", "Fit": "training.result"
+}  # fmt: skip
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 
@@ -92,11 +97,13 @@ def _built(part: Any, array: Callable[[str], Array], depth: int = 0) -> Any:
     """The model that `part` describes; `array(name)` gives its arrays."""
     if not isinstance(part, dict) or not {"type", "fields"} <= part.keys():
         raise ValueError(f"it must hold a layer, a readout or a network, not {shown(part)}")
+    if part["type"] in _HOMES:
+        import_module(f"..{_HOMES[part['type']]}", __package__)
     kind = KINDS.get(part["type"])
-    if not is_dataclass(kind):
+    if kind is None or not is_dataclass(kind):
         raise ValueError(f"it holds a model of unknown type {shown(part['type'])}")
     values = {name: _field(value, array, depth + 1) for name, value in part["fields"].items()}
-    return kind(**values)
+    return kind._restored(values)
 
 
 def _field(part: Any, array: Callable[[str], Array], depth: int) -> Any:

@@ -21,11 +21,11 @@ from ..arrays import Array, Shape, home, module_of
 from ..kernels import disk
 from ..memory import html
 from ..memory.plan import human
+from .stored import KINDS as KINDS
+from .stored import Stored
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-KINDS: dict[str, type[Model]] = {}  # class name -> class, for `load`
 
 
 class Definition:
@@ -68,16 +68,18 @@ DEFINITIONS: dict[tuple[str, str], Definition] = {}  # (class name, name) -> def
 _PLAIN = (str, float, int, Definition)  # fields that are neither arrays nor models
 
 
-class Model:
+class Model(Stored):
     """The methods of every layer, readout and network. Fields hold arrays, models and strings."""
 
     if TYPE_CHECKING:  # every model is a dataclass
         __dataclass_fields__: ClassVar[dict[str, Any]]
 
-    def __init_subclass__(cls) -> None:
-        """Make the class known to `load`."""
-        super().__init_subclass__()
-        KINDS[cls.__name__] = cls
+    def _contents(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def _restored(cls, contents: dict[str, Any]) -> Self:
+        return cls(**contents)
 
     def arrays(self) -> list[Array]:
         """Return the arrays in the order of the fields, without copying them.
@@ -226,7 +228,7 @@ class Model:
         TypeError, ValueError : `path` is neither of these, or is not an ordinary file
         OSError : the file cannot be written
         """
-        _save(self, path)
+        save(self, path)
 
     def _values(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
@@ -279,7 +281,8 @@ MOST_TEXT = 1 << 24
 _MOST_ARRAYS = 1 << 16
 
 
-def _save(model: Model, path: Any) -> None:
+def save(model: Stored, path: Any) -> None:
+    """Write a file that `load` reads: see `Model.save`."""
     arrays: dict[str, Any] = {}
     text = json.dumps({"format": FORMAT, "model": _describe(model, arrays)})
     if len(arrays) > _MOST_ARRAYS or len(text) > MOST_TEXT:
@@ -322,8 +325,8 @@ def as_path(path: Any) -> Path:
 
 
 def _describe(value: Any, arrays: dict[str, Array]) -> Any:
-    if isinstance(value, Model):
-        parts = {f.name: _describe(getattr(value, f.name), arrays) for f in fields(value)}
+    if isinstance(value, Stored):
+        parts = {name: _describe(part, arrays) for name, part in value._contents().items()}
         return {"type": type(value).__name__, "fields": parts}
     if isinstance(value, Definition):
         return {"defined": [type(value).__name__, value.name], "made_of": value.made_of}

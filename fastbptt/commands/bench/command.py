@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...display import tables
+from ...display.bar import Bar
 from ...layers.drawing import UNDRAWN
-from .. import info, options, tables
-from ..bar import Bar
+from .. import info, options
 from . import peers
 from .lengths import Bench, Point
 

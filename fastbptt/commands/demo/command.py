@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import options, tables
-from ..bar import Bar
+from ...display import tables
+from ...display.bar import Bar
+from .. import options
 from . import text
 from .exact import HIDDEN, Exact, exact_gradient
 from .training import CHUNK, Learning, new_network, sample, train

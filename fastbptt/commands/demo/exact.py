@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...display.bar import Bar
 from .. import options
-from ..bar import Bar
 from ..measuring import peak
 from .training import new_network
 

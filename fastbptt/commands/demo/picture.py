@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .. import style
+from ...display import style
 
 
 def draw(path: Path, learning: Any, exact: Any, title: str) -> None:
