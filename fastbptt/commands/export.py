@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..layers.model import as_path, written
@@ -47,7 +48,10 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     except (OSError, ValueError, TypeError) as error:
         parser.error(str(error))
     for name, file in files.items():
-        data = file.getvalue()
-        written(paths[name], lambda out, data=data: out.write(data))
-        print(f"{paths[name]}: {human(len(data))}")
+        written(paths[name], partial(_copy, file.getvalue()))
+        print(f"{paths[name]}: {human(len(file.getvalue()))}")
     return 0
+
+
+def _copy(data: bytes, file: Any) -> None:
+    file.write(data)

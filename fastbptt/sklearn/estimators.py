@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .. import arguments
 from ..arrays import Array
+from ..engine.losses import Loss
 from ..layers.custom import Cell
+from ..layers.network import ReadoutActivation
 from ..memory.policies import Memory
 from . import sequences, training
 
@@ -37,13 +39,17 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
     output: Literal["last", "mean", "steps"] = "last"
     epochs: int = 100
     batch: int = 32
-    lr: float = 1e-2
+    lr: float | Callable[[int], float] = 1e-2
     clip: float | None = 1.0
     patience: int | None = None
     validation_fraction: float = 0.1
     memory: Memory = "auto"
     dtype: str = "float32"
     random_state: Any = None
+    device: str | None = None
+    verbose: bool = False
+
+    _loss: ClassVar[tuple[Loss, ReadoutActivation]] = ("squared_error", "identity")
 
     def fit(self, X: Any, y: Any) -> Self:
         """Train a new network.
@@ -74,17 +80,17 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
             check_consistent_length(x, y)
         targets, outputs = self._read_y(y, x)
         random = check_random_state(self.random_state)
-        seeds = random.randint(2**31 - 1, size=2)
+        seeds = random.randint(2**31 - 1, size=2).tolist()
         loss, activation = self._loss
         network = training.build(self, x[0].shape[1], outputs, activation, seeds[0])
-        data = training.Stepwise(x, targets, self.output)
-        self.network_, self.loss_curve_, self.validation_curve_ = training.trained(
-            network, data, loss, self, seeds[1]
-        )
-        self.n_iter_ = len(self.loss_curve_)
+        found = training.trained(network, x, targets, loss, self, seeds[1])
+        self.network_ = found.network
+        self.loss_curve_ = [epoch.loss for epoch in found.history]
+        self.validation_curve_ = [
+            epoch.validation for epoch in found.history if self.patience is not None
+        ]
+        self.n_iter_ = len(found.history)
         return self
-
-    _loss = ("squared_error", "identity")  # and the readout that it needs
 
     def _read_y(self, y: Any, x: Sequence[Array]) -> tuple[Any, int]:
         """The targets of each sequence or step, checked, and how many outputs they need."""
@@ -94,7 +100,7 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]
         """What the network says of each sequence."""
         check_is_fitted(self, "network_")
         x = sequences.read_x(self, X, self.network_.dtype, reset=False)
-        return training.outputs_of(self.network_, x, self.output)
+        return training.outputs_of(self.network_, x, self)
 
     def _joined(self, found: list[Array], X: Any) -> Any:
         """The results of sequences, as one array unless sequences have results of each step.
@@ -129,7 +135,7 @@ class SequenceRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
         "mean" of its steps' outputs, each of which is trained to be the target; or to its "steps"
     epochs : the most passes over the data
     batch : sequences in a minibatch
-    lr : the learning rate of Adam
+    lr : the learning rate of Adam, or a function of the number of steps
     clip : the largest norm of a gradient; None clips none
     patience : epochs without a lower loss of validation until training stops; None trains for all
         epochs, on all sequences
@@ -137,10 +143,13 @@ class SequenceRegressor(RegressorMixin, _Estimator):  # type: ignore[misc]
     memory : of the gradient, as in fastbptt.bptt: "auto", "64MB", fastbptt.Truncated(k1, k2) ...
     dtype : "float32" or "float64"
     random_state : a seed or RandomState: of the weights, the minibatches and the dropout
+    device : as in fastbptt.bptt
+    verbose : whether to show a bar
 
     Attributes
     ----------
-    network_ : the fastbptt.Network, with the best weights if patience is given
+    network_ : the fastbptt.Network, with the weights of the best epoch: of the least loss of
+        validation, or without patience of training
     loss_curve_ : the mean training loss of each epoch
     validation_curve_ : the loss of validation after each epoch; empty without patience
     n_iter_ : the number of epochs
@@ -196,7 +205,7 @@ class SequenceClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     Parameters
     ----------
     hidden_size, cell, layers, bidirectional, dropout, output, epochs, batch, lr, clip, patience,
-        validation_fraction, memory, dtype, random_state : as in SequenceRegressor
+        validation_fraction, memory, dtype, random_state, device, verbose : as in SequenceRegressor
 
     Attributes
     ----------
@@ -204,7 +213,7 @@ class SequenceClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
     network_, loss_curve_, validation_curve_, n_iter_, n_features_in_ : as in SequenceRegressor
     """
 
-    _loss = ("cross_entropy", "softmax")
+    _loss: ClassVar[tuple[Loss, ReadoutActivation]] = ("cross_entropy", "softmax")
 
     def _read_y(self, y: Any, x: Sequence[Array]) -> tuple[Any, int]:
         if self.output == "steps":
@@ -218,9 +227,10 @@ class SequenceClassifier(ClassifierMixin, _Estimator):  # type: ignore[misc]
             labels = column_or_1d(given, warn=True)
         check_classification_targets(labels)
         self.classes_, ids = np.unique(labels, return_inverse=True)
+        targets: Any = ids
         if self.output == "steps":
-            ids = np.split(ids, np.cumsum([len(one) for one in steps])[:-1])
-        return ids, len(self.classes_)
+            targets = np.split(ids, np.cumsum([len(one) for one in steps])[:-1])
+        return targets, len(self.classes_)
 
     def predict_proba(self, X: Any) -> Any:
         """Predict the probability of each class.
