@@ -66,31 +66,36 @@ def trained(
     epochs = arguments.integer("epochs", settings.epochs, 1)
     batch = arguments.integer("batch", settings.batch, 1)
     verbose = arguments.flag("verbose", settings.verbose)
-    data = _data(x, y, settings.output)
     held = None
     if settings.patience is not None:
         count = _held_out(settings.validation_fraction, len(x))
         order = np.random.default_rng(seed).permutation(len(x)).tolist()
-        held, data = (
-            {name: own and [own[i] for i in part] for name, own in data.items()}
-            for part in (order[:count], order[count:])
+        (xs, ys), (x, y) = (
+            ([x[i] for i in part], [y[i] for i in part]) for part in (order[:count], order[count:])
         )
-        held = held["x"], held["y"], {"weights": held["weights"]}
+        held = _stepwise(xs, ys, settings.output)
+    given, targets, options = _stepwise(x, y, settings.output)
     return fit(
-        network, **data, loss=loss, optimizer=Adam(settings.lr, clip=settings.clip), epochs=epochs,
-        batch=min(batch, len(data["x"])), validation=held, patience=settings.patience,
+        network, given, targets, loss, **options, optimizer=Adam(settings.lr, clip=settings.clip),
+        epochs=epochs, batch=min(batch, len(x)), validation=held, patience=settings.patience,
         memory=settings.memory, seed=seed, progress=verbose or None, device=settings.device,
     )  # fmt: skip
 
 
-def _data(x: Sequence[Array], y: Sequence[Array], which: str) -> dict[str, Any]:
-    """Arguments of `fit`, with targets for every step; the "last" alone counts, or all do."""
-    if which == "steps":
-        return {"x": x, "y": y, "weights": None}
-    steps = [len(one) for one in x]
-    spread = [np.broadcast_to(one, (T, *np.shape(one))) for one, T in zip(y, steps, strict=True)]
-    weights = [np.arange(T) == T - 1 for T in steps] if which == "last" else None
-    return {"x": x, "y": spread, "weights": weights}
+def _stepwise(x: Sequence[Array], y: Sequence[Array], which: str) -> tuple[Any, Any, dict]:
+    """Data as `fit` takes them: x, targets for every step, and the weights of steps.
+
+    They are lists; or, if all sequences have one length, arrays, which need no padding.
+    """
+    steps, weights = [len(one) for one in x], None
+    if which != "steps":
+        y = [np.broadcast_to(one, (T, *np.shape(one))) for one, T in zip(y, steps, strict=True)]
+    if which == "last":
+        weights = [np.arange(T) == T - 1 for T in steps]
+    if len(set(steps)) > 1:
+        return x, y, {"weights": weights}
+    along = {"weights": None if weights is None else np.stack(weights, axis=1)}
+    return np.stack(x, axis=1), np.stack(y, axis=1), along
 
 
 def _held_out(share: Any, count: int) -> int:
