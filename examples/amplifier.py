@@ -18,7 +18,6 @@ import wave
 
 import numpy as np
 from numba import njit
-from training import Adam, bar
 
 import fastbptt as fb
 
@@ -98,6 +97,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--hidden", type=int, default=16)
     parser.add_argument("--budget", default="64MB")
+    parser.add_argument("--picture", help="draw the learning curve")
     parser.add_argument("--wav", help="write unheard notes: in, amplified, and by the network")
     args = parser.parse_args(arguments)
 
@@ -112,16 +112,18 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     print(f"Every step cached: {full.peak_bytes / 1e6:,.0f} MB. Within {args.budget}:\n")
     print(plan, "\n")
 
-    def error_to_signal() -> float:
+    def error_to_signal(network: fb.Network) -> float:
         return fb.evaluate(network, unheard_x, unheard_y) / float(np.sum(unheard_y**2.0))
 
-    before, adam = error_to_signal(), Adam(network)
-    for update in bar(range(args.updates), "exact gradients"):
-        r = fb.bptt(network, x, y, memory=args.budget, reduction="mean")
-        adam.update(r.grad, rate=0.02 * (1 - update / args.updates) + 1e-4)
-    after = error_to_signal()
+    before = error_to_signal(network)
+    adam = fb.Adam(lambda step: 0.02 * (1 - step / args.updates) + 1e-4, clip=1.0)
+    fit = fb.fit(network, x, y, optimizer=adam, epochs=args.updates, memory=args.budget)
+    network = fit.network
+    after = error_to_signal(network)
     print("Error-to-signal ratio on notes that it never heard (0 is perfect, 1 is silence):")
     print(f"  untrained {before:.3f}, after {args.updates} exact gradients {after:.4f}")
+    if args.picture:
+        fit.draw(args.picture, f"{args.seconds:g} s of an amplifier, exact gradients")
     if args.wav:
         o, _ = fb.predict(network, unheard_x)
         save_wav(args.wav, np.concatenate([unheard_x, unheard_y, o])[:, 0])

@@ -6,7 +6,7 @@ remember thousands of hours. The exact gradient goes back through all hours, fro
 first. Caching every step would take hundreds of megabytes; here it takes 8 MB. At the end, the
 script measures how far back the gradient really reaches.
 
-    python examples/river.py [--hours 500000] [--updates 300] [--budget 8MB]
+    python examples/river.py [--hours 500000] [--updates 300] [--budget 8MB] [--picture river.png]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-from training import Adam, bar
 
 import fastbptt as fb
 
@@ -55,6 +54,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser.add_argument("--updates", type=int, default=300)
     parser.add_argument("--hidden", type=int, default=16)
     parser.add_argument("--budget", default="8MB")
+    parser.add_argument("--picture", help="draw the learning curve")
     args = parser.parse_args(arguments)
 
     x, y = rain_and_level(args.hours, seed=0)
@@ -66,14 +66,15 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     print(plan, "\n", flush=True)
 
     before = fb.evaluate(network, *unseen, reduction="mean")
-    adam = Adam(network)
-    for update in bar(range(args.updates), "exact gradients"):
-        r = fb.bptt(network, x, y, memory=args.budget, reduction="mean")
-        adam.update(r.grad, rate=0.02 * (1 - update / args.updates))
+    adam = fb.Adam(lambda step: 0.02 * (1 - step / args.updates), clip=1.0)
+    fit = fb.fit(network, x, y, optimizer=adam, epochs=args.updates, memory=args.budget)
+    network = fit.network
     after = fb.evaluate(network, *unseen, reduction="mean")
     print(f"Squared error on {len(unseen[0]):,} other hours, a part of the level's variance:")
     print(f"  untrained {before:.3f}, after {args.updates} exact gradients {after:.3f}")
 
+    if args.picture:
+        fit.draw(args.picture, f"{len(x):,} hours of rain and river, exact gradients")
     lags = min(10 * GROUND, len(unseen[0]) // 2)
     reach = fb.gradient_reach(network, *unseen, max_lag=lags)
     print(f"\nHow far back the gradient of one hour's error reaches:\n{reach}")

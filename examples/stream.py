@@ -17,7 +17,7 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
-from training import Adam, bar
+from training import bar
 
 import fastbptt as fb
 
@@ -67,7 +67,7 @@ def learn(path: Path, hidden: int) -> dict[str, float]:
 
     chunks = len(x) // CHUNK
     errors = np.zeros(chunks)  # of each chunk, before the network learns from it
-    adam, state, frozen = Adam(network), None, network
+    adam, state, frozen = fb.Adam(3e-3, clip=1.0), None, network
     fb.bptt(network, x[:2], y[:2])  # the first call loads or compiles the kernels
     tracemalloc.start()
     for chunk in bar(range(chunks), "online"):
@@ -76,7 +76,7 @@ def learn(path: Path, hidden: int) -> dict[str, float]:
             frozen = network.replace_arrays([a.copy() for a in network.arrays()])
         r = fb.bptt(network, x[part], y[part], state=state, memory=MEMORY, reduction="mean")
         errors[chunk], state = r.loss, r.state
-        adam.update(r.grad, rate=3e-3)
+        adam.step(network, r.grad)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 

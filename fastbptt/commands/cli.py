@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..arguments import MOST, shown
-from . import export, info, options, plan, reach
+from . import export, info, options, plan, reach, train
 from .bench import command as bench
 from .demo import command as demo
 
-COMMANDS = (bench, plan, reach, export, demo, info)
+COMMANDS = (bench, plan, train, reach, export, demo, info)
 """In the order of `fastbptt --help`."""
 
 

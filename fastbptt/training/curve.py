@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 def draw(path: Path, fit: Fit, title: str) -> None:
     """Write a PNG of the losses of a training, and the learning rate if it changed."""
     optional.load("matplotlib", "a picture needs", "pip install 'fastbptt[cli]'")
+    from matplotlib.ticker import MaxNLocator
+
     from ..display import style
 
     figure, (axes,) = style.canvas(title, 1, width=7.5)
@@ -46,6 +48,7 @@ def draw(path: Path, fit: Fit, title: str) -> None:
         other.set_ylabel("learning rate (dotted)", color=style.GREY)
         other.set_ylim(bottom=0)
         other.spines[["top"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel("loss")
     axes.legend(loc="upper right", frameon=False)

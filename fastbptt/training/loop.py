@@ -19,7 +19,7 @@ from ..layers.network import Network
 from . import files
 from .data import Arrays, Lists, Part
 from .progress import progress_of
-from .result import Epoch, Fit, NotFiniteError, best_of
+from .result import Epoch, Fit, NotFiniteError
 
 Callback: TypeAlias = Callable[[Epoch, Network[Any]], Any]
 """`callback(epoch, network)`, after each epoch; True ends the training."""
@@ -40,7 +40,7 @@ class Training(Generic[AnyLayer]):
         self.optimizer, self.kept = start.optimizer._copied(), start.optimizer
         self.good = copied(self.live)  # the last weights whose loss was finite
         self.lr = self.optimizer.rate()
-        self.stopped = start.stopped
+        self.stopped, self.leading = start.stopped, start.best
         self.total = sum(part.positions() for part in data.batches(batch))
         if not self.total:
             raise ValueError("x must have a position that counts: of a length, and of a weight")
@@ -86,8 +86,8 @@ class Training(Generic[AnyLayer]):
         seconds = time.perf_counter() - begun
         steps = self.optimizer.steps
         entry = Epoch(epoch, total.value(), validation, self.lr, steps, seconds)
-        best = best_of(self.history)
-        if best is None or entry.score < best.score:
+        if self.leading is None or entry.score < self.leading.score:
+            self.leading = entry
             write_over(self.best, self.live)
         write_over(self.last, self.live)
         self.kept._take(self.optimizer)
@@ -159,7 +159,7 @@ class Training(Generic[AnyLayer]):
     def _interrupted(self) -> Network[AnyLayer]:
         """Say what is kept; returns that."""
         self.stopped = "interrupted"
-        best = best_of(self.history)
+        best = self.leading
         network = copied(self.live) if best is None else self.best
         what = "the weights of this moment" if best is None else "the best weights so far"
         which = "" if best is None else f", those of epoch {best.number},"
@@ -170,10 +170,9 @@ class Training(Generic[AnyLayer]):
         return network
 
     def _impatient(self, patience: int | None) -> bool:
-        best = best_of(self.history)
-        return best is not None and patience is not None and (
-            len(self.history) - best.number >= patience
-        )  # fmt: skip
+        if self.leading is None or patience is None:
+            return False
+        return len(self.history) - self.leading.number >= patience
 
     def _fit(self, network: Network[AnyLayer]) -> Fit[AnyLayer]:
         path = None if self.place is None else str(self.place.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,29 +25,6 @@ def new_network(hidden: int, seed: int) -> Network:
     layer = fb.LSTM.init(text.CLASSES, hidden, rng=seed)
     readout = fb.Readout.init(hidden, text.CLASSES, rng=seed + 1, activation="softmax")
     return fb.Network(layer, readout)
-
-
-class Adam:
-    """Kingma and Ba (2015); arrays are updated in place, the gradient's norm is clipped."""
-
-    def __init__(self, arrays: Sequence[Array], clip: float = 1.0):
-        self.arrays, self.clip, self.updates = arrays, clip, 0
-        self.means = [np.zeros_like(a) for a in arrays]
-        self.squares = [np.zeros_like(a) for a in arrays]
-
-    def update(self, gradients: Sequence[Array], rate: float) -> None:
-        """Take one step of size `rate`."""
-        self.updates += 1
-        norm = np.sqrt(sum(float(np.vdot(g, g)) for g in gradients))
-        scale = min(1.0, self.clip / (norm + 1e-12))
-        rate = rate * np.sqrt(1 - 0.999**self.updates) / (1 - 0.9**self.updates)
-        for a, g, mean, square in zip(
-            self.arrays, gradients, self.means, self.squares, strict=True
-        ):
-            g = g * a.dtype.type(scale)
-            mean += 0.1 * (g - mean)
-            square += 0.001 * (g * g - square)
-            a -= rate * mean / (np.sqrt(square) + 1e-8)
 
 
 class Learning:
@@ -82,7 +59,7 @@ def train(
 
     x, y = text.streams(train_ids, B)
     held_x, held_y = text.streams(held_ids, B)
-    adam, learning = Adam(network.arrays()), Learning()
+    adam, learning = fb.Adam(clip=1.0), Learning()
     state, at, recent = None, 0, np.log2(text.CLASSES)
     start = clock()
     while (elapsed := clock() - start) < seconds or not learning.updates:
@@ -92,7 +69,8 @@ def train(
         part = slice(at, at + CHUNK)
         r = fb.bptt(network, x[part], y[part], "cross_entropy", state=state, reduction="mean")
         fade = 0.5 + 0.5 * np.cos(np.pi * elapsed / seconds)
-        adam.update(r.grad.arrays(), rate * (0.02 + 0.98 * fade))
+        adam.lr = rate * (0.02 + 0.98 * fade)
+        adam.step(network, r.grad)
         state, at = r.state, at + CHUNK
         if at + CHUNK > len(x):
             state, at = None, 0
