@@ -12,8 +12,10 @@ from fastbptt.calls.gradient import Result
 from fastbptt.calls.reach import Reach
 from fastbptt.layers.model import Model
 from fastbptt.memory.plan import Frontier, Plan
+from fastbptt.training.base import Optimiser
+from fastbptt.training.result import Fit
 
-RETURNED = (Result, Gradient, Cache, Plan, Frontier, Reach)
+RETURNED = (Result, Gradient, Cache, Plan, Frontier, Reach, Fit)
 METHODS = (
     Model.arrays,
     Model.replace_arrays,
@@ -28,6 +30,10 @@ METHODS = (
     fb.Cell.init,
     fb.Cell.__call__,
     Plan.schedule,
+    Optimiser.step,
+    Optimiser.save,
+    Fit.save,
+    Fit.draw,
 )
 PROPERTIES = (
     Plan.peak_bytes,
@@ -36,6 +42,8 @@ PROPERTIES = (
     Frontier.knee,
     Reach.time_constant,
     Reach.verdict,
+    Optimiser.steps,
+    Fit.best,
 )
 PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS]
 
@@ -49,6 +57,7 @@ NO_RAISES = {
     "Model.flat": "it has no parameters",
     "Plan.schedule": "it has no parameters",
     "MemoryLimitError": "it is raised itself",
+    "NotFiniteError": "it is raised itself",
     **{kind.__name__: "calls make it from what they have checked" for kind in RETURNED},
 }
 

@@ -84,6 +84,15 @@ def memory_is_a_word_a_number_or_a_policy() -> None:
     fb.plan(network, 100, memory=1.5)  # type: ignore[arg-type]
 
 
+def training_returns_a_network_of_the_same_kind() -> None:
+    fit = fb.fit(network, x, y, optimizer=fb.Adam(lambda step: 0.1 / (1 + step)), epochs=2)
+    assert_type(fit.network, fb.Network[fb.LSTM])
+    assert_type(fit.history[0].loss, float)
+    assert_type(fb.clip_norm(network, 1.0), fb.Network[fb.LSTM])
+    fb.SGD(0.1, momentum=0.9).step(lstm, lstm)
+    fb.fit(network, x, y, optimizer="adam", epochs=2)  # type: ignore[arg-type]
+
+
 def wrong_words_are_seen() -> None:
     fb.bptt(network, x, y, "squared")  # type: ignore[arg-type]
     fb.bptt(network, x, y, reduction="max")  # type: ignore[arg-type]

@@ -137,7 +137,7 @@ def _loss(args: argparse.Namespace, y: Any) -> Any:
     return args.loss or ("cross_entropy" if y.dtype.kind in "iu" else "squared_error")
 
 
-def _network(args: argparse.Namespace, x: Any, y: Any, loss: str) -> Any:
+def _network(args: argparse.Namespace, x: Any, y: Any, loss: Any) -> Any:
     """A network of the sizes of the data."""
     import fastbptt as fb
 

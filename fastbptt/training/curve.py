@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from ..kernels import optional
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from .result import Fit
-
-
-def draw(path: Path, fit: Fit, title: str) -> None:
-    """Write a PNG of the losses of a training, and the learning rate if it changed."""
+def draw(path: Path, fit: Any, title: str) -> None:
+    """Write a PNG of the losses of a Fit, and of the learning rate if it changed."""
     optional.load("matplotlib", "a picture needs", "pip install 'fastbptt[cli]'")
     from matplotlib.ticker import MaxNLocator
 

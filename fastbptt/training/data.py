@@ -204,11 +204,11 @@ def _listed(
                     f"{name}[{i}] must be like {name}[0], {arguments.describe(first)}, but for its "
                     f"steps, not {arguments.describe(one)}"
                 )
-    one = {name: arrays and arrays[0] for name, arrays in found.items()}
+    head = {name: arrays and arrays[0] for name, arrays in found.items()}
     own = inputs.check(
-        network.layer, one["x"], None, None, device, resets=one["resets"], own_state=network.state
+        network.layer, head["x"], None, None, device, resets=head["resets"], own_state=network.state
     )
-    loss_inputs.check(network, own, one["y"], loss, one["weights"], reduction)
+    loss_inputs.check(network, own, head["y"], loss, head["weights"], reduction)
     return Lists(found)
 
 

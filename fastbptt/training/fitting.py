@@ -135,10 +135,9 @@ def fit(
         start = place.read(settings, seed)
     if start is None:
         own = seed if seed is not None else int(np.random.default_rng().integers(2**62))
-        copies = [copied(network) for _ in range(3)]
-        start = Fit(
-            copies[0], (), optimizer._copied(), None, "epochs", *copies[1:], own, settings
-        )  # fmt: skip
+        first, last, best = (copied(network) for _ in range(3))
+        kept = optimizer._copied()
+        start = Fit(first, (), kept, None, "epochs")._with(last, best, own, settings)
     start.optimizer.lr = optimizer.lr  # files hold no functions
     training = Training(start, data, held, call, batch, window, place)
     functions = _functions(callbacks)
@@ -163,9 +162,10 @@ def _validation(
                 f"validation must have a dict of {', '.join(known)} as its third entry, "
                 f"not {arguments.describe(options)}"
             )
-        own = [options.get(name) for name in known]
+        weights, lengths, resets = (options.get(name) for name in known)
+        x, y, (loss, reduction) = given[0], given[1], common
         try:
-            return checked(network, *given[:2], *common, *own, device)
+            return checked(network, x, y, loss, reduction, weights, lengths, resets, device)
         except (TypeError, ValueError) as error:
             raise type(error)(f"validation: {error}") from None
     share = number("validation", given)

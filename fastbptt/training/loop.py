@@ -38,7 +38,8 @@ class Training(Generic[AnyLayer]):
         self.live = copied(start._last)  # the only network that changes
         self.last, self.best = start._last, start._best
         self.optimizer, self.kept = start.optimizer._copied(), start.optimizer
-        self.good = copied(self.live)  # the last weights whose loss was finite
+        failed = start.stopped == "not finite"
+        self.good = copied(start.network if failed else self.live)  # last of a finite loss
         self.lr = self.optimizer.rate()
         self.stopped, self.leading = start.stopped, start.best
         self.total = sum(part.positions() for part in data.batches(batch))
@@ -176,10 +177,8 @@ class Training(Generic[AnyLayer]):
 
     def _fit(self, network: Network[AnyLayer]) -> Fit[AnyLayer]:
         path = None if self.place is None else str(self.place.path)
-        return Fit(
-            network, tuple(self.history), self.kept, path, self.stopped, self.last, self.best,
-            self.seed, self.settings,
-        )  # fmt: skip
+        found = Fit(network, tuple(self.history), self.kept, path, self.stopped)
+        return found._with(self.last, self.best, self.seed, self.settings)
 
     def _write(self, network: Network[AnyLayer]) -> str:
         """Write the file, if there is one; returns where, for a message."""

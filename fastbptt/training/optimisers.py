@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import arguments
 from ..arrays import Array, module_of
 from ..layers.model import Model
 from . import rows
 from .base import Optimiser, Rate, number, plain_rate, positive
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 @dataclass(eq=False, repr=False)
@@ -127,7 +129,7 @@ class SGD(Optimiser):
         table.sgd(scale, rate, float(self.weight_decay), momentum, now, ahead)
 
 
-def clip_norm(grad: Any, norm: float) -> Any:
+def clip_norm(grad: AnyModel, norm: float) -> AnyModel:
     """Return a gradient scaled to a norm, where it is longer (Pascanu et al. 2013).
 
     Parameters

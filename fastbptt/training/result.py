@@ -75,10 +75,18 @@ class Fit(Stored, Generic[AnyLayer]):
     optimizer: Optimiser
     path: str | None
     stopped: str
-    _last: Network[AnyLayer] = field(repr=False)
-    _best: Network[AnyLayer] = field(repr=False)
-    _seed: int = field(repr=False)
-    _settings: dict[str, str] = field(repr=False)
+    # What `fit` goes on from: the network after the last epoch, the best one, and the rest.
+    _last: Network[AnyLayer] = field(init=False)
+    _best: Network[AnyLayer] = field(init=False)
+    _seed: int = field(init=False)
+    _settings: dict[str, str] = field(init=False)
+
+    def _with(
+        self, last: Network[AnyLayer], best: Network[AnyLayer], seed: int, settings: dict[str, str]
+    ) -> Self:
+        """The same, complete."""
+        self._last, self._best, self._seed, self._settings = last, best, seed, settings
+        return self
 
     @property
     def best(self) -> Epoch | None:
@@ -143,7 +151,8 @@ class Fit(Stored, Generic[AnyLayer]):
         stopped = str(contents["stopped"])
         history = tuple(map(_epoch, rows))
         network, last, best = networks
-        return cls(network, history, optimizer, None, stopped, last, best, seed, settings)
+        made = cls(network, history, optimizer, None, stopped)
+        return made._with(last, best, seed, settings)
 
     def __repr__(self) -> str:
         count, best = len(self.history), self.best
@@ -189,7 +198,7 @@ class NotFiniteError(FloatingPointError):
     All of these are attributes, too.
     """
 
-    def __init__(self, text: str, network: Network[Any], fit: Fit[Any]):
+    def __init__(self, text: str, network: Network[Any], fit: Fit[Any]) -> None:
         super().__init__(text)
         self.text, self.network, self.fit = text, network, fit
 

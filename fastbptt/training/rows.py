@@ -37,7 +37,8 @@ def pairs(network: Any, grad: Any) -> Pairs:
             f"grad must be a {type(network).__name__} like network, not {arguments.describe(grad)}"
         )
     own, given = network.arrays(), grad.arrays()
-    if isinstance(grad, Network) and grad.state is None and network.state is not None:
+    stateless = isinstance(grad, Network) and grad.state is None
+    if stateless and isinstance(network, Network) and network.state is not None:
         own = network._with(state=None).arrays()
     if [a.shape for a in given] != [a.shape for a in own]:
         raise ValueError(
