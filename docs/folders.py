@@ -17,11 +17,13 @@ PAGE = ROOT / "docs" / "inside.md"
 FOLDERS = {
     "face": "`__init__`, `__main__`, `jax`, `typing`: the names people use",
     "torch": "the modules and the operator for PyTorch",
+    "sklearn": "the estimators for scikit-learn",
     "commands": "the command line, a file or a folder a command",
     "training": "optimisers and `fit`",
     "online": "sequences that never end: learners, piece by piece",
     "calls": "public functions: check, allocate and choose",
     "engine": "runs schedules; checks no arguments",
+    "export": "networks as files of other programs",
     "layers": "what a user builds: layers, networks, their files",
     "backends": "a device is a file and its footprint",
     "display": "bars and pictures: what people look at",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         unpad as unpad,
     )
     from .engine.output_losses import OutputLoss as OutputLoss
+    from .export.onnx import to_onnx as to_onnx
+    from .export.rtneural import to_rtneural as to_rtneural
     from .layers.composite import Bidirectional as Bidirectional, Stack as Stack
     from .layers.activation import Activation as Activation
     from .layers.custom import Cell as Cell
@@ -56,6 +58,8 @@ _HOMES = {
     "layers.definitions": ("where",),
     "layers.files": ("load",),
     "layers.pytorch": ("from_torch", "to_torch"),
+    "export.onnx": ("to_onnx",),
+    "export.rtneural": ("to_rtneural",),
     "memory.policies": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls.layerwise": ("backward", "forward", "predict", "run"),
     "calls.gradient": ("bptt", "evaluate"),

@@ -42,7 +42,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Run in an empty folder; no picture or JSON file may be left in it."""
     monkeypatch.chdir(tmp_path)
     yield
-    assert not [path for path in tmp_path.iterdir() if path.suffix in (".png", ".json")]
+    assert not [path for path in tmp_path.iterdir() if path.suffix in (".png", ".json", ".onnx")]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_what_is_no_budget_is_refused(memory, capsys):
 
 COMMANDS = {
     "info": ["info"], "plan": ["plan"], "demo": ["demo"], "bench": ["bench"],
-    "reach": ["reach", *FILES["reach"]],
+    "reach": ["reach", *FILES["reach"]], "export": ["export", "network.npz", "--onnx=a.onnx"],
 }  # fmt: skip
 VARIABLES = {
     "FASTBPTT_DEVICE": ["tpu", "CPU", " ", "cuda:", "cuda:-1", "x" * 5000],
@@ -142,6 +142,7 @@ def test_a_missing_gpu_is_named_before_any_work(capsys, monkeypatch, data):
 
 OUT = {
     "plan": ["--out"], "demo": ["--out"], "bench": ["--out", "--json"], "reach": ["--out"],
+    "export": ["--onnx", "--rtneural"],
 }  # fmt: skip
 
 
@@ -187,10 +188,11 @@ def test_a_schedule_too_long_to_draw_is_refused(capsys):
 
 @pytest.mark.parametrize("what", [*HOSTILE, *BOMBS])
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_reach_refuses_a_hostile_network(what, capsys, tmp_path, data):
+def test_a_hostile_network_is_refused(what, capsys, tmp_path, data):
     content = HOSTILE[what] if what in HOSTILE else BOMBS[what]()
     (tmp_path / "network.npz").write_bytes(content)
-    refused(COMMANDS["reach"], capsys, "network.npz")
+    for command in ("reach", "export"):
+        refused(COMMANDS[command], capsys, "network.npz")
 
 
 ARRAYS = {

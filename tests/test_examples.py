@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fastbptt as fb
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 

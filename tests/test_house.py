@@ -103,7 +103,7 @@ def test_no_source_file_is_too_long(folder):
 
 def test_only_what_people_import_has_code_in_its_init():
     files = [path for path in MODULES.values() if path.stem == "__init__"]
-    public = [MODULES[name] for name in ("fastbptt", "fastbptt.torch")]
+    public = [MODULES[name] for name in ("fastbptt", "fastbptt.sklearn", "fastbptt.torch")]
     assert [p for p in files if p.read_text()] == public
 
 

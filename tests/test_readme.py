@@ -64,8 +64,9 @@ def run_examples_in_jax(page):
 
 
 def test_every_example_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, two_cpus):
-    if page.name == "pytorch.md":
-        pytest.importorskip("torch", reason="PyTorch is not installed")
+    package = {"pytorch.md": "torch", "sklearn.md": "sklearn"}.get(page.name)
+    if package:
+        pytest.importorskip(package, reason=f"{package} is not installed")
     monkeypatch.chdir(tmp_path)
     run = run_examples_in_jax if "import jax\n" in read(page) else run_examples
     run(page=page)

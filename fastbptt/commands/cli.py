@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from ..arguments import MOST, shown
-from . import info, options, plan, reach, train
+from . import export, info, options, plan, reach, train
 from .bench import command as bench
 from .demo import command as demo
 from .online import command as online
 
-COMMANDS = (bench, plan, train, reach, online, demo, info)
+COMMANDS = (bench, plan, train, export, reach, online, demo, info)
 """In the order of `fastbptt --help`."""
 
 

@@ -16,7 +16,7 @@ from ..arguments import File, shown
 from ..arrays import Array
 from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
-from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
+from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, as_path
 
 # What lies in folders above this one enters its class in KINDS when its module is loaded.
 _HOMES = {

@@ -290,8 +290,15 @@ def save(model: Stored, path: Any) -> None:
             f"the model must have at most {_MOST_ARRAYS} arrays, described by {MOST_TEXT} "
             f"characters, to be saved, not {len(arrays)} and {len(text)}"
         )
+    written(path, lambda file: np.savez(file, structure=np.array(text), **arrays))
+
+
+def written(path: Any, write: Callable[[Any], None]) -> None:
+    """Write by `write(file)`: to an open binary file, or to one that replaces `path` once whole."""
+    if isinstance(path, io.TextIOBase):
+        raise TypeError(f"path must be a binary file, not {arguments.describe(path)}")
     if hasattr(path, "write"):
-        _write(path, text, arrays)
+        write(path)
         return
     path = as_path(path)
     if path.is_dir():
@@ -299,13 +306,7 @@ def save(model: Stored, path: Any) -> None:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
     with disk.replacing(path) as file:
-        _write(file, text, arrays)
-
-
-def _write(file: Any, text: str, arrays: dict[str, Any]) -> None:
-    if isinstance(file, io.TextIOBase):
-        raise TypeError(f"path must be a binary file, not {arguments.describe(file)}")
-    np.savez(file, structure=np.array(text), **arrays)
+        write(file)
 
 
 def as_path(path: Any) -> Path:
