@@ -17,6 +17,7 @@ PAGE = ROOT / "docs" / "inside.md"
 FOLDERS = {
     "face": "`__init__`, `__main__`, `jax`, `typing`: the names people use",
     "torch": "the modules and the operator for PyTorch",
+    "distributed": "`bptt` over many processes: MPI, torch.distributed",
     "commands": "the command line, a file or a folder a command",
     "calls": "public functions: check, allocate and choose",
     "engine": "runs schedules; checks no arguments",

@@ -279,9 +279,15 @@ MOST_TEXT = 1 << 24
 _MOST_ARRAYS = 1 << 16
 
 
-def _save(model: Model, path: Any) -> None:
-    arrays: dict[str, Any] = {}
+def contents(model: Model) -> tuple[str, dict[str, Array]]:
+    """What the file of a model holds: a text, and NumPy arrays by the names that it gives them."""
+    arrays: dict[str, Array] = {}
     text = json.dumps({"format": FORMAT, "model": _describe(model, arrays)})
+    return text, arrays
+
+
+def _save(model: Model, path: Any) -> None:
+    text, arrays = contents(model)
     if len(arrays) > _MOST_ARRAYS or len(text) > MOST_TEXT:
         raise ValueError(
             f"the model must have at most {_MOST_ARRAYS} arrays, described by {MOST_TEXT} "
