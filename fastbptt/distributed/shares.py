@@ -87,7 +87,7 @@ class Share:
             single = (part if len(part) > 1 else part[0] for part in parts)
             self.state = shaped(own.problem.layer, single)
         if loss_inputs.is_own(self.loss) and self.y is not None:
-            shape = getattr(self.y, "shape", ())
+            shape: tuple[int, ...] = getattr(self.y, "shape", ())
             if len(shape) < 2 or shape[1] != own.B:
                 raise ValueError(
                     f"y must be None or an array (T, B={own.B}, ...) with a loss of your own, of "
