@@ -65,7 +65,7 @@ def part_of(value, own, axis=1):
 
 
 def calls(network, x, y, loss, shares, options):
-    """The call of each rank, `call(comm)`, for sequences that are shared out."""
+    """The call of each rank, `call(comm)` or `call(comm, rank)`, for `shares` of the sequences."""
 
     def cut(name, value, own):
         if name in ("state", "lengths"):
@@ -73,8 +73,8 @@ def calls(network, x, y, loss, shares, options):
         each = name in ("weights", "resets") and value.ndim > 1
         return part_of(value, own) if each else value
 
-    def call(comm):
-        own = parts(shares)[comm.rank]
+    def call(comm, rank=None):
+        own = parts(shares)[comm.rank if rank is None else rank]
         given = {name: cut(name, value, own) for name, value in options.items()}
         targets = None if y is None else y[:, own]
         return fb.distributed.bptt(comm, network, x[:, own], targets, loss, **given)

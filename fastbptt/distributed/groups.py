@@ -103,7 +103,7 @@ def of(comm: Any) -> Group:
     if dist is not None and isinstance(comm, getattr(dist, "ProcessGroup", ())):
         try:
             backends = dist.get_backend_config(comm)
-        except ValueError as error:
+        except Exception as error:  # several kinds, and PyTorch documents none
             raise ValueError(f"comm must be a group that this process is in: {error}") from None
         if "cpu:gloo" not in backends.split(","):
             raise ValueError(
