@@ -45,6 +45,7 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m bench.lengths
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.predicted
+	$(BIN)/python -m bench.distributed
 	$(BIN)/python -m bench.examples
 
 # Warnings are errors: mkdocs.yml says strict. Nothing is fetched.

@@ -37,7 +37,7 @@ PROPERTIES = (
     Reach.time_constant,
     Reach.verdict,
 )
-PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS]
+PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS, fb.distributed.bptt]
 
 NO_PARAMETERS = {
     "Cache": "only `forward` makes it",
