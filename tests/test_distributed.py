@@ -207,3 +207,15 @@ def test_progress_is_of_the_own_sequences():
     on_ranks(2, call)
     assert told[0][-1] == (4 * T, 4 * T) and told[1][-1] == (2 * T, 2 * T)
     assert told[0] == sorted(told[0])
+
+
+def test_no_steps_are_reported_as_none():
+    network, x, y, loss, _ = case("windows")
+    given = network, x[:0, :8], y[:0, :8], loss
+    told = []
+
+    def call(comm):
+        return fb.distributed.bptt(comm, *given, block=4, progress=lambda *at: told.append(at))
+
+    (r,) = on_ranks(1, call)
+    assert r.loss == 0 and set(told) <= {(0, 0)}

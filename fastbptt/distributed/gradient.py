@@ -87,7 +87,7 @@ def bptt(
     terms = agreement.check(told, share.block)
     run = Run(share, first=sum(one.B for one in terms[: group.rank]))
     nodes = groups.together(group, lambda: run.all_blocks(progress))
-    total = groups.reach(summed, group, [places for places, _ in nodes], run.grads, network)
+    total = summed(group, [places for places, _ in nodes], run.grads, network)
     losses = Tree()
     for place, value in chain.from_iterable(own for _, own in nodes):
         losses.add(place, value)
@@ -111,9 +111,10 @@ def summed(group: Group, places: list[list[Place]], own: Tree, network: Network)
         padded[:numbers] = vector
         send[:, k] = padded.reshape(size, width)
     back = [len(held) * width for held in places]
-    found = group.exchange(send.reshape(-1), [len(own) * width] * size, back).reshape(-1, width)
+    out = [len(own) * width] * size
+    found = groups.reach(group.exchange, send.reshape(-1), out, back).reshape(-1, width)
     tree = Tree()
     for place, part in zip(chain.from_iterable(places), found, strict=True):
         tree.add(place, part)
     part = tree.total() if len(tree) else np.zeros(width, network.dtype)
-    return group.join(part)[:numbers]
+    return groups.reach(group.join, part)[:numbers]

@@ -40,7 +40,7 @@ class Run:
                     nonlocal steps
                     assert report is not None
                     steps = steps or total  # of a whole block
-                    report(number * steps + done * steps // total, len(blocks) * steps)
+                    report(number * steps + done * steps // max(1, total), len(blocks) * steps)
 
                 part = self.share.part(start, stop, self.first)
                 result = gradient.bptt(**part, progress=None if report is None else told)
