@@ -46,6 +46,7 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m bench.load
 	$(BIN)/python -m bench.steps
 	$(BIN)/python -m bench.predicted
+	$(BIN)/python -m bench.distributed
 	$(BIN)/python -m bench.examples
 
 # Warnings are errors: mkdocs.yml says strict. Nothing is fetched.

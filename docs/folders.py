@@ -18,6 +18,7 @@ FOLDERS = {
     "face": "`__init__`, `__main__`, `jax`, `typing`: the names people use",
     "torch": "the modules and the operator for PyTorch",
     "sklearn": "the estimators for scikit-learn",
+    "distributed": "`bptt` over many processes: MPI, torch.distributed",
     "commands": "the command line, a file or a folder a command",
     "training": "optimisers and `fit`",
     "online": "sequences that never end: learners, piece by piece",

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names again, for type checkers and editors
+    from . import distributed as distributed
     from .backends.devices import set_num_threads as set_num_threads
     from .calls.gradient import bptt as bptt, evaluate as evaluate
     from .calls.layerwise import (
@@ -82,6 +83,8 @@ __all__ = sorted(_HOME)
 
 def __getattr__(name: str) -> Any:
     # Imported on first use: importing fastbptt must not import Numba, which takes 0.2 s.
+    if name == "distributed":
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module 'fastbptt' has no attribute {name!r}")
     value = getattr(import_module(f".{_HOME[name]}", __name__), name)
@@ -90,4 +93,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "distributed"})

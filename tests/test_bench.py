@@ -91,6 +91,17 @@ def test_the_load_is_a_row_for_each_state_of_the_machine(monkeypatch):
     assert "| 2 busy processes |" in text
 
 
+def test_what_two_processes_take_stands_beside_one(monkeypatch):
+    ms = {"mpi": {"1": 10, "2": 6}, "torch": {"1": 12, "2": 8}}
+    point = {"cell": "LSTM", "T": 1000, "sequences": 64, "I": 8, "H": 9, "alone_ms": 9, "ms": ms}
+    talk = [{"H": 16, "bytes": 4_000_000, "ms": {"mpi": 0.5, "torch": 1.25}}]
+    result = {"machine": MACHINE, "rounds": 3, "block": 16, "points": [point], "talk": talk}
+    stored_as(monkeypatch, distributed=result)
+    text = figures.block("distributed")
+    assert "| LSTM | 1,000 | 64 | 8 | 9 | 9 | 10 | 6 | 12 | 8 | 1.50 | 1.12 |" in text
+    assert "| 4 MB | 0.5 | 1.25 |" in text
+
+
 def test_the_roofline_names_what_holds_each_size_back(monkeypatch):
     speeds = {"float32": 100, "float64": 50}
     result = {

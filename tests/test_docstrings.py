@@ -62,7 +62,7 @@ PROPERTIES = (
     Optimiser.steps,
     Fit.best,
 )
-PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS]
+PUBLIC = [*(getattr(fb, name) for name in fb.__all__), *RETURNED, *METHODS, fb.distributed.bptt]
 
 NO_PARAMETERS = {
     "Cache": "only `forward` makes it",

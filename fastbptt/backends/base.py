@@ -128,7 +128,14 @@ class Backend(Protocol):
         ...
 
     def drop(
-        self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
+        self,
+        out: Array,
+        values: Array,
+        key: Any,
+        threshold: int,
+        scale: float,
+        start: int,
+        first: int,
     ) -> None:
         """`out`, which may be `values`, becomes those of them that dropout keeps."""
         ...

@@ -97,11 +97,18 @@ class CPU:
         return tuple(np.empty(n, np.int64) for n in (rows, rows * (1 + more), 4 + 2 * more))
 
     def drop(
-        self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
+        self,
+        out: Array,
+        values: Array,
+        key: Any,
+        threshold: int,
+        scale: float,
+        start: int,
+        first: int,
     ) -> None:
         mailbox, threads = team.team_for(out.size * 4, team.get_num_threads())
         dropout.build_dropout()(
-            mailbox, threads, out, values, key, np.uint64(threshold), scale, start
+            mailbox, threads, out, values, key, np.uint64(threshold), scale, start, first
         )  # fmt: skip
 
     def footprint(

@@ -149,9 +149,16 @@ class CUDA:
         return None
 
     def drop(
-        self, out: Array, values: Array, key: Any, threshold: int, scale: float, start: int
+        self,
+        out: Array,
+        values: Array,
+        key: Any,
+        threshold: int,
+        scale: float,
+        start: int,
+        first: int,
     ) -> None:
-        recurrence.drop(out, values, key, threshold, scale, start)
+        recurrence.drop(out, values, key, threshold, scale, start, first)
 
     def footprint(
         self,

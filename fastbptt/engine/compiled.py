@@ -122,7 +122,7 @@ class CompiledWalk:
         numbers[LAYER.mask_key] = key_of(dropout.seed, self.chain.first + index)
         numbers[LAYER.mask_threshold] = dropout.threshold
         row.view(np.float64)[LAYER.mask_scale] = dropout.scale
-        row[LAYER.mask_start] = dropout.t0
+        row[LAYER.mask_start], row[LAYER.mask_first] = dropout.t0, dropout.first
 
     def _bind_reader(self) -> None:
         reader, bound = self.lane.reader, self.bound

@@ -7,11 +7,24 @@ from ..backends.base import Backend
 from ..layers.composite import Layer, Stack
 
 
+class PartSeed(int):
+    """The seed of a call on a part of a batch, whose sequences the masks count from `first` on."""
+
+    first: int
+
+    def __new__(cls, seed: int, first: int) -> PartSeed:
+        """The seed of the sequences from `first` on."""
+        self = super().__new__(cls, seed)
+        self.first = first
+        return self
+
+
 class Dropout:
-    """The masks of one call: of layer, time t0 + t, sequence and unit."""
+    """The masks of one call: of layer, time t0 + t, sequence first + b and unit."""
 
     def __init__(self, rate: float, seed: int, t0: int):
         self.seed, self.t0 = seed, t0
+        self.first = seed.first if isinstance(seed, PartSeed) else 0
         self.threshold = min(2**64 - 1, int(rate * 2**64))
         self.scale = 1 / (1 - rate)
 
@@ -20,7 +33,7 @@ class Dropout:
         from ..kernels.masks import key_of  # here, since it loads Numba
 
         key, start = key_of(self.seed, layer), self.t0 + start
-        device.drop(out, values, key, self.threshold, self.scale, start)
+        device.drop(out, values, key, self.threshold, self.scale, start, self.first)
 
 
 def of(layer: Layer, seed: int | None, t0: int) -> Dropout | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -69,6 +70,24 @@ class NamedLoss:
             return False  # they are as many as y's numbers, and are copied
         return self.classes or problem.device.zero_copy(self.y)
 
+    def counted(self, problem: Problem, start: int, stop: int) -> Array:
+        """Which positions of the steps start..stop count, (n, B) booleans."""
+        live = problem.arrays.lengths.live(start, stop)
+        if self.weights is None:
+            return live
+        part = counts(problem.device.home(in_memory(self.weights[start:stop])))
+        if part.ndim == 3:
+            return live & part.any(axis=2)
+        return live & (part[:, None] if part.ndim == 1 else part)
+
+    def count(self, problem: Problem, steps: int) -> int:
+        """How many positions count, read so many steps at a time."""
+        T = problem.shapes.T
+        starts = range(0, T, steps)
+        stops = (min(start + steps, T) for start in starts)
+        parts = (self.counted(problem, *at) for at in zip(starts, stops, strict=True))
+        return sum(int(np.count_nonzero(part)) for part in parts)
+
     def sum(
         self, problem: Problem, blocks: BlockSizes, workspace: Any, multi_flush: bool
     ) -> NamedSum:
@@ -113,23 +132,8 @@ class NamedSum(HeadSum):
     ):
         super().__init__(loss.name, loss.readout, problem, blocks, workspace, multi_flush)
         device, shapes, readout = problem.device, problem.shapes, loss.readout
-        lengths = problem.arrays.lengths
-
-        def counted(start: int, stop: int) -> Array:
-            live = lengths.live(start, stop)
-            if loss.weights is None:
-                return live
-            part = counts(device.home(in_memory(loss.weights[start:stop])))
-            if part.ndim == 3:
-                return live & part.any(axis=2)
-            return live & (part[:, None] if part.ndim == 1 else part)
-
         if loss.reduction == "mean":
-            starts = range(0, shapes.T, blocks.indexed)
-            stops = (min(start + blocks.indexed, shapes.T) for start in starts)
-            count = sum(
-                int(np.count_nonzero(counted(*at))) for at in zip(starts, stops, strict=True)
-            )
+            count = loss.count(problem, blocks.indexed)
             self.factor = 1.0 / count if count else 0.0
         steps = blocks.call_steps
         self.weights: WeightReader = weight_reader(device, loss.weights, shapes.B, steps)
@@ -141,7 +145,7 @@ class NamedSum(HeadSum):
                 name="y",
                 classes=readout.outputs,
                 dtype=readout.dtype,
-                counted=counted,
+                counted=partial(loss.counted, problem),
             )
         else:
             self.reader = float_reader(device, loss.y, steps)

@@ -281,10 +281,16 @@ MOST_TEXT = 1 << 24
 _MOST_ARRAYS = 1 << 16
 
 
-def save(model: Stored, path: Any) -> None:
-    """Write a file that `load` reads: see `Model.save`."""
+def contents(model: Stored) -> tuple[str, dict[str, Any]]:
+    """What the file of a model holds: a text, and NumPy arrays by the names that it gives them."""
     arrays: dict[str, Any] = {}
     text = json.dumps({"format": FORMAT, "model": _describe(model, arrays)})
+    return text, arrays
+
+
+def save(model: Stored, path: Any) -> None:
+    """Write a file that `load` reads: see `Model.save`."""
+    text, arrays = contents(model)
     if len(arrays) > _MOST_ARRAYS or len(text) > MOST_TEXT:
         raise ValueError(
             f"the model must have at most {_MOST_ARRAYS} arrays, described by {MOST_TEXT} "

@@ -12,12 +12,12 @@ _ROWS = 64  # in a piece
 
 
 @named_job("dropout")
-def _dropout(out, a, key, threshold, scale, t, B, H, low, high):
+def _dropout(out, a, key, threshold, scale, t, first, B, H, low, high):
     noinline()
     rows = out.shape[0] * B
     out_data, a_data = data(out), data(a)
     for r in range(low * _ROWS, min(rows, high * _ROWS)):
-        row_key = draw(draw(key, t + r // B), r % B)
+        row_key = draw(draw(key, t + r // B), first + r % B)
         for j in range(H):
             s = get(a_data, r * H + j)
             alive = draw(row_key, j) >= threshold
@@ -25,10 +25,10 @@ def _dropout(out, a, key, threshold, scale, t, B, H, low, high):
 
 
 @inner
-def drop(mailbox, threads, out, a, key, threshold, scale, t):
+def drop(mailbox, threads, out, a, key, threshold, scale, t, first):
     """out = a * mask / (1 - rate): see `build_dropout`."""
     n, B, H = out.shape
-    function, arguments = job("dropout", (out, a, key, threshold, scale, t, B, H))
+    function, arguments = job("dropout", (out, a, key, threshold, scale, t, first, B, H))
     fork(mailbox, threads, -(-n * B // _ROWS), function, arguments)
 
 
@@ -37,7 +37,7 @@ def build_dropout():
     """Dropout of a span, a program."""
 
     @program("dropout of a span")
-    def dropout(mailbox, threads, out, a, key, threshold, scale, t):
+    def dropout(mailbox, threads, out, a, key, threshold, scale, t, first):
         """out = a * mask / (1 - rate).
 
         mailbox, threads : the team (see `workers`), and how many of its threads may help
@@ -46,7 +46,8 @@ def build_dropout():
         threshold : uint64; a unit whose number is below it is dropped
         scale : 1 / (1 - rate)
         t : time of row 0
+        first : the number of sequence 0 in the whole batch, of which the call may have a part
         """
-        drop(mailbox, threads, out, a, key, threshold, scale, t)
+        drop(mailbox, threads, out, a, key, threshold, scale, t, first)
 
     return dropout

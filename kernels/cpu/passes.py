@@ -300,6 +300,7 @@ def _build_drop():
             view(like, values_at, (n, B, H)), as_unsigned(get(layer, LAYER.mask_key)),
             as_unsigned(get(layer, LAYER.mask_threshold)),
             as_double(get(layer, LAYER.mask_scale)), get(layer, LAYER.mask_start) + start,
+            get(layer, LAYER.mask_first),
         )  # fmt: skip
 
     return drop

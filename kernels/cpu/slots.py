@@ -51,7 +51,7 @@ LAYER, LAYER_SIZE = _slots(
     u_at u_back_at bias_at w_at w_back_at second_at second_back_at params_at v_at v_rows
     w_chains w_back_chains second_chains
     du_at du_total_at dsum_at dw_at dw_total_at delta_at delta_step states_copy_at x_copy_at
-    mask_key mask_threshold mask_scale mask_start ordered_at p_rows_at counts_at
+    mask_key mask_threshold mask_scale mask_start mask_first ordered_at p_rows_at counts_at
     restart_at restart_sums_at final_carry_at""",
 )
 

@@ -330,11 +330,11 @@ class Recurrence(LayerRecurrence):
         """Nothing: every chunk adds up in float64."""
 
 
-def drop(out, values, key, threshold, scale, start):
+def drop(out, values, key, threshold, scale, start, first):
     """Dropout of a span (n, B, H): see `rowwise.dropout_kernel`."""
     _, B, H = out.shape
     rowwise.elements(
         rowwise.dropout_kernel(out.dtype.type),
         out.size,
-        (out, values, key, np.uint64(threshold), float(scale), start, out.size, B, H),
+        (out, values, key, np.uint64(threshold), float(scale), start, first, out.size, B, H),
     )

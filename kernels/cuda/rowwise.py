@@ -260,15 +260,16 @@ def dropout_kernel(dtype):
     key : uint64, the key of the layer's masks
     threshold : uint64; a unit whose number is below it is dropped
     scale : float64, 1 / (1 - rate)
+    first : the number of sequence 0 in the whole batch, of which the call may have a part
     """
     draw_ = on_device(draw, dtype)
     zero = dtype(0)
 
-    def dropout(out, a, key, threshold, scale, t, size, B, H):
+    def dropout(out, a, key, threshold, scale, t, first, size, B, H):
         i = cuda.grid(1)
         if i < size:
             r = i // H
-            row_key = draw_(draw_(key, t + r // B), r % B)
+            row_key = draw_(draw_(key, t + r // B), first + r % B)
             out[i] = a[i] * dtype(scale) if draw_(row_key, i % H) >= threshold else zero
 
     dropout.key = (dtype.__name__,)
