@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
         MemoryLimitError as MemoryLimitError,
         Truncated as Truncated,
     )
+    from .online.learner import Online as Online
 
 _HOMES = {
     "layers.recurrent": ("GRU", "LSTM", "RNN"),
@@ -57,6 +58,7 @@ _HOMES = {
     "calls.reach": ("gradient_reach",),
     "calls.sequences": ("pack", "pad", "unpack", "unpad"),
     "engine.output_losses": ("OutputLoss",),
+    "online.learner": ("Online",),
     "calls.planning": ("explain", "frontier", "plan"),
     "backends.devices": ("set_num_threads",),
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from .. import arguments
-from ..arrays import AlongTime, Array, module_of
+from ..arrays import AlongTime, Array, DType, Shape, module_of
 from ..engine.losses import (
     CallableLoss,
     Loss,
@@ -45,7 +46,7 @@ def check(
     arguments.choice("reduction", reduction, ("sum", "mean"))
     if not isinstance(loss, str):
         return _own(network, inputs, y, loss, weights, reduction)
-    readout = _check_readout(loss, network.readout)
+    readout = check_readout(loss, network.readout)
     weights = _check_weights(weights, loss, inputs, readout)
     y = _check_targets(y, loss, inputs, readout)
     return NamedLoss(loss, readout, y, weights, reduction)
@@ -59,7 +60,8 @@ def _readout(loss: object, readout: Readout | None) -> Readout:
     return readout
 
 
-def _check_readout(loss: LossName, readout: Readout | None) -> Readout:
+def check_readout(loss: LossName, readout: Readout | None) -> Readout:
+    """The readout, which must fit a loss by name."""
     readout = _readout(loss, readout)
     needed = LOSSES[loss].readout
     if needed and readout.activation != needed:
@@ -112,7 +114,7 @@ def _own(
     if reduction != "sum":
         raise ValueError(f'reduction must be "sum" with {what}, not {reduction!r}')
     if y is not None:
-        _check_sequence(y, inputs.T)
+        check_sequence(y, inputs.T)
     y = by_position(y)
     if isinstance(loss, OutputLoss):
         function, readout = loss.function, _readout(loss, network.readout)
@@ -139,7 +141,8 @@ def by_position(y: Any) -> Any:
     return y.iloc if hasattr(type(y), "iloc") else y
 
 
-def _check_sequence(y: Any, steps: int) -> None:
+def check_sequence(y: Any, steps: int) -> None:
+    """Raise unless y can be cut along time and has so many entries."""
     try:
         length = len(y)
         y[0:0]
@@ -161,6 +164,15 @@ def _ask(
     shape, dtype = given.shape, given.dtype
     stop = start + len(given)
     result = loss(inputs.outputs.out(given), None if y is None else y[start:stop], start)
+    due = (shape[0], *shape[2:]) if inputs.squeeze else shape
+    value, found = answer(result, slope, inputs.given, due, dtype)
+    return value, found[:, None] if inputs.squeeze else found
+
+
+def answer(
+    result: Any, slope: str, given: Callable[[str, Any], Array], shape: Shape, dtype: DType
+) -> tuple[float, Array]:
+    """What a caller's loss has returned, checked; `given(name, value)`: the value as an array."""
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(
             f"loss must return a pair (value, {slope}), not {arguments.describe(result)}"
@@ -172,6 +184,4 @@ def _ask(
             f"loss must return a number first, not {arguments.describe(result[0])}"
         ) from None
     name = f"{slope} returned by loss"
-    due = (shape[0], *shape[2:]) if inputs.squeeze else shape
-    found = arguments.floats(name, inputs.given(name, result[1]), due, dtype)
-    return value, found[:, None] if inputs.squeeze else found
+    return value, arguments.floats(name, given(name, result[1]), shape, dtype)

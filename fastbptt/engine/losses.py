@@ -182,6 +182,11 @@ class NamedSum(HeadSum):
         total, error = self.device.home(self.total)
         return float((total + error if np.isfinite(error) else total) * self.factor)
 
+    def take(self) -> float:
+        """The loss so far, which then begins at 0."""
+        found, self.total[...] = self.value(), 0
+        return found
+
 
 class CallableSum:
     """Adds up a caller's own loss, span by span."""
@@ -221,6 +226,11 @@ class CallableSum:
     def value(self) -> float:
         """The loss so far."""
         return self.total
+
+    def take(self) -> float:
+        """The loss so far, which then begins at 0."""
+        found, self.total = self.total, 0.0
+        return found
 
     def gradient(self) -> Readout | None:
         """Return the readout's gradient, which is zero, or None."""

@@ -119,3 +119,8 @@ class OutputSum(HeadSum):
     def value(self) -> float:
         """The loss so far."""
         return self.sum
+
+    def take(self) -> float:
+        """The loss so far, which then begins at 0."""
+        found, self.sum = self.sum, 0.0
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from .. import arguments
 from . import optimal, schedules
@@ -173,6 +173,10 @@ class Checkpointed:
         return f"checkpointed, budget {human(self.budget or 0)}"
 
 
+OldWeights: TypeAlias = Literal["replay", "stale", "stored"]
+"""What stands for weights that have changed since: see Truncated."""
+
+
 @dataclass(frozen=True)
 class Truncated:
     """Every k1 steps, go back over at most the last k2 steps: not the exact gradient.
@@ -184,6 +188,11 @@ class Truncated:
     ----------
     k1 : the stride: steps between windows
     k2 : the window: steps that each goes back over, ``k2 >= k1 >= 1``
+    weights : for `Online`, whose network may change while steps wait for their window: what stands
+        for the weights that they were run with. "replay": the window is run again with today's;
+        "stale": states and gates as they were, today's weights in the products of the way back;
+        "stored": the weights of each step are kept with it, and used on the way back. A call with
+        one network has no need of it: there all three are the same
 
     Each loss counts once, in the window where it is among the last k1 steps. k1 = k2 cuts time into
     windows without overlap, and holds the state before each constant. Memory is k2*C bytes, or
@@ -193,14 +202,17 @@ class Truncated:
 
     Raises
     ------
-    ValueError : not k2 >= k1 >= 1
-    TypeError : k1 or k2 is no integer
+    ValueError : not k2 >= k1 >= 1; another name for `weights`
+    TypeError : k1 or k2 is no integer; `weights` is no string
     """
 
     k1: int
     k2: int
+    _: KW_ONLY
+    weights: OldWeights = "replay"
 
     def __post_init__(self) -> None:
+        arguments.choice("weights", self.weights, ("replay", "stale", "stored"))
         object.__setattr__(self, "k1", arguments.integer("k1", self.k1, 1))
         object.__setattr__(self, "k2", arguments.integer("k2", self.k2, 1))
         if self.k2 < self.k1:

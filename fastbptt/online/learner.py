@@ -1,0 +1,233 @@
+"""Online: learning from a sequence that never ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic
+
+import numpy as np
+
+from .. import arguments
+from ..arrays import Array, ArrayLike, on_gpu
+from ..calls import inputs, loss_inputs, states
+from ..engine.losses import Loss
+from ..engine.output_losses import OutputLoss
+from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
+from ..layers.network import Network
+from ..memory.policies import Truncated
+from . import piece_inputs
+from .pieces import Due, Method, Update
+
+
+def _truncated(*given: Any) -> Method:
+    from .window import Window  # here, since it loads Numba
+
+    return Window(*given)
+
+
+METHODS: dict[type, Callable[..., Method]] = {Truncated: _truncated}
+"""For each policy, what makes its method."""
+
+
+class Online(Generic[AnyLayer]):
+    """Learns from a sequence that never ends, piece by piece: what came is never needed again.
+
+    Parameters
+    ----------
+    network : Network, of any layers but a Bidirectional, which needs the future. Dropout is off
+    B : sequences; None for one sequence, whose arrays have no batch axis
+    gradient : Truncated(k1, k2): every k1 steps the gradient of the last k1 losses, back over at
+        most k2 steps, the bits of a window being the same however pieces are cut
+    loss : as in `bptt`
+    state : the state before the first step, as in `bptt`; by default the network's own, or zero
+
+    The arrays of the network may be changed in place between pushes, or `network` be set. Memory
+    is constant. Learners pickle, copy and go on with the same bits. They run on the CPU.
+
+    Source
+    ------
+    Williams and Peng (1990), BPTT(k2; k1)
+
+    Raises
+    ------
+    ValueError, TypeError : an argument of the wrong shape, dtype or value; arrays on a GPU
+    """
+
+    def __init__(
+        self,
+        network: Network[AnyLayer],
+        B: int | None = None,
+        *,
+        gradient: Any,
+        loss: Loss = "squared_error",
+        state: StateLike | None = None,
+    ):
+        self._network: Network[AnyLayer] = _on_cpu(inputs.network(network))
+        layer = inputs.recurrent(network.layer)
+        if isinstance(layer, Bidirectional) or any(
+            isinstance(part, Bidirectional) for part in getattr(layer, "layers", ())
+        ):
+            raise ValueError(
+                f"network must have no Bidirectional layer, which needs the future, not {layer!r}"
+            )
+        self._B = B if B is None else arguments.integer("B", B, 1)
+        make = METHODS.get(type(gradient))
+        if make is None:
+            names = ", ".join(sorted(f"fastbptt.{known.__name__}" for known in METHODS))
+            raise TypeError(f"gradient must be {names}, not {arguments.describe(gradient)}")
+        loss_inputs.check_name(loss)
+        if isinstance(loss, str):
+            loss_inputs.check_readout(loss, network.readout)
+        elif isinstance(loss, OutputLoss):
+            loss_inputs.check_readout("squared_error", network.readout)
+        self._gradient, self._loss, self._time = gradient, loss, 0
+        self._tokens: bool | None = None
+        given = None if state is None else self._given(state)
+        own = piece_inputs.own_loss(loss, self._B is None)
+        self._method: Method = make(self._network, self._batch, own, given, gradient)
+
+    @property
+    def _batch(self) -> int:
+        return 1 if self._B is None else self._B
+
+    def _given(self, state: StateLike) -> list[Array]:
+        layer, squeeze = self._network.layer, self._B is None
+
+        def on_host(name: str, value: Any) -> Array:
+            return _numpy(name, value)
+
+        found = states.check("state", layer, state, self._batch, squeeze, on_host)
+        return [np.stack(parts) for parts in found]
+
+    def push(
+        self,
+        x: ArrayLike,
+        y: Any = None,
+        *,
+        weights: ArrayLike | None = None,
+        resets: ArrayLike | None = None,
+    ) -> Update[AnyLayer]:
+        """Run a piece of the sequence, and learn from it what has become due.
+
+        A push that raises, Ctrl-C included, leaves the learner as it was before.
+
+        Parameters
+        ----------
+        x : (n, B, I) of the network's dtype, or tokens (n, B), n >= 0; without B where the learner
+            has none. One step may come without the time axis: (B, I) or (I,)
+        y : targets with the axes of x, as in `bptt`; None: weight 0. For a loss of the caller's own
+            its n entries along time
+        weights : (n,), (n, B) or (n, B, O), as in `bptt`, without the axes that x lacks
+        resets : (n,) or (n, B) booleans, as in `bptt`
+
+        Returns
+        -------
+        Update with .loss, .grad, .outputs and .steps
+
+        Raises
+        ------
+        ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
+        """
+        network, forms = self._network, piece_inputs
+        piece, axes = forms.check(network, self._B, self._loss, (x, y, weights, resets), self._time)
+        tokens = piece.x.ndim == 2
+        if self._tokens is not None and tokens != self._tokens:
+            what = ("floats", "tokens")
+            raise TypeError(
+                f"x must hold {what[self._tokens]} like the pieces before, not {what[tokens]}"
+            )
+        due = self._method.push(network, piece)
+        self._time += len(piece.x)
+        self._tokens = tokens
+        return _update(due, axes)
+
+    def finish(self) -> Update[AnyLayer]:
+        """What is due of the steps after the last window: that window, which may be partial.
+
+        It starts at 0 if all steps came within k2 steps. The learner then goes on from its state.
+
+        Returns
+        -------
+        Update, whose outputs are None
+
+        Raises
+        ------
+        ValueError, TypeError : a loss of the caller's own returns something else than it should
+        """
+        return _update(self._method.finish(self._network), (slice(None),))
+
+    @property
+    def network(self) -> Network[AnyLayer]:
+        """The network; may be set to another of the same sizes, between pushes."""
+        return self._network
+
+    @network.setter
+    def network(self, network: Network[AnyLayer]) -> None:
+        _on_cpu(inputs.network(network))
+        if _form(network) != _form(self._network):
+            raise ValueError(
+                f"network must have the sizes of the one before, {self._network!r}, not {network!r}"
+            )
+        self._network = network
+
+    @property
+    def state(self) -> State:
+        """The state after the last step, in the form of the argument `state`, new arrays."""
+        own = []
+        for found in self._method.state:
+            parts = [part[0] if self._B is None else part for part in found]
+            own.append(parts[0] if len(parts) == 1 else tuple(parts))
+        return shaped(self._network.layer, iter(own))
+
+    @property
+    def time(self) -> int:
+        """The steps that have come since the start, or since the last `reset`."""
+        return self._time
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays that it holds between pushes, the network's own aside."""
+        return self._method.nbytes
+
+    def reset(self) -> None:
+        """Go back to time 0 and the state given at the construction; nothing is due."""
+        self._method.reset()
+        self._time = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Online({self._network!r}, B={self._B}, gradient={self._gradient!r}, "
+            f"time={self._time})"
+        )
+
+
+def _update(due: Due, axes: tuple[Any, ...]) -> Update[Any]:
+    outputs = None if due.outputs is None else due.outputs[axes]
+    return Update(due.loss, due.grad, outputs, due.steps)
+
+
+def _numpy(name: str, value: Any) -> Array:
+    if on_gpu(value):
+        raise TypeError(
+            f"{name} must be in the CPU's memory, not on a GPU: learners run on the CPU for now"
+        )
+    return arguments.array(name, value)
+
+
+def _on_cpu(network: Network[AnyLayer]) -> Network[AnyLayer]:
+    for number, array in enumerate(network.arrays()):
+        _numpy(f"network.arrays()[{number}]", array)
+    return network
+
+
+def _form(network: Network[Any]) -> Any:
+    """All of a network but its numbers."""
+    layers = list(recurrent_layers(network.layer))
+    readout = network.readout
+    return (
+        shaped(network.layer, iter([type(layer) for layer in layers])),
+        [layer.cell for layer in layers],
+        [(array.shape, array.dtype) for array in network.arrays()],
+        None if readout is None else readout.activation,
+        network.state is None,
+    )

@@ -1,0 +1,341 @@
+"""Truncated BPTT on a sequence that never ends: a ring of the last k2 steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arrays import Array
+from ..backends import devices
+from ..engine.footprint import footprint
+from ..engine.losses import CallableLoss
+from ..engine.output_losses import CheckedOutputLoss, OutputLoss
+from ..engine.ring import Packed, Ring
+from ..layers.composite import recurrent_layers, shaped
+from ..layers.network import Network
+from ..memory.policies import Truncated
+from .pieces import Due, Piece
+
+
+class Entry(NamedTuple):
+    """What a loss of the caller's own is to be told: y of the steps start..stop."""
+
+    start: int
+    stop: int
+    y: Any
+
+
+class Place(NamedTuple):
+    """Where a learner stands; a push that fails goes back to the place before it.
+
+    time : steps so far
+    due : the first of them whose loss is not in a window yet
+    parts : the weights that steps in the ring were run with, and the first step of each; where old
+        ones are not kept, only today's
+    reset : the time of the last reset
+    begun : the sequences that have begun from the network's own state, (B,) booleans
+    entries : of a loss of the caller's own, from `due` on
+    """
+
+    time: int = 0
+    due: int = 0
+    parts: tuple[tuple[int, Packed], ...] = ()
+    reset: int = -1
+    begun: Array | None = None
+    entries: tuple[Entry, ...] = ()
+
+
+class Window:
+    """Truncated: every k1 steps a window goes back over at most the last k2 (a `Method`)."""
+
+    def __init__(
+        self, network: Network[Any], B: int, loss: Any, state: list[Array] | None, policy: Truncated
+    ):
+        self._B, self._loss, self._given, self._policy = B, loss, state, policy
+        self._layers = list(recurrent_layers(network.layer))
+        self._device = devices.device("cpu")
+        self._place = Place()
+        self._ring: Ring | None = None
+        self._saved: list[Array] | None = None
+        self._begin_state(network)
+        self._gradient_of_state()
+
+    # What a Method does.
+
+    def push(self, network: Network[Any], piece: Piece) -> Due:
+        """Run a piece of n >= 0 steps by the network as it is now."""
+        before = self._place
+        try:
+            return self._pushed(network, piece)
+        except BaseException:
+            self._undo(before)
+            raise
+        finally:
+            self._saved = None
+
+    def finish(self, network: Network[Any]) -> Due:
+        """The last window, which may be partial; it starts at 0 if all came within k2 steps."""
+        before = self._place
+        try:
+            time, due = before.time, before.due
+            if time == due:
+                return Due(0.0, None, None, 0)
+            place = self._with_weights(network, before)
+            self._back(0 if time <= self._policy.k2 else self._first(due), due, time, place)
+            loss, grad = self._take()
+            self._place = place._replace(due=time, entries=())
+            return Due(loss, grad, None, time - due)
+        except BaseException:
+            self._undo(before)
+            raise
+
+    @property
+    def state(self) -> list[Array]:
+        """For each recurrent layer, the state after the last step, copies."""
+        if self._ring is None or not self._place.time:
+            return [state.copy() for state in self._initial]
+        return [state.copy() for state in self._ring.state(self._place.time)]
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the arrays that are held between pushes."""
+        own = sum(packed.nbytes for _, packed in self._place.parts)
+        own += sum(state.nbytes for state in self._initial) * (1 + (self._given is not None))
+        return own + (0 if self._ring is None else self._ring.nbytes)
+
+    def reset(self) -> None:
+        """Go back to the state of the construction; nothing is due."""
+        parts = self._place.parts[-1:]
+        self._place = Place(parts=tuple((0, packed) for _, packed in parts))
+
+    # A push.
+
+    def _pushed(self, network: Network[Any], piece: Piece) -> Due:
+        steps, ring = len(piece.x), self._ready(network, piece)
+        place = self._with_weights(network, self._place)
+        if place.time == 0 and steps:
+            place, piece = self._begun(network, place, piece)
+        needed = place.time - (0 if place.time <= self._policy.k2 else self._first(place.due))
+        if needed + steps >= ring.size:
+            self._saved = ring.copies()
+        if isinstance(self._loss, str):
+            y, weights = piece.y, piece.weights
+            if y is None:
+                weights = np.zeros((steps, self._B))
+            elif weights is None:
+                weights = np.ones((steps, self._B))
+            if ring.kept.weights.ndim > weights.ndim:
+                weights = weights[..., None]
+        else:
+            y = weights = None
+            if piece.y is not None and steps:
+                entry = Entry(place.time, place.time + steps, piece.y)
+                place = place._replace(entries=(*place.entries, entry))
+        time, due, at, counted = place.time, place.due, 0, 0
+        out = np.empty((steps, self._B, ring.outputs_width), network.dtype)
+        while at < steps:
+            slot, end = time % ring.size, due + self._policy.k1
+            n = min(steps - at, end - time, ring.size - slot)
+            part = slice(at, at + n)
+            resets = None if piece.resets is None else piece.resets[part]
+            ring.kept.put(
+                slot, n, piece.x[part], None if y is None else y[part],
+                None if weights is None else weights[part], False if resets is None else resets,
+            )  # fmt: skip
+            if resets is not None:
+                place = place._replace(reset=time + n)
+            ring.forward(time, n, resets is not None)
+            ring.outputs(time, n, out[part])
+            time, at = time + n, at + n
+            if time == end:
+                self._back(self._first(due), due, end, place)
+                counted, due = counted + end - due, end
+        loss, grad = self._take() if counted else (0.0, None)
+        entries = tuple(entry for entry in place.entries if entry.stop > due)
+        self._place = place._replace(
+            time=time, due=due, entries=entries, parts=self._used(place.parts, due)
+        )
+        return Due(loss, grad, out, counted)
+
+    def _ready(self, network: Network[Any], piece: Piece) -> Ring:
+        """The ring, made when it is first known what it is to hold."""
+        ring = self._ring
+        each = 1 if piece.weights is None or piece.weights.ndim == 2 else piece.weights.shape[2]
+        if ring is None or (each > 1 and each != ring.each):
+            tokens = piece.x.ndim == 2
+            if not self._place.parts:
+                packed = Packed(network, self._device, tokens)
+                self._place = self._place._replace(parts=((0, packed),))
+            made = self._ring_of(tokens, each)
+            if ring is not None:
+                made.take_over(ring)
+            self._ring = ring = made
+        return ring
+
+    def _ring_of(self, tokens: bool, each: int) -> Ring:
+        packed, k2 = self._place.parts[-1][1], self._policy.k2
+        network, B = packed.own, self._B
+        own = footprint(network.layer, network.readout, k2, B, self._device, B * k2)
+        ids = not isinstance(self._loss, str)
+        blocks = own.blocks(zero_copy=each == 1 and not ids, indexed=True)
+        return Ring(
+            packed, B, k2 + 1, self._checked(network), blocks, self._device, tokens=tokens,
+            each=each, replays=self._policy.weights == "replay",
+        )  # fmt: skip
+
+    def _with_weights(self, network: Network[Any], place: Place) -> Place:
+        """Have today's weights be those of the steps to come."""
+        parts, time, ring = place.parts, place.time, self._ring
+        assert ring is not None
+        if parts[-1][1].same(network):
+            return place
+        packed = Packed(network, self._device, ring.tokens)
+        if self._policy.weights != "stored":
+            parts = ()
+        elif parts[-1][0] == time:  # no step was run with them
+            parts = parts[:-1]
+        ring.use(packed)
+        return place._replace(parts=(*parts, (time, packed)))
+
+    def _begin_state(self, network: Network[Any]) -> None:
+        """The state before the first step: the given one, the network's own, or zero."""
+        B, dtype = self._B, network.dtype
+        if self._given is not None:
+            self._initial = [state.copy() for state in self._given]
+            return
+        self._initial = [np.zeros((n.states, B, n.hidden), dtype) for n in self._layers]
+        if network.state is not None:
+            for state, own in zip(self._initial, own_states(network), strict=True):
+                state[...] = own[:, None]
+
+    def _begun(
+        self, network: Network[Any], place: Place, piece: Piece
+    ) -> tuple[Place, Piece]:  # fmt: skip
+        """Stand before the first step. A reset there says that the state is the network's own."""
+        self._begin_state(network)
+        begun = np.full(self._B, self._given is None)
+        if piece.resets is not None and piece.resets[0].any():
+            first = piece.resets[0]
+            begun |= first
+            owns = own_states(network) if network.state is not None else [0.0] * len(self._layers)
+            for state, own in zip(self._initial, owns, strict=True):
+                state[:, first] = own[:, None] if isinstance(own, np.ndarray) else own
+            resets = piece.resets.copy()
+            resets[0] = False
+            piece = piece._replace(resets=resets)
+        assert self._ring is not None
+        for state, own in zip(self._ring.state(0), self._initial, strict=True):
+            state[...] = own
+        return place._replace(begun=begun), piece
+
+    def _undo(self, before: Place) -> None:
+        ring = self._ring
+        if ring is None or not before.parts:
+            self._place, self._ring = before, None
+            return
+        if self._saved is not None:
+            ring.put_back(self._saved)
+        ring.drop()
+        ring.use(before.parts[-1][1])
+        self._gradient_of_state()
+        self._place = before
+
+    # Windows.
+
+    def _first(self, due: int) -> int:
+        """The first step of the window whose losses begin at `due`."""
+        return max(0, due - (self._policy.k2 - self._policy.k1))
+
+    def _back(self, start: int, due: int, stop: int, place: Place) -> None:
+        """Go back from `stop` to `start`; the losses from `due` on count."""
+        ring, weights = self._ring, self._policy.weights
+        assert ring is not None
+        self._asked = place.entries
+        parts, cuts = place.parts, place.reset > start
+        today = parts[-1][1]
+        again = weights == "replay" and parts[-1][0] > start
+        if again:
+            ring.again_from(start, stop, cuts)
+        used = self._used(parts, start, last=start)[::-1] if weights == "stored" else ((0, today),)
+        carry = ring.back(start, due, stop, used, cuts)
+        if weights == "stored":
+            ring.use(today)
+        if again:
+            ring.end_again()
+        if start == 0 and today.own.state is not None:
+            assert place.begun is not None
+            for total, own in zip(self._of_state, carry, strict=True):
+                total += own[:, place.begun].sum(axis=1, dtype=np.float64)
+
+    def _used(
+        self, parts: tuple[tuple[int, Packed], ...], due: int, last: int | None = None
+    ) -> tuple[tuple[int, Packed], ...]:
+        """The weights that steps from `last` on were run with, or what windows will still need."""
+        first = self._first(due) if last is None else last
+        if due <= self._policy.k2 and last is None:
+            first = 0
+        later = [index for index, (begin, _) in enumerate(parts) if begin <= first]
+        return parts[max(later, default=0) :]
+
+    def _gradient_of_state(self) -> None:
+        self._of_state = [np.zeros((n.states, n.hidden)) for n in self._layers]
+
+    def _take(self) -> tuple[float, Network[Any]]:
+        ring = self._ring
+        assert ring is not None
+        own = ring.packed.own
+
+        def of_state(restarts: list[Array]) -> Any:
+            if own.state is None:
+                return None
+            found = (
+                (begun + more).astype(own.dtype)
+                for begun, more in zip(self._of_state, restarts, strict=True)
+            )
+            return shaped(own.layer, (tuple(a) if len(a) > 1 else a[0] for a in found))
+
+        result = ring.take(of_state)
+        if own.state is not None:
+            self._gradient_of_state()
+        return result
+
+    # A loss of the caller's own.
+
+    def _checked(self, network: Network[Any]) -> Any:
+        """The loss as the engine takes it."""
+        loss = self._loss
+        if isinstance(loss, str):
+            return loss
+        if isinstance(loss, OutputLoss):
+            assert network.readout is not None
+            return CheckedOutputLoss(self._asker(loss.function), network.readout)
+        return CallableLoss(self._asker(loss), network.readout)
+
+    def _asker(self, function: Any) -> Any:
+        def ask(values: Array, start: int) -> tuple[float, Array]:
+            ring = self._ring
+            assert ring is not None
+            start = ring.time_of(start)
+            total, slope = 0.0, np.zeros_like(values)
+            for low, high, y in self._stretches(start, start + len(values)):
+                part = slice(low - start, high - start)
+                value, slope[part] = function(values[part].copy(), y, low)
+                total += value
+            return total, slope
+
+        return ask
+
+    def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, int, Any]]:
+        for entry in self._asked:
+            low, high = max(start, entry.start), min(stop, entry.stop)
+            if low < high:
+                yield low, high, entry.y[low - entry.start : high - entry.start]
+
+
+def own_states(network: Network[Any]) -> list[Array]:
+    """A network's own state, for each recurrent layer (states, H)."""
+    counts = [layer.states for layer in recurrent_layers(network.layer)]
+    flat = iter(network.arrays()[-sum(counts) :])
+    return [np.stack([next(flat) for _ in range(count)]) for count in counts]
