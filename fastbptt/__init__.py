@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .layers.network import Network as Network, Readout as Readout
     from .layers.pytorch import from_torch as from_torch, to_torch as to_torch
     from .layers.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+    from .memory.forward_mode import RTRL as RTRL, SnAp1 as SnAp1
     from .memory.policies import (
         Checkpointed as Checkpointed,
         Full as Full,
@@ -52,6 +53,7 @@ _HOMES = {
     "layers.definitions": ("where",),
     "layers.files": ("load",),
     "layers.pytorch": ("from_torch", "to_torch"),
+    "memory.forward_mode": ("RTRL", "SnAp1"),
     "memory.policies": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls.layerwise": ("backward", "forward", "predict", "run"),
     "calls.gradient": ("bptt", "evaluate"),

@@ -14,6 +14,7 @@ from ..engine.losses import Loss
 from ..engine.output_losses import OutputLoss
 from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
 from ..layers.network import Network
+from ..memory.forward_mode import RTRL
 from ..memory.policies import Truncated
 from . import piece_inputs
 from .pieces import Due, Method, Update
@@ -25,7 +26,13 @@ def _truncated(*given: Any) -> Method:
     return Window(*given)
 
 
-METHODS: dict[type, Callable[..., Method]] = {Truncated: _truncated}
+def _rtrl(*given: Any) -> Method:
+    from .rtrl import Rtrl
+
+    return Rtrl(*given)
+
+
+METHODS: dict[type, Callable[..., Method]] = {Truncated: _truncated, RTRL: _rtrl}
 """For each policy, what makes its method."""
 
 
