@@ -14,10 +14,11 @@ from ..layers.composite import Layer, StateLike, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
+from ..memory.forward_mode import policy_of
 from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
-from . import device_choice, inputs, loss_inputs, timing
+from . import device_choice, forward_mode, inputs, loss_inputs, timing
 from . import resets as own_resets
 from .progress import Progress
 
@@ -35,6 +36,9 @@ def choose(
     if policies.is_auto(memory):
         return _automatic(model, T, B, device, resets)
     policy = policies.as_policy(memory)
+    carried = policy_of(policy)
+    if carried is not None:
+        raise ValueError(f"memory must not be {carried} here: only bptt and Online take it")
     window = policy.window(T)
     own = _footprint(model, T if window is None else window, B, device, resets)
     if policy.budget is None:
@@ -95,7 +99,7 @@ def _half(half: int) -> str:
 
 def plan(
     network: Network | Layer,
-    T: int,
+    T: int | None,
     B: int = 1,
     *,
     memory: Memory = "full",
@@ -118,7 +122,7 @@ def plan(
     Parameters
     ----------
     network : Network, or a layer
-    T : time steps
+    T : time steps; None, with RTRL or SnAp1, for a sequence that never ends: what `Online` takes
     B : sequences
     memory : as in `bptt`; "auto" looks at the memory that is free now. A later call may find
         another amount: its own plan says what it did
@@ -132,7 +136,8 @@ def plan(
     Plan with .peak_bytes (a bound of the bytes that the call allocates beyond x, y and the
     results; of a layer, that both calls together hold beyond x, h, dh and the results),
     .forward_steps, .backward_steps, .recomputes, .time_factor, .auto and .actions; str() is
-    a table
+    a table. Where T is None an EndlessPlan, whose .steps and .actions are None, and whose
+    .time_factor is that of a step
 
     Raises
     ------
@@ -140,11 +145,19 @@ def plan(
     ValueError, TypeError : an argument of the wrong value or type
     RuntimeError : this machine does not have the device
     """
-    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    carried = policy_of(memory)
+    if T is None and carried is None:
+        raise TypeError(f"T must be an integer with memory={memory!r}, not None")
+    steps = T
+    T, B = 0 if T is None else arguments.integer("T", T, 0), arguments.integer("B", B, 0)
     loss_inputs.check_name(loss)
     arguments.choice("reduction", reduction, ("sum", "mean"))
-    arguments.flag("input_grad", input_grad)
+    input_grad = arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0, T)
+    if carried is not None:
+        forward_mode.check(inputs.model(network)[0], carried, input_grad, device)
+        cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
+        return forward_mode.plan(network, None if steps is None else T, B, carried, cuts)
     backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
     cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
     return choose(network, T, B, memory, backend, cuts)[0]

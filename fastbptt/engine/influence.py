@@ -245,7 +245,7 @@ class Block:
         phi, by_start = np.zeros((2, self.n, self.n), self.dtype)
         out = [[array[b] for array in own] for own in J]
         for top, form in enumerate(self.forms):
-            group = self._group(form)
+            group = group_rows(form, self.size)
             rows = Rows(self, b, begin, self.size, group)
             for low in range(0, form.rows, group):
                 count = min(group, form.rows - low)
@@ -264,11 +264,11 @@ class Block:
                 kernels.build_multiply()(*threads, target, flat, n, form.first * (n + 1), own[b])
         kernels.build_multiply()(team_for(0, 1)[0], 1, start, flat, n, 0, self.start[b])
 
-    def _group(self, form: Form) -> int:
-        """Rows of a layer that go back together."""
-        row = self.size * form.deltas * self.dtype.itemsize
-        rows = max(_HEIGHT, _GROUP_BYTES // row // _HEIGHT * _HEIGHT)
-        return min(form.rows, rows)
+
+def group_rows(form: Form, size: int) -> int:
+    """Rows of a layer that go back over a block together."""
+    row = size * form.deltas * form.layer.dtype.itemsize
+    return min(form.rows, max(_HEIGHT, _GROUP_BYTES // row // _HEIGHT * _HEIGHT))
 
 
 class Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from .. import arguments
 from .plan import Costs, Plan, Policy
@@ -12,7 +13,16 @@ from .schedules import Action
 
 @dataclass(frozen=True)
 class ForwardMode:
-    """What RTRL and SnAp1 have in common as policies: nothing is stored for a way back."""
+    """What RTRL and SnAp1 have in common as policies: nothing is stored for a way back.
+
+    exact : whether the gradient is that of full BPTT
+    """
+
+    exact: ClassVar[bool] = True
+
+    def steps(self, states: int) -> int:
+        """The steps of a block, of a network of so many states."""
+        raise NotImplementedError
 
     @property
     def budget(self) -> None:
@@ -73,6 +83,10 @@ class RTRL(ForwardMode):
         if self.block is not None:
             object.__setattr__(self, "block", arguments.integer("block", self.block, 1))
 
+    def steps(self, states: int) -> int:
+        """`block`, or n."""
+        return states if self.block is None else self.block
+
     def __str__(self) -> str:
         return "RTRL" if self.block is None else f"RTRL, block={self.block}"
 
@@ -88,5 +102,16 @@ class SnAp1(ForwardMode):
     initial state. A Bidirectional is refused, and dL/dx is not to be had.
     """
 
+    exact: ClassVar[bool] = False
+
+    def steps(self, states: int) -> int:
+        """Steps that are run at a time."""
+        return 64
+
     def __str__(self) -> str:
         return "SnAp-1"
+
+
+def policy_of(memory: Any) -> ForwardMode | None:
+    """The policy, if it is one that carries the gradient forward."""
+    return memory if isinstance(memory, ForwardMode) else None
