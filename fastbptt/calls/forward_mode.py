@@ -55,6 +55,9 @@ def plan(model: Network | Layer, T: int | None, B: int, policy: ForwardMode, res
     )  # fmt: skip
 
 
+_SNAP_FACTOR = 2.0  # a step takes about as long as two of BPTT
+
+
 def costs(
     layer: Layer, readout: Readout | None, B: int, policy: ForwardMode
 ) -> tuple[int, int, int, float]:
@@ -65,9 +68,12 @@ def costs(
     forms = forms_of(list(recurrent_layers(layer)))
     n = forms[0].above
     size = policy.steps(n)
+    snap = not policy.exact
     drops = isinstance(layer, Stack) and layer.dropout > 0
     outputs = 0 if readout is None else readout.outputs
     item = layer.dtype.itemsize
+    if snap:
+        return *own.of_snap(forms, B, size, outputs, drops), _SNAP_FACTOR
     fixed = own.scratch(forms, B, size, outputs, drops) + own.gradient(forms, B)
     cache = own.held(forms, B, size, drops)
     changes = size * sum(own.back(form, item) for form in forms)
@@ -80,8 +86,10 @@ def gradient(
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of the Result of `gradient.bptt`."""
-    from ..engine.influence import Block, Totals  # here, since it loads Numba
-    from ..engine.influence_weights import Run, forms as forms_of
+    from ..engine.influence import Block, Totals  # here, since they load Numba
+    from ..engine.influence_weights import Run, state_parts
+    from ..engine.influence_weights import forms as forms_of
+    from ..engine.snap import Snap, SnapTotals
 
     problem, outputs = own.problem, own.outputs
     T, B, device = own.T, own.B, problem.device
@@ -91,12 +99,15 @@ def gradient(
     lengths, restart = arrays.lengths, arrays.restart
     restarts = [None] * len(forms) if restart is None else restart
     runs = [Run(*given) for given in zip(forms, problem.recurrent, restarts, strict=True)]
-    block = Block(forms, B, size, arrays.initial, problem.dropout is not None)
-    if lengths.first is not None:
-        block.begun[lengths.first] = False
+    exact = plan.exact
+    kind = Block if exact else Snap
+    steps: Any = kind(forms, B, size, arrays.initial, problem.dropout is not None)
+    if exact and lengths.first is not None:
+        steps.begun[lengths.first] = False
     sizes = BlockSizes(size, size, size, size)
     workspace = device.workspace()
-    totals, loss = Totals(forms, B), checked.sum(problem, sizes, workspace, True)
+    totals: Any = (Totals if exact else SnapTotals)(forms, B)
+    loss = checked.sum(problem, sizes, workspace, True)
     reader = _reader(problem, size)
     report, finish = reporter(progress)
     try:
@@ -107,34 +118,32 @@ def gradient(
             drop = None if problem.dropout is None else _drop(problem, start)
             x = _floats(reader, start, stop, problem)
             resets = lengths.resets[low:high] - start * B
-            h = block.run(runs, x, ends, resets, drop)
+            h = steps.run(runs, x, ends, resets, drop)
             dh = np.empty_like(h)
             loss.fill(h, start, dh)
             loss.flush()
-            block.losses(dh, totals)
-            if stop == start + size:
-                block.end()
+            steps.learn(dh, totals)
+            steps.end()
             if report is not None:
                 report(stop, T)
     finally:
         finish()
-    split = [slice(form.first, form.first + form.rows) for form in forms]
-    shapes = [(form.layer.states, form.hidden) for form in forms]
-    dtype = problem.layer.dtype
-    grad_state, own_grad = [], None
-    for at, (S, H) in zip(split, shapes, strict=True):
-        part = totals.first[:, at].reshape(B, S, H).transpose(1, 0, 2)
-        grad_state.append(np.array(part, dtype, order="C"))
-    if restart is not None:
-        whole = totals.own if own.state_given else totals.own + totals.first.sum(axis=0)
-        sums = [whole[at].reshape(shape).astype(dtype) for at, shape in zip(split, shapes, strict=True)]
-        own_grad = outputs.per_layer(map(outputs.one, sums))
+    grad_state = own_grad = None
+    if exact:
+        dtype, grads = problem.layer.dtype, []
+        for form in forms:
+            part = totals.first[:, form.first : form.first + form.rows].reshape(B, -1, form.hidden)
+            grads.append(np.array(part.transpose(1, 0, 2), dtype, order="C"))
+        grad_state = outputs.state(grads)
+        if restart is not None:
+            whole = totals.own if own.state_given else totals.own + totals.first.sum(axis=0)
+            own_grad = outputs.per_layer(iter(state_parts(forms, whole)))
     layer = outputs.gradient(totals.gradients())
     result = {
         "loss": loss.value(),
         "grad": Network(layer, outputs.model(loss.gradient()), own_grad),
-        "state": outputs.state(block.final()),
-        "grad_state": outputs.state(grad_state),
+        "state": outputs.state(steps.final()),
+        "grad_state": grad_state,
         "grad_x": None,
         "plan": plan,
     }

@@ -62,20 +62,16 @@ class Totals:
         return [form.gradient(own) for form, own in zip(self.forms, parts, strict=True)]
 
 
-class Block:
-    """The steps since the last block ended, J before them, and how they were run.
+class Steps:
+    """Consecutive steps that are cached, and how they were run.
 
-    size, used : the steps of a block, and how many there are
+    size, used : the most steps, and how many there are
     states : for each layer (S, size+1, B, H); residuals (size, B, R*H); previous (size, B, H), the
         outputs that each step has read; tables (size, ADDRESSES)
-    read : what each layer reads, (size, B, I); kept : for each layer above the first, whether the
-        outputs below were dropped, and by what they were multiplied; None without dropout
+    x : (size, B, I); dropped, masks : for each layer but the top, what is passed on of its outputs
+        (size, B, H), and by what they were multiplied; none without dropout
     cuts : (size, B): see `kernels.cpu.influence`
     backs : for each step the weights with which it was run, one a layer
-    J : for each layer and part (B, K, panels, rows, width); start (B, 1, panels, n, width)
-    begun : (B,) whether a sequence is still in its first piece
-    spare : like (J, start), for those at the end of the block; None where there is none yet
-    shared : whether another Block has the same J
     """
 
     def __init__(self, forms: list[Form], B: int, size: int, initial: Sequence[Array], drops: bool):
@@ -93,49 +89,19 @@ class Block:
         self.masks = [np.zeros((size, B, f.hidden), dtype) for f in above]
         self.cuts = np.zeros((size, B), np.int64)
         self.backs: list[Sequence[Back]] = [()] * size
-        self.J, self.start = self._influences()
-        eye = in_panels(np.eye(self.n, dtype=dtype)[:, None])
-        self.start[:] = eye
-        self.begun = np.ones(B, bool)
-        self.spare: Any = self._influences()
-        self.shared = False
 
     @property
-    def n(self) -> int:
-        """States of a sequence."""
-        return self.forms[0].above
-
-    def _influences(self) -> tuple[list[list[Array]], Array]:
-        item, batch = self.dtype.itemsize, (self.B,)
-        J = [[np.zeros(p.shape(f.above, item, batch), self.dtype) for p in f.parts]
-             for f in self.forms]  # fmt: skip
-        whole = Part("one", 1, self.n, 0)
-        return J, np.zeros(whole.shape(self.n, item, batch), self.dtype)
-
-    def fork(self, steps: int) -> Block:
-        """A Block that may go on for so many steps; this one stays as it is."""
-        other = copy.copy(self)
-        other.shared = True
-        if self.used + steps >= self.size:  # else only what comes after `used` is written
-            for name in _RING:
-                setattr(other, name, [array.copy() for array in getattr(self, name)])
-            other.x, other.cuts, other.begun = self.x.copy(), self.cuts.copy(), self.begun.copy()
-            other.backs = list(self.backs)
-        return other
-
-    def take_spare(self, other: Block) -> None:
-        """Have room for the next J in what `other`, which is gone, has beside this one's J."""
-        self.spare = other.spare if other.J is self.J else (other.J, other.start)
-        self.shared = False
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of all arrays."""
+    def ring_bytes(self) -> int:
+        """The bytes of the arrays of steps, and of the weights that these were run with."""
         arrays = [a for name in _RING for a in getattr(self, name)]
-        arrays += [self.x, self.cuts, self.begun, self.start]
         backs = {id(back): back.nbytes for backs in self.backs[: self.used] for back in backs}
-        J = 2 * sum(a.nbytes for own in self.J for a in own) + self.start.nbytes
-        return sum(a.nbytes for a in arrays) + J + sum(backs.values())
+        return sum(a.nbytes for a in (*arrays, self.x, self.cuts)) + sum(backs.values())
+
+    def copy_ring(self) -> None:
+        """Have the arrays of steps be this one's own."""
+        for name in _RING:
+            setattr(self, name, [array.copy() for array in getattr(self, name)])
+        self.x, self.cuts, self.backs = self.x.copy(), self.cuts.copy(), list(self.backs)
 
     def final(self) -> list[Array]:
         """For each layer, the state after the last step, a view (S, B, H)."""
@@ -147,12 +113,10 @@ class Block:
             return self.x
         return self.dropped[layer - 1] if self.dropped else self.states[layer - 1][0, 1:]
 
-    # Forward.
-
     def run(
         self, runs: Sequence[Run], x: Array, ends: Array, resets: Array, drop: Drop | None = None
     ) -> Array:
-        """Run steps, at most to the end of the block; return the outputs of the top layer, a view.
+        """Run at most `room` steps; return the outputs of the top layer, a view.
 
         x : (m, B, I) floats
         ends : (B,) int64, how many of the steps count
@@ -193,10 +157,68 @@ class Block:
             team_for(0, 1)[0], self.read(layer)[p:stop], run.input, z, cache, none, recurrent, p
         )
 
-    # Back.
 
-    def losses(self, dh: Array, totals: Totals) -> None:
-        """Add the gradient of losses of the last steps, dh (m, B, H) by the outputs of the top."""
+class Block(Steps):
+    """The steps since the last block ended, and J before them.
+
+    J : for each layer and part (B, K, panels, rows, width); start (B, 1, panels, n, width)
+    begun : (B,) whether a sequence is still in its first piece
+    spare : like (J, start), for those at the end of the block; None where there is none yet
+    shared : whether another Block has the same J
+    """
+
+    def __init__(self, forms: list[Form], B: int, size: int, initial: Sequence[Array], drops: bool):
+        super().__init__(forms, B, size, initial, drops)
+        self.J, self.start = self._influences()
+        self.start[:] = in_panels(np.eye(self.n, dtype=self.dtype)[:, None])
+        self.begun = np.ones(B, bool)
+        self.spare: Any = self._influences()
+        self.shared = False
+
+    @property
+    def n(self) -> int:
+        """States of a sequence."""
+        return self.forms[0].above
+
+    @property
+    def room(self) -> int:
+        """How many steps may come next."""
+        return self.size - self.used
+
+    def _influences(self) -> tuple[list[list[Array]], Array]:
+        item, batch = self.dtype.itemsize, (self.B,)
+        J = [[np.zeros(p.shape(f.above, item, batch), self.dtype) for p in f.parts]
+             for f in self.forms]  # fmt: skip
+        whole = Part("one", 1, self.n, 0)
+        return J, np.zeros(whole.shape(self.n, item, batch), self.dtype)
+
+    def fork(self, steps: int) -> Block:
+        """A Block that may go on for so many steps; this one stays as it is."""
+        other = copy.copy(self)
+        other.shared = True
+        if self.used + steps >= self.size:  # else only what comes after `used` is written
+            other.copy_ring()
+            other.begun = self.begun.copy()
+        return other
+
+    def take_spare(self, other: Block) -> None:
+        """Have room for the next J in what `other`, which is gone, has beside this one's J."""
+        self.spare = other.spare if other.J is self.J else (other.J, other.start)
+        self.shared = False
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        J = sum(a.nbytes for own in self.J for a in own) + self.start.nbytes
+        return self.ring_bytes + self.begun.nbytes + 2 * J
+
+    def learn(self, dh: Array | None, totals: Totals) -> None:
+        """Add the gradient of losses of the last steps, dh (m, B, H) by the outputs of the top.
+
+        None: there are none.
+        """
+        if dh is None:
+            return
         stop = self.used
         first, parts, top = stop - len(dh), totals.stretch(), len(self.forms) - 1
         mailbox, threads = team_for(self.n * sum(a.size for own in self.J for a in own), get_num_threads())
@@ -223,7 +245,9 @@ class Block:
         totals.add(parts)
 
     def end(self) -> None:
-        """At its end: carry J over the block, and begin the next one."""
+        """Where the block is full: carry J over it, and begin the next one."""
+        if self.room:
+            return
         J, start = self._influences() if self.spare is None else self.spare
         for own in J:
             for array in own:

@@ -85,3 +85,22 @@ def scratch(forms: Sequence[Form], B: int, size: int, outputs: int, drops: bool 
     readout += 3 * _WORD * outputs * (top + 1)
     carried = item * n * (6 * n + 8 * rows)
     return size * (item * (each + B * z) + loss) + readout + carried + _OBJECTS
+
+
+def of_snap(
+    forms: Sequence[Form], B: int, size: int, outputs: int, drops: bool
+) -> tuple[int, int, int]:
+    """(bytes of scratch, of what bptt holds, of what Online holds) of SnAp-1."""
+    item = forms[0].layer.dtype.itemsize
+    weights = [sum(part.inputs * part.outputs for part in form.parts) for form in forms]
+    J = item * B * sum(n * form.layer.states for n, form in zip(weights, forms, strict=True))
+    running = sum(weights) * (3 * item + 2 * _WORD)
+    passed = 2 * size * (B + 1) * item * max(form.deltas + 4 * form.layer.inputs for form in forms)
+    units = item * max(
+        form.hidden * form.layer.states * (form.layer.states + form.cell.delta_blocks + 1)
+        for form in forms
+    )
+    states = 3 * item * B * sum(form.rows for form in forms)
+    fixed = scratch(forms, B, size, outputs, drops) + running + passed + units
+    cache = ring(forms, B, size, drops) + J + states + packed(forms, item)
+    return fixed + J, cache, cache + 2 * packed(forms, item)

@@ -97,16 +97,20 @@ class Form:
 
     def gradient(self, parts: Sequence[Array]) -> Recurrent:
         """The layer's gradient from influences on one row."""
-        cell, H, item = self.cell, self.hidden, self.layer.dtype
-        found = [
-            dense(own, part.outputs)[0].astype(item).T for own, part in zip(parts, self.parts, strict=True)
-        ]
-        U, W, sums = found[0], np.concatenate(found[1:-1]), found[-1].reshape(-1, H)
+        pairs = zip(parts, self.parts, strict=True)
+        return self.from_dense(
+            [dense(own, part.outputs)[0].astype(self.layer.dtype).T for own, part in pairs]
+        )
+
+    def from_dense(self, parts: Sequence[Array]) -> Recurrent:
+        """The layer's gradient from arrays (outputs, inputs), one a part."""
+        cell, H = self.cell, self.hidden
         front = H if cell.split else 0
+        U, W, sums = parts[0], np.concatenate(parts[1:-1]), parts[-1].reshape(-1, H)
         U = np.concatenate([U[front:], U[:front]])
         b = sums[[cell.order.index(gate) for gate in range(cell.gates)]].reshape(-1)
         params = sums[list(cell.sums)] if cell.sums else None
-        return self.layer._gradient(U, np.ascontiguousarray(W), b, params)
+        return self.layer._gradient(U, W, b, params)
 
 
 def dense(influence: Array, outputs: int) -> Array:
@@ -132,6 +136,16 @@ def forms(layers: Sequence[Recurrent]) -> list[Form]:
     for layer in layers:
         found.append(Form(layer, first, total - first))
         first += found[-1].rows
+    return found
+
+
+def state_parts(forms: Sequence[Form], flat: Array) -> list[Any]:
+    """For each layer its part of n numbers, one a state, as users write the state of a sequence."""
+    found = []
+    for form in forms:
+        rows = flat[form.first : form.first + form.rows].astype(form.layer.dtype)
+        parts = tuple(row.copy() for row in rows.reshape(-1, form.hidden))
+        found.append(parts if len(parts) > 1 else parts[0])
     return found
 
 
@@ -166,13 +180,16 @@ class Run:
             form.chains[2], own.params,
         )  # fmt: skip
         self.restart = restart
+        H = layer.hidden  # of each gate's own W, on which SnAp-1 is built
+        gates = layer.W.reshape(-1, H, H)
+        self.diagonal = np.array(np.diagonal(gates, axis1=1, axis2=2), order="C").reshape(-1)
         u_back = own.input.back if form.first else none
         w_second = none if second is None else second.back
         self.back = Back([own.parts[0].back, w_second, u_back, own.params, restart])
 
     def _arrays(self) -> Iterator[Array]:
         yield from self.input
-        yield from (self.recurrent[0], self.recurrent[2])
+        yield from (self.recurrent[0], self.recurrent[2], self.diagonal)
 
     @property
     def nbytes(self) -> int:

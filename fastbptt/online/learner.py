@@ -14,7 +14,7 @@ from ..engine.losses import Loss
 from ..engine.output_losses import OutputLoss
 from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
 from ..layers.network import Network
-from ..memory.forward_mode import RTRL
+from ..memory.forward_mode import RTRL, SnAp1
 from ..memory.policies import Truncated
 from . import piece_inputs
 from .pieces import Due, Method, Update
@@ -32,7 +32,17 @@ def _rtrl(*given: Any) -> Method:
     return Rtrl(*given)
 
 
-METHODS: dict[type, Callable[..., Method]] = {Truncated: _truncated, RTRL: _rtrl}
+def _snap(*given: Any) -> Method:
+    from .snap import SnapOne
+
+    return SnapOne(*given)
+
+
+METHODS: dict[type, Callable[..., Method]] = {
+    RTRL: _rtrl,
+    SnAp1: _snap,
+    Truncated: _truncated,
+}
 """For each policy, what makes its method."""
 
 
