@@ -18,7 +18,7 @@ from ..memory.forward_mode import policy_of
 from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
-from . import device_choice, forward_mode, inputs, loss_inputs, timing
+from . import device_choice, endless, forward_mode, inputs, loss_inputs, timing
 from . import resets as own_resets
 from .progress import Progress
 
@@ -122,7 +122,7 @@ def plan(
     Parameters
     ----------
     network : Network, or a layer
-    T : time steps; None, with RTRL or SnAp1, for a sequence that never ends: what `Online` takes
+    T : time steps; None for a sequence that never ends: what `Online` would take
     B : sequences
     memory : as in `bptt`; "auto" looks at the memory that is free now. A later call may find
         another amount: its own plan says what it did
@@ -147,9 +147,9 @@ def plan(
     """
     carried = policy_of(memory)
     if T is None and carried is None:
-        raise TypeError(f"T must be an integer with memory={memory!r}, not None")
-    steps = T
-    T, B = 0 if T is None else arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+        return endless.plan(network, arguments.integer("B", B, 1), memory)
+    steps = None if T is None else arguments.integer("T", T, 0)
+    T, B = steps or 0, arguments.integer("B", B, 0)
     loss_inputs.check_name(loss)
     arguments.choice("reduction", reduction, ("sum", "mean"))
     input_grad = arguments.flag("input_grad", input_grad)
@@ -157,7 +157,7 @@ def plan(
     if carried is not None:
         forward_mode.check(inputs.model(network)[0], carried, input_grad, device)
         cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
-        return forward_mode.plan(network, None if steps is None else T, B, carried, cuts)
+        return forward_mode.plan(network, steps, B, carried, cuts)
     backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
     cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
     return choose(network, T, B, memory, backend, cuts)[0]

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import is_dataclass
+from importlib import import_module
 from typing import IO, Any
 
 from .. import arguments
@@ -17,12 +18,14 @@ from . import custom, network  # noqa: F401 - they enter their classes in KINDS
 from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
+# Kinds of folders above this one, which enter themselves when their module is loaded.
+_ABOVE = {"SavedOnline": "..online.saving"}
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 
 
 def load(path: File) -> Any:
-    """Read a layer or network that `.save(path)` wrote.
+    """Read a layer, a network or a learner that `.save(path)` wrote.
 
     Parameters
     ----------
@@ -31,7 +34,7 @@ def load(path: File) -> Any:
 
     Returns
     -------
-    the layer, readout or network, with new NumPy arrays
+    the layer, readout, network or learner, with new NumPy arrays
 
     Raises
     ------
@@ -67,7 +70,7 @@ def _opened(path: Any) -> Iterator[tuple[IO[bytes], str]]:
         yield path, repr(named) if isinstance(named, str) else "the file object, which has no name"
 
 
-def _model(archive: Archive) -> Model:
+def _model(archive: Archive) -> Any:
     content = json.loads(archive.text("structure", MOST_TEXT))
     if not isinstance(content, dict) or not {"format", "model"} <= content.keys():
         raise ValueError("its structure must have a format and a model")
@@ -85,18 +88,26 @@ def _model(archive: Archive) -> Model:
     _built(model, stand_in)  # checks all shapes before any numbers are read
     if sorted([*used, "structure"]) != sorted(archive.claims):
         raise ValueError("its structure must name each of its arrays once, and no others")
-    return _built(model, archive.read)
+    return _built(model, archive.read)._loaded()
 
 
 def _built(part: Any, array: Callable[[str], Array], depth: int = 0) -> Any:
     """The model that `part` describes; `array(name)` gives its arrays."""
     if not isinstance(part, dict) or not {"type", "fields"} <= part.keys():
         raise ValueError(f"it must hold a layer, a readout or a network, not {shown(part)}")
-    kind = KINDS.get(part["type"])
+    kind = KINDS.get(part["type"]) or _entered(part["type"])
     if not is_dataclass(kind):
         raise ValueError(f"it holds a model of unknown type {shown(part['type'])}")
     values = {name: _field(value, array, depth + 1) for name, value in part["fields"].items()}
     return kind(**values)
+
+
+def _entered(name: Any) -> type[Model] | None:
+    """A kind of a folder above this one, whose module enters it in KINDS when it is loaded."""
+    if isinstance(name, str) and name in _ABOVE:
+        import_module(_ABOVE[name], __package__)
+        return KINDS[name]
+    return None
 
 
 def _field(part: Any, array: Callable[[str], Array], depth: int) -> Any:

@@ -228,6 +228,10 @@ class Model:
         """
         _save(self, path)
 
+    def _loaded(self) -> Any:
+        """What `fastbptt.load` returns where a file holds this model."""
+        return self
+
     def _values(self) -> list[Any]:
         return [getattr(self, field.name) for field in fields(self)]
 

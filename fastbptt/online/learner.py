@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Generic
 
 import numpy as np
 
 from .. import arguments
+from ..arguments import File
 from ..arrays import Array, ArrayLike, on_gpu
 from ..calls import inputs, loss_inputs, states
 from ..engine.losses import Loss
@@ -101,6 +103,7 @@ class Online(Generic[AnyLayer]):
         self._tokens: bool | None = None
         given = None if state is None else self._given(state)
         own = piece_inputs.own_loss(loss, self._B is None)
+        self._form = piece_inputs.Form(network, self._B, loss)
         self._method: Method = make(self._network, self._batch, own, given, gradient)
 
     @property
@@ -145,15 +148,14 @@ class Online(Generic[AnyLayer]):
         ------
         ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
         """
-        network, forms = self._network, piece_inputs
-        piece, axes = forms.check(network, self._B, self._loss, (x, y, weights, resets), self._time)
+        piece, axes = self._form.check(x, y, weights, resets, self._time)
         tokens = piece.x.ndim == 2
-        if self._tokens is not None and tokens != self._tokens:
+        if self._tokens is not tokens and self._tokens is not None:
             what = ("floats", "tokens")
             raise TypeError(
                 f"x must hold {what[self._tokens]} like the pieces before, not {what[tokens]}"
             )
-        due = self._method.push(network, piece)
+        due = self._method.push(self._network, piece)
         self._time += len(piece.x)
         self._tokens = tokens
         return _update(due, axes)
@@ -210,6 +212,43 @@ class Online(Generic[AnyLayer]):
         """Go back to time 0 and the state given at the construction; nothing is due."""
         self._method.reset()
         self._time = 0
+
+    def save(self, path: File) -> None:
+        """Write the network and where the learner stands to an .npz file; `fastbptt.load` reads it.
+
+        Parameters
+        ----------
+        path : a string or Path ("~" is the home directory), or an open binary file. An existing
+            file is replaced only when the new one is complete
+
+        Raises
+        ------
+        TypeError, ValueError : `path` is neither of these, or is not an ordinary file; the loss is
+            a function, which files do not hold: pickle the learner
+        OSError : the file cannot be written
+        """
+        from .saving import saved
+
+        method = self._method.__getstate__()  # type: ignore[attr-defined]
+        saved(self, self._loss, self._gradient, (self._B, self._time, self._tokens), method).save(
+            path
+        )
+
+    def _stands(
+        self, time: int, tokens: bool | None, method: dict[str, Any], given: list[Array] | None
+    ) -> None:
+        """Stand where a learner stood that was saved; `given` is its argument `state`."""
+        for layer, state in zip(recurrent_layers(self._network.layer), given or (), strict=False):
+            shape = layer.states, self._batch, layer.hidden
+            arguments.check_floats("state", state, shape, layer.dtype)
+        form, B, loss, _, policy = self._method.__getstate__()["made"]  # type: ignore[attr-defined]
+        made = form, B, loss, given, policy
+        self._method.__setstate__({**method, "made": made})  # type: ignore[attr-defined]
+        self._time, self._tokens = time, tokens
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has of its own: it learns on apart from this learner."""
+        return {**self.__dict__, "_method": copy.copy(self._method)}
 
     def __repr__(self) -> str:
         return (

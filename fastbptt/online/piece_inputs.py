@@ -27,38 +27,138 @@ def taken(name: str, value: Any) -> Array:
     return arguments.array(name, value)
 
 
-def check(
-    network: Network[Any], B: int | None, loss: Any, given: tuple[Any, Any, Any, Any], start: int
-) -> tuple[Piece, tuple[Any, ...]]:
-    """The Piece of (x, y, weights, resets); and what takes from outputs the axes that x lacks."""
-    x, y, weights, resets = given
-    layer, dtype = network.layer, network.dtype
-    x = x if type(x) is np.ndarray and x.dtype == dtype else taken("x", x)
-    tokens = x.dtype.kind in "iu"
-    if tokens and layer.drives:
-        raise TypeError(f"x must be {dtype} for a layer with drives, not tokens ({x.dtype})")
-    batch = 0 if B is None else 1
-    missing = 1 + batch + (not tokens) - x.ndim  # 1: the time axis
-    inner = () if B is None else (B,)
-    due = inner if tokens else (*inner, layer.inputs)
-    if missing not in (0, 1) or x.shape[1 - missing :] != due:
-        raise ValueError(_shapes("x", due, x.shape, B))
-    if not tokens and x.dtype != dtype:
-        arguments.check_floats("x", x, x.shape, dtype)
-    single = missing == 1
-    n = 1 if single else len(x)
-    lead: tuple[int, ...] = () if single else (n,)
-    x = x.reshape(n, 1 if B is None else B, *due[batch:])
-    if tokens:
-        x = _ids("x", x, layer.inputs, None, single, B)
-    cuts = None if resets is None else _resets(resets, lead, inner, x.shape[:2])
-    if isinstance(loss, str):
-        found = _weights(weights, loss, network, lead, inner, x.shape[:2])
-        y = _targets(y, loss, network, (lead, inner, x.shape[:2]), found)
-    else:
-        found, y = None, _entries(y, weights, loss, n, single)
-    axes = (0 if single else slice(None), *((0,) if B is None else ()))
-    return Piece(x, y, found, cuts, start), axes
+class Form:
+    """The form that the pieces of a learner have.
+
+    axes : the batch axis (B,), or () where there is none
+    """
+
+    def __init__(self, network: Network[Any], B: int | None, loss: Any):
+        self.layer, self.readout, self.loss = network.layer, network.readout, loss
+        self.dtype, self.B = network.dtype, B
+        self.axes: tuple[int, ...] = () if B is None else (B,)
+        self.batch = 1 if B is None else B
+        self.lost = () if B is not None else (0,)  # takes from outputs the axis that x lacks
+        self.classes = isinstance(loss, str) and LOSSES[loss].classes  # type: ignore[index]
+        # Of one step of the most common pieces.
+        self._x = (*self.axes, network.layer.inputs)
+        self._y: Any = None
+        if isinstance(loss, str) and not self.classes:
+            self._y = (*self.axes, network.readout.outputs)  # type: ignore[union-attr]
+
+    def check(
+        self, x: Any, y: Any, weights: Any, resets: Any, start: int
+    ) -> tuple[Piece, tuple[Any, ...]]:
+        """The Piece of these; and what takes from outputs the axes that x lacks."""
+        if weights is resets is None and type(x) is np.ndarray is type(y):
+            dtype, shape, due = self.dtype, x.shape, y.shape
+            if x.dtype == dtype == y.dtype:
+                if shape == self._x and due == self._y:
+                    form = 1, self.batch, -1
+                    return Piece(x.reshape(form), y.reshape(form), None, None, start), (
+                        0,
+                        *self.lost,
+                    )
+                if shape[1:] == self._x and due[1:] == self._y and len(x) == len(y):
+                    form = len(x), self.batch
+                    x, y = x.reshape(*form, self._x[-1]), y.reshape(*form, self._y[-1])
+                    return Piece(x, y, None, None, start), (slice(None), *self.lost)
+        return self._checked(x, y, weights, resets, start)
+
+    def _checked(
+        self, x: Any, y: Any, weights: Any, resets: Any, start: int
+    ) -> tuple[Piece, tuple[Any, ...]]:
+        layer, dtype, B = self.layer, self.dtype, self.B
+        x = taken("x", x)
+        tokens = x.dtype.kind in "iu"
+        if tokens and layer.drives:
+            raise TypeError(f"x must be {dtype} for a layer with drives, not tokens ({x.dtype})")
+        if not tokens and x.dtype != dtype:
+            arguments.check_floats("x", x, x.shape, dtype)
+        due = self.axes if tokens else self._x
+        missing = 1 + len(due) - x.ndim  # 1 where the time axis is left out
+        if missing not in (0, 1) or x.shape[1 - missing :] != due:
+            raise ValueError(_shapes("x", due, x.shape, B))
+        n = 1 if missing else len(x)
+        lead: tuple[int, ...] = () if missing else (n,)
+        x = x.reshape(n, self.batch, *due[len(self.axes) :])
+        if tokens:
+            x = self._ids("x", x, layer.inputs, None, lead)
+        cuts = None if resets is None else self._resets(resets, lead, n)
+        found: Array | None = None
+        if isinstance(self.loss, str):
+            found = None if weights is None else self._weights(weights, lead, n)
+            y = None if y is None else self._targets(y, found, lead, n)
+        else:
+            y = _entries(y, weights, self.loss, n, bool(missing))
+        return Piece(x, y, found, cuts, start), (0 if missing else slice(None), *self.lost)
+
+    def _ids(
+        self, name: str, ids: Array, classes: int, counted: Array | None, lead: tuple[int, ...]
+    ) -> Array:
+        """Ids as int64 within 0..classes-1; those that do not count may be anything: they are 0."""
+        wrong = (ids < 0) | (ids >= classes)
+        if wrong.any():
+            bad = wrong if counted is None else wrong & counted
+            if bad.any():
+                t, b = np.argwhere(bad)[0].tolist()
+                hint = ": integers are tokens" if name == "x" else ""
+                at = f", at t={t} of the piece" if lead else ""
+                at += "" if self.B is None else f", b={b}"
+                raise ValueError(
+                    f"{name} must hold classes 0..{classes - 1}, not {ids[t, b]}{at}{hint}"
+                )
+            ids = np.where(wrong, 0, ids)
+        return np.ascontiguousarray(ids, np.int64)
+
+    def _resets(self, resets: Any, lead: tuple[int, ...], n: int) -> Array | None:
+        values = taken("resets", resets)
+        if values.size and values.dtype != np.bool_:
+            raise TypeError(f"resets must be booleans, not {values.dtype}")
+        full = (*lead, *self.axes)
+        if values.shape not in (lead, full):
+            either = f" or {lead}" if self.axes else ""
+            raise ValueError(f"resets must have shape {full}{either}, not {values.shape}")
+        if not values.any():
+            return None
+        if values.shape == full:
+            return values.reshape(n, self.batch)
+        return np.repeat(values.reshape(n, 1), self.batch, axis=1)
+
+    def _weights(self, weights: Any, lead: tuple[int, ...], n: int) -> Array:
+        values = taken("weights", weights)
+        if values.dtype.kind not in "fiub":
+            raise TypeError(f"weights must be real numbers, not {values.dtype}")
+        assert self.readout is not None
+        full, outputs = (*lead, *self.axes), self.readout.outputs
+        allowed = [full, lead] if self.axes else [full]
+        if not self.classes:
+            allowed.append((*full, outputs))
+        if values.shape not in allowed:
+            raise ValueError(
+                f"weights must have shape {' or '.join(map(str, allowed))} with "
+                f"loss={self.loss!r}, not {values.shape}"
+            )
+        found = values.astype(np.float64)
+        found[abs(found) < _TINY] = 0  # kernels flush them
+        if values.shape == full:
+            return found.reshape(n, self.batch)
+        if values.shape == lead:
+            return np.repeat(found.reshape(n, 1), self.batch, axis=1)
+        return found.reshape(n, self.batch, outputs)
+
+    def _targets(self, y: Any, weights: Array | None, lead: tuple[int, ...], n: int) -> Array:
+        readout, y = self.readout, taken("y", y)
+        assert readout is not None
+        full = (*lead, *self.axes)
+        if not self.classes:
+            arguments.check_floats("y", y, (*full, readout.outputs), readout.dtype)
+            return y.reshape(n, self.batch, readout.outputs)
+        if y.dtype.kind not in "iu":
+            raise TypeError(f"y must hold integer classes for {self.loss}, not {y.dtype}")
+        arguments.check_shape("y", y, full)
+        counted = None if weights is None else weights != 0
+        return self._ids("y", y.reshape(n, self.batch), readout.outputs, counted, lead)
 
 
 def _shapes(name: str, due: tuple[int, ...], shape: tuple[int, ...], B: int | None) -> str:
@@ -67,88 +167,6 @@ def _shapes(name: str, due: tuple[int, ...], shape: tuple[int, ...], B: int | No
     hint = "; give B= to the learner for a batch axis" if B is None else ""
     return (
         f"{name} must have shape (n{tail or ','}), or {one} for one step, not {tuple(shape)}{hint}"
-    )
-
-
-def _ids(
-    name: str, ids: Array, classes: int, counted: Array | None, single: bool, B: int | None
-) -> Array:
-    """Ids as int64 within 0..classes-1; those that do not count may be anything, and become 0."""
-    wrong = (ids < 0) | (ids >= classes)
-    if wrong.any():
-        bad = wrong if counted is None else wrong & counted
-        if bad.any():
-            t, b = np.argwhere(bad)[0].tolist()
-            hint = f": integers are tokens, 0..{classes - 1}" if name == "x" else ""
-            at = "" if single else f" at t={t} of the piece"
-            at += "" if B is None else f" at b={b}"
-            raise ValueError(
-                f"{name} must hold classes 0..{classes - 1}, not {ids[t, b]}{at}{hint}"
-            )
-        ids = np.where(wrong, 0, ids)
-    return np.ascontiguousarray(ids, np.int64)
-
-
-def _resets(
-    resets: Any, lead: tuple[int, ...], inner: tuple[int, ...], form: tuple[int, ...]
-) -> Array | None:
-    values = taken("resets", resets)
-    if values.size and values.dtype != np.bool_:
-        raise TypeError(f"resets must be booleans, not {values.dtype}")
-    if values.shape not in (lead, (*lead, *inner)):
-        either = f" or {lead}" if inner else ""
-        raise ValueError(f"resets must have shape {(*lead, *inner)}{either}, not {values.shape}")
-    if not values.any():
-        return None
-    if values.shape == lead:
-        return np.repeat(values.reshape(-1, 1), form[1], axis=1)
-    return values.reshape(form)
-
-
-def _weights(
-    weights: Any, loss: str, network: Network[Any], lead: tuple[int, ...], inner: tuple[int, ...],
-    form: tuple[int, ...],
-) -> Array | None:  # fmt: skip
-    if weights is None:
-        return None
-    values = taken("weights", weights)
-    if values.dtype.kind not in "fiub":
-        raise TypeError(f"weights must be real numbers, not {values.dtype}")
-    assert network.readout is not None
-    full, outputs = (*lead, *inner), network.readout.outputs
-    allowed = [full, lead] if inner else [full]
-    if not LOSSES[loss].classes:  # type: ignore[index]
-        allowed.append((*full, outputs))
-    if values.shape not in allowed:
-        shapes = " or ".join(map(str, allowed))
-        raise ValueError(f"weights must have shape {shapes} with loss={loss!r}, not {values.shape}")
-    found = values.astype(np.float64)
-    found[abs(found) < _TINY] = 0  # kernels flush them
-    if values.shape == full:
-        return found.reshape(form)
-    if values.shape == lead:
-        return np.repeat(found.reshape(-1, 1), form[1], axis=1)
-    return found.reshape(*form, outputs)
-
-
-def _targets(
-    y: Any, loss: str, network: Network[Any], forms: tuple[Any, Any, Any], weights: Array | None
-) -> Array | None:
-    if y is None:
-        return None
-    lead, inner, form = forms
-    readout = network.readout
-    assert readout is not None
-    y = y if type(y) is np.ndarray else taken("y", y)
-    if not LOSSES[loss].classes:  # type: ignore[index]
-        arguments.check_floats("y", y, (*lead, *inner, readout.outputs), readout.dtype)
-        return y.reshape(*form, readout.outputs)
-    if y.dtype.kind not in "iu":
-        raise TypeError(f"y must hold integer classes for {loss}, not {y.dtype}")
-    arguments.check_shape("y", y, (*lead, *inner))
-    counted = None if weights is None else weights != 0
-    return _ids(
-        "y", y.reshape(form), readout.outputs, counted, not lead, inner[0] if inner else None
     )
 
 

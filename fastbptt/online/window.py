@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import arguments
 from ..arrays import Array
 from ..backends import devices
 from ..engine.footprint import footprint
-from ..engine.losses import CallableLoss
-from ..engine.output_losses import CheckedOutputLoss, OutputLoss
-from ..engine.ring import Packed, Ring
+from ..engine.packed import Packed, own_states
+from ..engine.ring import Ring
 from ..layers.composite import recurrent_layers, shaped
 from ..layers.network import Network
 from ..memory.policies import Truncated
+from .asked import Asked, Entry
 from .pieces import Due, Piece
-
-
-class Entry(NamedTuple):
-    """What a loss of the caller's own is to be told: y of the steps start..stop."""
-
-    start: int
-    stop: int
-    y: Any
 
 
 class Place(NamedTuple):
@@ -53,9 +45,15 @@ class Window:
     def __init__(
         self, network: Network[Any], B: int, loss: Any, state: list[Array] | None, policy: Truncated
     ):
-        self._B, self._loss, self._given, self._policy = B, loss, state, policy
+        self._form, self._B, self._loss = network, B, loss
+        self._given, self._policy = state, policy
         self._layers = list(recurrent_layers(network.layer))
         self._device = devices.device("cpu")
+        readout = network.readout
+        self._size = policy.k2 + 2  # of the ring: no step that a window may need is overwritten
+        self._width = network.layer.outputs if readout is None else readout.outputs
+        self._dtype, self._seen = network.dtype, (network, network.arrays())
+        self._asked = Asked(loss, self._time_of)
         self._place = Place()
         self._ring: Ring | None = None
         self._saved: list[Array] | None = None
@@ -110,6 +108,38 @@ class Window:
         parts = self._place.parts[-1:]
         self._place = Place(parts=tuple((0, packed) for _, packed in parts))
 
+    def __getstate__(self) -> dict[str, Any]:
+        place, ring = self._place, self._ring
+        own: dict[str, Any] = {
+            "made": (self._form, self._B, self._loss, self._given, self._policy),
+            "initial": self._initial,
+        }
+        if ring is not None:
+            own["place"] = tuple(place._replace(parts=()))
+            own["weights"] = [(begin, packed.own) for begin, packed in place.parts]
+            own["ring"] = (ring.tokens, ring.each, ring.copies())
+        return own
+
+    def __setstate__(self, own: dict[str, Any]) -> None:
+        self.__init__(*own["made"])  # type: ignore[misc]
+        for state, saved in zip(self._initial, own["initial"], strict=True):
+            arguments.check_floats("initial", saved, state.shape, state.dtype)
+        self._initial = own["initial"]
+        if "ring" not in own:
+            return
+        place, (tokens, each, steps) = Place(*own["place"]), own["ring"]
+        late = place.time - place.due
+        if len(steps[1]) != 2 * self._size or not 0 <= late < self._policy.k1 <= place.time + late:
+            raise ValueError("the steps of a learner must be those of its window")
+        packed = [
+            (begin, Packed(self._form, network.arrays(), self._device, tokens))
+            for begin, network in own["weights"]
+        ]
+        self._place = place._replace(parts=tuple(packed))
+        self._ring = self._ring_of(tokens, each)
+        self._ring.put_back(steps)
+        self._ring.steps.check(self._form)
+
     # A push.
 
     def _pushed(self, network: Network[Any], piece: Piece) -> Due:
@@ -120,43 +150,45 @@ class Window:
         needed = place.time - (0 if place.time <= self._policy.k2 else self._first(place.due))
         if needed + steps >= ring.size:
             self._saved = ring.copies()
-        if isinstance(self._loss, str):
-            y, weights = piece.y, piece.weights
-            if y is None:
-                weights = np.zeros((steps, self._B))
-            elif weights is None:
-                weights = np.ones((steps, self._B))
-            if ring.kept.weights.ndim > weights.ndim:
-                weights = weights[..., None]
-        else:
-            y = weights = None
-            if piece.y is not None and steps:
-                entry = Entry(place.time, place.time + steps, piece.y)
+        x, y, weights, resets, _ = piece
+        if not isinstance(self._loss, str):
+            if y is not None and steps:
+                entry = Entry(place.time, place.time + steps, y)
                 place = place._replace(entries=(*place.entries, entry))
+            y = None
+        elif y is None:
+            weights = np.zeros((steps, self._B))
+        if weights is not None and ring.each > 1 and weights.ndim == 2:
+            weights = weights[..., None]
         time, due, at, counted = place.time, place.due, 0, 0
-        out = np.empty((steps, self._B, ring.outputs_width), network.dtype)
+        if resets is not None:
+            place = place._replace(reset=time + steps)
+        out = np.empty((steps, self._B, self._width), self._dtype)
+        size, k1 = ring.size, self._policy.k1
         while at < steps:
-            slot, end = time % ring.size, due + self._policy.k1
-            n = min(steps - at, end - time, ring.size - slot)
-            part = slice(at, at + n)
-            resets = None if piece.resets is None else piece.resets[part]
-            ring.kept.put(
-                slot, n, piece.x[part], None if y is None else y[part],
-                None if weights is None else weights[part], False if resets is None else resets,
-            )  # fmt: skip
-            if resets is not None:
-                place = place._replace(reset=time + n)
-            ring.forward(time, n, resets is not None)
-            ring.outputs(time, n, out[part])
+            slot, end = time % size, due + k1
+            n = min(steps - at, end - time, size - slot)
+            if n == steps:
+                ring.steps.put(slot, n, x, y, weights, resets)
+                ring.forward(time, n, resets is not None)
+                ring.outputs(time, n, out)
+            else:
+                part = slice(at, at + n)
+                own = [None if a is None else a[part] for a in (x, y, weights, resets)]
+                ring.steps.put(slot, n, *own)
+                ring.forward(time, n, resets is not None)
+                ring.outputs(time, n, out[part])
             time, at = time + n, at + n
             if time == end:
                 self._back(self._first(due), due, end, place)
                 counted, due = counted + end - due, end
-        loss, grad = self._take() if counted else (0.0, None)
+        if not counted:
+            self._place = place._replace(time=time)
+            return Due(0.0, None, out, 0)
+        loss, grad = self._take()
         entries = tuple(entry for entry in place.entries if entry.stop > due)
-        self._place = place._replace(
-            time=time, due=due, entries=entries, parts=self._used(place.parts, due)
-        )
+        parts = self._used(place.parts, due)
+        self._place = place._replace(time=time, due=due, entries=entries, parts=parts)
         return Due(loss, grad, out, counted)
 
     def _ready(self, network: Network[Any], piece: Piece) -> Ring:
@@ -166,7 +198,7 @@ class Window:
         if ring is None or (each > 1 and each != ring.each):
             tokens = piece.x.ndim == 2
             if not self._place.parts:
-                packed = Packed(network, self._device, tokens)
+                packed = Packed(network, network.arrays(), self._device, tokens)
                 self._place = self._place._replace(parts=((0, packed),))
             made = self._ring_of(tokens, each)
             if ring is not None:
@@ -176,27 +208,37 @@ class Window:
 
     def _ring_of(self, tokens: bool, each: int) -> Ring:
         packed, k2 = self._place.parts[-1][1], self._policy.k2
-        network, B = packed.own, self._B
+        network, B = packed.form, self._B
         own = footprint(network.layer, network.readout, k2, B, self._device, B * k2)
         ids = not isinstance(self._loss, str)
         blocks = own.blocks(zero_copy=each == 1 and not ids, indexed=True)
+        loss = self._asked.checked(network)
         return Ring(
-            packed, B, k2 + 1, self._checked(network), blocks, self._device, tokens=tokens,
-            each=each, replays=self._policy.weights == "replay",
+            packed, B, self._size, loss, blocks, self._device, tokens=tokens, each=each,
+            replays=self._policy.weights == "replay",
         )  # fmt: skip
 
     def _with_weights(self, network: Network[Any], place: Place) -> Place:
         """Have today's weights be those of the steps to come."""
-        parts, time, ring = place.parts, place.time, self._ring
-        assert ring is not None
-        if parts[-1][1].same(network):
+        if network is not self._seen[0]:
+            self._seen = network, network.arrays()
+        arrays, parts, time, ring = self._seen[1], place.parts, place.time, self._ring
+        last = parts[-1][1]
+        if last.same(arrays):
             return place
-        packed = Packed(network, self._device, ring.tokens)
-        if self._policy.weights != "stored":
-            parts = ()
-        elif parts[-1][0] == time:  # no step was run with them
-            parts = parts[:-1]
-        ring.use(packed)
+        assert ring is not None
+        if self._policy.weights == "stored":
+            packed = Packed(last.form, arrays, self._device, ring.tokens)
+            ring.use(packed)
+            if parts[-1][0] == time:  # no step was run with them
+                parts = parts[:-1]
+        else:
+            parts, packed = (), last.later(arrays)
+            if ring.sums.short and all(type(a) is np.ndarray and a.flags.carray for a in arrays):
+                ring.fill(network, packed)
+            else:
+                packed = Packed(last.form, arrays, self._device, ring.tokens)
+                ring.use(packed)
         return place._replace(parts=(*parts, (time, packed)))
 
     def _begin_state(self, network: Network[Any]) -> None:
@@ -244,6 +286,10 @@ class Window:
 
     # Windows.
 
+    def _time_of(self, step: int) -> int:
+        assert self._ring is not None
+        return self._ring.time_of(step)
+
     def _first(self, due: int) -> int:
         """The first step of the window whose losses begin at `due`."""
         return max(0, due - (self._policy.k2 - self._policy.k1))
@@ -252,22 +298,24 @@ class Window:
         """Go back from `stop` to `start`; the losses from `due` on count."""
         ring, weights = self._ring, self._policy.weights
         assert ring is not None
-        self._asked = place.entries
+        self._asked.entries = place.entries
         parts, cuts = place.parts, place.reset > start
         today = parts[-1][1]
         again = weights == "replay" and parts[-1][0] > start
         if again:
             ring.again_from(start, stop, cuts)
-        used = self._used(parts, start, last=start)[::-1] if weights == "stored" else ((0, today),)
-        carry = ring.back(start, due, stop, used, cuts)
-        if weights == "stored":
+        used: Any = ((0, today),)
+        if weights == "stored" and len(parts) > 1:
+            used = self._used(parts, start, last=start)[::-1]
+        ring.back(start, due, stop, used, cuts)
+        if today is not ring.packed:
             ring.use(today)
+        if start == 0 and today.form.state is not None:
+            assert place.begun is not None
+            for total, own in zip(self._of_state, ring.carried(), strict=True):
+                total += own[:, place.begun].sum(axis=1, dtype=np.float64)
         if again:
             ring.end_again()
-        if start == 0 and today.own.state is not None:
-            assert place.begun is not None
-            for total, own in zip(self._of_state, carry, strict=True):
-                total += own[:, place.begun].sum(axis=1, dtype=np.float64)
 
     def _used(
         self, parts: tuple[tuple[int, Packed], ...], due: int, last: int | None = None
@@ -285,7 +333,7 @@ class Window:
     def _take(self) -> tuple[float, Network[Any]]:
         ring = self._ring
         assert ring is not None
-        own = ring.packed.own
+        own = ring.form
 
         def of_state(restarts: list[Array]) -> Any:
             if own.state is None:
@@ -296,46 +344,7 @@ class Window:
             )
             return shaped(own.layer, (tuple(a) if len(a) > 1 else a[0] for a in found))
 
-        result = ring.take(of_state)
+        result = ring.sums.take(of_state)
         if own.state is not None:
             self._gradient_of_state()
         return result
-
-    # A loss of the caller's own.
-
-    def _checked(self, network: Network[Any]) -> Any:
-        """The loss as the engine takes it."""
-        loss = self._loss
-        if isinstance(loss, str):
-            return loss
-        if isinstance(loss, OutputLoss):
-            assert network.readout is not None
-            return CheckedOutputLoss(self._asker(loss.function), network.readout)
-        return CallableLoss(self._asker(loss), network.readout)
-
-    def _asker(self, function: Any) -> Any:
-        def ask(values: Array, start: int) -> tuple[float, Array]:
-            ring = self._ring
-            assert ring is not None
-            start = ring.time_of(start)
-            total, slope = 0.0, np.zeros_like(values)
-            for low, high, y in self._stretches(start, start + len(values)):
-                part = slice(low - start, high - start)
-                value, slope[part] = function(values[part].copy(), y, low)
-                total += value
-            return total, slope
-
-        return ask
-
-    def _stretches(self, start: int, stop: int) -> Iterator[tuple[int, int, Any]]:
-        for entry in self._asked:
-            low, high = max(start, entry.start), min(stop, entry.stop)
-            if low < high:
-                yield low, high, entry.y[low - entry.start : high - entry.start]
-
-
-def own_states(network: Network[Any]) -> list[Array]:
-    """A network's own state, for each recurrent layer (states, H)."""
-    counts = [layer.states for layer in recurrent_layers(network.layer)]
-    flat = iter(network.arrays()[-sum(counts) :])
-    return [np.stack([next(flat) for _ in range(count)]) for count in counts]
