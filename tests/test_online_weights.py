@@ -140,9 +140,7 @@ def test_updates_are_those_of_the_weights_that_the_policy_says(cell, old):
                 network = changed(network, rng)
                 net = Net(network)
                 if rng.random() < 0.5:  # in place
-                    for own, new in zip(
-                        learner.network.arrays(), network.arrays(), strict=True
-                    ):
+                    for own, new in zip(learner.network.arrays(), network.arrays(), strict=True):
                         own[...] = new
                 else:
                     learner.network = network.with_flat(network.flat())

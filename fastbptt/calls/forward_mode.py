@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import arguments
 from ..arrays import Array
 from ..backends import devices
-from ..backends.base import Backend
 from ..engine.problem import Problem
 from ..engine.readers import Reader, float_reader, read, token_reader
 from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
@@ -41,7 +39,9 @@ def plan(model: Network | Layer, T: int | None, B: int, policy: ForwardMode, res
     """The Plan of T steps, or the EndlessPlan where T is None."""
     layer, readout = inputs.model(model)
     if layer is model:
-        raise ValueError(f"memory must not be {policy} for a layer alone: bptt takes it, of a Network")
+        raise ValueError(
+            f"memory must not be {policy} for a layer alone: bptt takes it, of a Network"
+        )
     fixed, cache, held, factor = costs(layer, readout, B, policy)
     if T is None:
         return EndlessPlan(B, policy, fixed + cache // 2, held, factor, policy.exact)

@@ -34,8 +34,8 @@ class Result(Generic[AnyLayer]):
     grad : Network of the same form as the network; grad.layer.U is dL/dU (H, I), and so on
     state : the state after the last step of each sequence, in the form of the argument `state`
     grad_state : dL/d(state before x[0]) of each sequence, in the same form, wherever that state is
-        from; 0 where resets[0, b]; None with SnAp1, as grad.state is. grad.state is dL/d(network.state): the sum over all sequences
-        and pieces that begin so
+        from; 0 where resets[0, b]. grad.state is dL/d(network.state): the sum over all sequences
+        and pieces that begin so. With SnAp1 both are None
     grad_x : dL/dx, of the shape and dtype of x; None unless asked for by `input_grad=True`
     plan : the Plan that was carried out
 

@@ -12,7 +12,7 @@ state with which the sequence, or its piece after the last reset, began.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,9 @@ import numpy as np
 from ..arrays import Array
 from ..kernels.cpu import influence as kernels
 from ..kernels.cpu.team import get_num_threads, team_for
-from .influence_weights import Back, Form, Part, Run, in_panels
-
-_GROUP_BYTES = 1 << 20  # of the deltas of rows that go back together: they stay in a core's cache
-_HEIGHT = 6  # rows of a tile
-
-Drop = Callable[[Array, int], None]
-"""`drop(values, layer)`: what is passed on of the outputs (m, B, H) of a layer, in place."""
+from .influence_rows import Rows, group_rows
+from .influence_steps import Steps, alike
+from .influence_weights import Form, Part, dense, in_panels
 
 
 class Totals:
@@ -62,102 +58,6 @@ class Totals:
         return [form.gradient(own) for form, own in zip(self.forms, parts, strict=True)]
 
 
-class Steps:
-    """Consecutive steps that are cached, and how they were run.
-
-    size, used : the most steps, and how many there are
-    states : for each layer (S, size+1, B, H); residuals (size, B, R*H); previous (size, B, H), the
-        outputs that each step has read; tables (size, ADDRESSES)
-    x : (size, B, I); dropped, masks : for each layer but the top, what is passed on of its outputs
-        (size, B, H), and by what they were multiplied; none without dropout
-    cuts : (size, B): see `kernels.cpu.influence`
-    backs : for each step the weights with which it was run, one a layer
-    """
-
-    def __init__(self, forms: list[Form], B: int, size: int, initial: Sequence[Array], drops: bool):
-        dtype = forms[0].layer.dtype
-        self.forms, self.B, self.size, self.used, self.dtype = forms, B, size, 0, dtype
-        self.states = [np.zeros((f.layer.states, size + 1, B, f.hidden), dtype) for f in forms]
-        for states, values in zip(self.states, initial, strict=True):
-            states[:, 0] = values
-        self.residuals = [np.zeros((size, B, f.cell.residuals * f.hidden), dtype) for f in forms]
-        self.previous = [np.zeros((size, B, f.hidden), dtype) for f in forms]
-        self.tables = [np.zeros((size, kernels.ADDRESSES), np.int64) for _ in forms]
-        self.x = np.zeros((size, B, forms[0].layer.inputs), dtype)
-        above = forms[:-1] if drops else []
-        self.dropped = [np.zeros((size, B, f.hidden), dtype) for f in above]
-        self.masks = [np.zeros((size, B, f.hidden), dtype) for f in above]
-        self.cuts = np.zeros((size, B), np.int64)
-        self.backs: list[Sequence[Back]] = [()] * size
-
-    @property
-    def ring_bytes(self) -> int:
-        """The bytes of the arrays of steps, and of the weights that these were run with."""
-        arrays = [a for name in _RING for a in getattr(self, name)]
-        backs = {id(back): back.nbytes for backs in self.backs[: self.used] for back in backs}
-        return sum(a.nbytes for a in (*arrays, self.x, self.cuts)) + sum(backs.values())
-
-    def copy_ring(self) -> None:
-        """Have the arrays of steps be this one's own."""
-        for name in _RING:
-            setattr(self, name, [array.copy() for array in getattr(self, name)])
-        self.x, self.cuts, self.backs = self.x.copy(), self.cuts.copy(), list(self.backs)
-
-    def final(self) -> list[Array]:
-        """For each layer, the state after the last step, a view (S, B, H)."""
-        return [states[:, self.used] for states in self.states]
-
-    def read(self, layer: int) -> Array:
-        """What a layer reads, (size, B, inputs)."""
-        if layer == 0:
-            return self.x
-        return self.dropped[layer - 1] if self.dropped else self.states[layer - 1][0, 1:]
-
-    def run(
-        self, runs: Sequence[Run], x: Array, ends: Array, resets: Array, drop: Drop | None = None
-    ) -> Array:
-        """Run at most `room` steps; return the outputs of the top layer, a view.
-
-        x : (m, B, I) floats
-        ends : (B,) int64, how many of the steps count
-        resets : int64, the numbers t*B + b of the resets among them, ascending
-        """
-        m, p = len(x), self.used
-        stop = p + m
-        self.x[p:stop] = x
-        cuts = self.cuts[p:stop]
-        cuts[...] = kernels.RUNS
-        cuts.reshape(-1)[resets] = kernels.RESET
-        if ends.size and ends.min() < m:
-            cuts[np.arange(m)[:, None] >= ends] = kernels.ENDED
-        marks = np.concatenate([ends, resets])
-        for layer, (form, run) in enumerate(zip(self.forms, runs, strict=True)):
-            self._run(layer, form, run, marks, stop)
-            previous = self.previous[layer][p:stop]
-            previous[...] = self.states[layer][0, p:stop]
-            previous.reshape(m * self.B, -1)[resets] = run.restart[0]
-            self.tables[layer][p:stop] = run.back.addresses
-            if drop is not None and layer + 1 < len(self.forms):
-                mask = self.masks[layer][p:stop]
-                mask[...] = 1
-                drop(mask, layer)
-                outputs = self.states[layer][0, p + 1 : stop + 1]
-                np.multiply(outputs, mask, out=self.dropped[layer][p:stop])
-        self.backs[p:stop] = [tuple(run.back for run in runs)] * m
-        self.used = stop
-        return self.states[-1][0, p + 1 : stop + 1]
-
-    def _run(self, layer: int, form: Form, run: Run, marks: Array, stop: int) -> None:
-        p, B, H = self.used, self.B, form.hidden
-        z = np.empty((stop - p, B, form.cell.blocks * H), self.dtype)
-        cache = self.states[layer], self.residuals[layer], marks
-        recurrent = *run.recurrent, np.empty((1, B, H), self.dtype), run.restart, np.empty(0)
-        none = np.empty((0, B, H), self.dtype)
-        kernels.build_run(form.layer.cell)(
-            team_for(0, 1)[0], self.read(layer)[p:stop], run.input, z, cache, none, recurrent, p
-        )
-
-
 class Block(Steps):
     """The steps since the last block ended, and J before them.
 
@@ -176,11 +76,6 @@ class Block(Steps):
         self.shared = False
 
     @property
-    def n(self) -> int:
-        """States of a sequence."""
-        return self.forms[0].above
-
-    @property
     def room(self) -> int:
         """How many steps may come next."""
         return self.size - self.used
@@ -191,6 +86,22 @@ class Block(Steps):
              for f in self.forms]  # fmt: skip
         whole = Part("one", 1, self.n, 0)
         return J, np.zeros(whole.shape(self.n, item, batch), self.dtype)
+
+    def plain(self) -> Any:
+        """See `Steps`."""
+        pairs = zip(self.J, self.forms, strict=True)
+        J = [[dense(a, p.outputs) for a, p in zip(own, form.parts, strict=True)]
+             for own, form in pairs]  # fmt: skip
+        return super().plain(), J, dense(self.start, self.n), self.begun.copy()
+
+    def put(self, plain: Any) -> None:
+        """See `Steps`."""
+        steps, J, start, begun = plain
+        super().put(steps)
+        for own, given in zip(self.J, J, strict=True):
+            own[:] = alike("J", [in_panels(array) for array in given], own)
+        (self.start,) = alike("J", [in_panels(start)], [self.start])
+        (self.begun,) = alike("begun", [begun], [self.begun])
 
     def fork(self, steps: int) -> Block:
         """A Block that may go on for so many steps; this one stays as it is."""
@@ -221,7 +132,9 @@ class Block(Steps):
             return
         stop = self.used
         first, parts, top = stop - len(dh), totals.stretch(), len(self.forms) - 1
-        mailbox, threads = team_for(self.n * sum(a.size for own in self.J for a in own), get_num_threads())
+        mailbox, threads = team_for(
+            self.n * sum(a.size for own in self.J for a in own), get_num_threads()
+        )
         for b in range(self.B):
             resets = np.flatnonzero(self.cuts[: first + 1, b] == kernels.RESET)
             start = int(resets[-1]) if resets.size else 0
@@ -287,102 +200,3 @@ class Block(Steps):
                 threads = team_for(own[b].size * form.above, get_num_threads())
                 kernels.build_multiply()(*threads, target, flat, n, form.first * (n + 1), own[b])
         kernels.build_multiply()(team_for(0, 1)[0], 1, start, flat, n, 0, self.start[b])
-
-
-def group_rows(form: Form, size: int) -> int:
-    """Rows of a layer that go back over a block together."""
-    row = size * form.deltas * form.layer.dtype.itemsize
-    return min(form.rows, max(_HEIGHT, _GROUP_BYTES // row // _HEIGHT * _HEIGHT))
-
-
-class Rows:
-    """Rows of derivatives that go back over steps start..stop of sequence b.
-
-    count : the most rows
-    carried, restarts : (rows, n), the derivatives by the states before the steps, and by those that
-        resets have set
-    """
-
-    def __init__(self, block: Block, b: int, start: int, stop: int, count: int):
-        self.block, self.b, self.start, self.stop = block, b, start, stop
-        dtype, n, forms = block.dtype, stop - start, block.forms
-        empty = lambda width: np.empty(n * count * width, dtype)  # noqa: E731
-        self.delta = empty(max(form.deltas for form in forms))
-        widest = max((form.layer.inputs for form in forms[1:]), default=0)
-        self.below = empty(widest), empty(widest)
-        shapes = [part.shape(1, dtype.itemsize) for form in forms for part in form.parts]
-        self.near = np.empty(n * max(panels * width for _, panels, _, width in shapes), dtype)
-        self.ones = np.ones(n, dtype)
-
-    def zeros(self, layer: int, count: int = 1) -> Array:
-        """No derivatives by the states of a layer, (S, 2, count, H)."""
-        form = self.block.forms[layer]
-        return np.zeros((form.layer.states, 2, count, form.hidden), self.block.dtype)
-
-    def units(self, layer: int, low: int, count: int) -> Array:
-        """The derivatives of the states low.. of a layer by themselves."""
-        carry = self.zeros(layer, count)
-        state, unit = np.divmod(np.arange(low, low + count), carry.shape[3])
-        carry[state, 0, np.arange(count), unit] = 1
-        return carry
-
-    def none(self, layer: int, count: int) -> Array:
-        """No derivatives by the outputs of a layer."""
-        return np.empty((0, count, self.block.forms[layer].hidden), self.block.dtype)
-
-    def back(
-        self, top: int, carry: Array, dh: Array, out: list[list[Array]], first: int | None = None
-    ) -> None:
-        """Go back through the layers from `top` down, and add to influences.
-
-        carry : (S, 2, N, H), the derivatives by the states of `top` after the steps; dh : (n, N, H)
-            or (0, N, H), those by its outputs
-        out : for each layer and part, influences, on one row; or on all rows of J, and `first` is
-            the state that the first of these rows is of
-        """
-        block, N = self.block, carry.shape[2]
-        self.carried = np.zeros((N, block.n), block.dtype)
-        self.restarts = np.zeros((N, block.n), block.dtype)
-        n = self.stop - self.start
-        for layer in range(top, -1, -1):
-            form = block.forms[layer]
-            H, inputs = form.hidden, form.layer.inputs if layer else 0
-            delta = self.delta[: n * N * form.deltas].reshape(n, N, form.deltas)
-            below = self.below[layer % 2][: n * N * inputs].reshape(n, N, inputs)
-            if not layer:
-                below = below[:0]
-            restarts = np.zeros((form.layer.states, N, H), block.dtype)
-            dv, v = np.empty((N, H), block.dtype), np.empty((n * bool(form.cell.second), H), block.dtype)
-            kernels.build_back(form.layer.cell)(
-                (block.states[layer], block.residuals[layer], block.cuts), block.tables[layer],
-                block.read(layer), (carry, dh, delta, below, restarts), (dv, v), form.chains[1:],
-                (self.start, self.stop, self.b),
-            )  # fmt: skip
-            if layer and block.masks:
-                below *= block.masks[layer - 1][self.start : self.stop, self.b, None]
-            self._add(layer, form, delta, v, out[layer], 0 if first is None else first - form.first)
-            at = slice(form.first, form.first + form.rows)
-            self.carried[:, at] = carry[:, 0].transpose(1, 0, 2).reshape(N, -1)
-            self.restarts[:, at] = restarts.transpose(1, 0, 2).reshape(N, -1)
-            if layer:
-                carry, dh = self.zeros(layer - 1, N), below
-
-    def _add(
-        self, layer: int, form: Form, delta: Array, v: Array, out: list[Array], first: int
-    ) -> None:
-        """Add the products of deltas and what the steps have read to influences."""
-        block, b = self.block, self.b
-        for part, target in zip(form.parts, out, strict=True):
-            if part.reads == "v":
-                a, step = v.reshape(-1), form.hidden
-            elif part.reads == "one":
-                a, step = self.ones, 1
-            else:
-                values = block.read(layer) if part.reads == "x" else block.previous[layer]
-                width = values.shape[2]
-                step = block.B * width
-                a = values.reshape(-1)[self.start * step + b * width :]
-            kernels.build_sums()(target, delta, a, self.near, (first, part.column, part.outputs, step))
-
-
-_RING = "states", "residuals", "previous", "tables", "dropped", "masks"

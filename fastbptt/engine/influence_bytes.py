@@ -7,7 +7,8 @@ from math import prod
 
 from ..kernels.cpu.influence import ADDRESSES
 from ..kernels.cpu.products import packed_size
-from .influence import group_rows
+from ..kernels.cpu.snap import SPAN
+from .influence_rows import group_rows
 from .influence_weights import Form, Part
 
 _OBJECTS = 1 << 17  # Python's own objects, and many small arrays
@@ -51,7 +52,7 @@ def back(form: Form, item: int) -> int:
 
 
 def packed(forms: Sequence[Form], item: int) -> int:
-    """Bytes of all weights, packed both ways, and of a copy of the network's own arrays."""
+    """Bytes of all weights, packed both ways, and of two copies of the layers' own arrays."""
     total = 0
     for form in forms:
         layer, H, G = form.layer, form.hidden, form.layer.gates
@@ -59,7 +60,7 @@ def packed(forms: Sequence[Form], item: int) -> int:
         forth += packed_size(H, form.parts[1].outputs, item)
         forth += packed_size(H, H, item) if form.cell.second else 0
         own = sum(array.size for array in layer.arrays()) + form.rows
-        total += item * (forth + own) + back(form, item)
+        total += item * (forth + 2 * own + G * H) + back(form, item)
     return total
 
 
@@ -96,9 +97,13 @@ def of_snap(
     J = item * B * sum(n * form.layer.states for n, form in zip(weights, forms, strict=True))
     running = sum(weights) * (3 * item + 2 * _WORD)
     passed = 2 * size * (B + 1) * item * max(form.deltas + 4 * form.layer.inputs for form in forms)
-    units = item * max(
-        form.hidden * form.layer.states * (form.layer.states + form.cell.delta_blocks + 1)
-        for form in forms
+    units = (
+        SPAN
+        * item
+        * max(
+            form.hidden * form.layer.states * (form.layer.states + form.cell.delta_blocks + 1)
+            for form in forms
+        )
     )
     states = 3 * item * B * sum(form.rows for form in forms)
     fixed = scratch(forms, B, size, outputs, drops) + running + passed + units

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import arguments
 from ..arrays import Array
 from ..kernels.cells.registry import CELLS
-from ..kernels.cpu import influence as kernels
 from ..kernels.cpu.memory import Workspace
 from ..kernels.cpu.products import PANEL_BYTES, chains
 from ..kernels.cpu.weights import Weights
@@ -88,6 +88,16 @@ class Form:
             Part("one", 1, self.deltas, 0),
         )
 
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """The shapes of what is packed for the way back: W, its part of a second product, and U."""
+        H, cell = self.hidden, self.cell
+        return [
+            (self.parts[1].outputs, H),
+            (H if cell.second else 0, H),
+            (cell.gates * H if self.first else 0, self.read),
+        ]
+
     @cached_property
     def chains(self) -> tuple[int, int, int]:
         """Of W forward, of W back, and of a second product."""
@@ -129,6 +139,22 @@ def in_panels(values: Array) -> Array:
     return np.array(np.moveaxis(padded.reshape(*lead, panels, width), -4, -2), order="C")
 
 
+def unpacked(packed: Array, inner: int, columns: int) -> Array:
+    """A packed matrix as a new array (inner, columns)."""
+    width = PANEL_BYTES // packed.itemsize
+    panels = packed.reshape(-1, inner, width).transpose(1, 0, 2)
+    return np.array(panels.reshape(inner, -1)[:, :columns], order="C")
+
+
+def repacked(matrix: Array) -> Array:
+    """A matrix, packed."""
+    width = PANEL_BYTES // matrix.itemsize
+    inner, columns = matrix.shape
+    padded = np.zeros((inner, -(-columns // width) * width), matrix.dtype)
+    padded[:, :columns] = matrix
+    return np.array(padded.reshape(inner, -1, width).transpose(1, 0, 2), order="C").reshape(-1)
+
+
 def forms(layers: Sequence[Recurrent]) -> list[Form]:
     """The forms of layers, bottom to top."""
     total = sum(layer.states * layer.hidden for layer in layers)
@@ -163,7 +189,22 @@ class Back:
 
     @property
     def nbytes(self) -> int:
+        """The bytes of all arrays."""
         return sum(array.nbytes for array in self.arrays)
+
+    def plain(self, form: Form) -> list[Array]:
+        """The arrays as any machine has them."""
+        matrices = zip(self.arrays, form.matrices, strict=False)
+        return [unpacked(*own) for own in ((a, *shape) for a, shape in matrices)] + self.arrays[3:]
+
+    @classmethod
+    def of_plain(cls, form: Form, arrays: Sequence[Array]) -> Back:
+        """The weights of `plain`."""
+        layer = form.layer
+        shapes = [*form.matrices, (len(form.cell.sums) * form.hidden,), (layer.states, form.hidden)]
+        for array, shape in zip(arrays, shapes, strict=True):
+            arguments.check_floats("weights", array, shape, layer.dtype)
+        return cls([*map(repacked, arrays[:3]), *(array.copy() for array in arrays[3:])])
 
 
 class Run:
@@ -172,7 +213,9 @@ class Run:
     def __init__(self, form: Form, layer: Recurrent, restart: Array | None):
         own = Weights(layer, Workspace(), 1)
         none = own.input.none
-        restart = np.zeros((layer.states, layer.hidden), layer.dtype) if restart is None else restart
+        restart = (
+            np.zeros((layer.states, layer.hidden), layer.dtype) if restart is None else restart
+        )
         second = own.parts[1] if len(own.parts) > 1 else None
         self.input = own.input.forth, own.bias
         self.recurrent = (
@@ -194,6 +237,3 @@ class Run:
     @property
     def nbytes(self) -> int:
         return sum(array.nbytes for array in self._arrays())
-
-
-

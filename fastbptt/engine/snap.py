@@ -13,8 +13,8 @@ import numpy as np
 
 from ..arrays import Array
 from ..kernels.cpu import influence as kernels
-from ..kernels.cpu.snap import build_snap
-from .influence import Drop, Steps
+from ..kernels.cpu.snap import SPAN, build_snap
+from .influence_steps import Drop, Steps, alike
 from .influence_weights import Form, Run
 
 _PARTS = "x", "s", "v", "one"  # of a layer, in the order of the kernel
@@ -89,6 +89,17 @@ class Snap(Steps):
         other.J = [[array.copy() for array in own] for own in self.J]
         return other
 
+    def plain(self) -> Any:
+        """All of it in plain arrays, copies."""
+        J = [[array.copy() for array in own] for own in self.J]
+        return [state.copy() for state in self.current], J
+
+    def put(self, plain: Any) -> None:
+        """Stand where `plain` was taken. Raises ValueError or TypeError if it does not fit."""
+        current, J = plain
+        self.current = alike("state", current, self.current)
+        self.J = [alike("J", *pair) for pair in zip(J, self.J, strict=True)]
+
     def take_spare(self, other: Snap) -> None:
         """Nothing: there is no spare."""
 
@@ -116,13 +127,13 @@ class Snap(Steps):
         for layer in range(top, -1, -1):
             form, run = self.forms[layer], self.runs[layer]
             S, H, D = form.layer.states, form.hidden, form.cell.delta_blocks
-            empty = lambda *shape: np.empty(shape, self.dtype)  # noqa: E731
-            one, eye = np.ones(1, self.dtype), np.eye(S, dtype=self.dtype)
+            empty = lambda *shape: np.empty((SPAN, *shape), self.dtype)  # noqa: E731
             build_snap(form.layer.cell)(
                 (self.states[layer], self.residuals[layer], self.cuts[:m]),
                 (self.read(layer)[:m], self.previous[layer][:m]),
                 (run.recurrent[4], run.restart, run.diagonal), slopes, tuple(self.J[layer]),
-                tuple(parts[layer]), (empty(S, S, H), empty(S, D, H), empty(H), one, eye),
+                tuple(parts[layer]),
+                (empty(S, S, H), empty(S, D, H), empty(H), np.eye(S, dtype=self.dtype)),
             )  # fmt: skip
             if layer:
                 slopes = self._below(layer, slopes)

@@ -106,7 +106,7 @@ class SnAp1(ForwardMode):
 
     def steps(self, states: int) -> int:
         """Steps that are run at a time."""
-        return 64
+        return 256
 
     def __str__(self) -> str:
         return "SnAp-1"

@@ -6,17 +6,19 @@ from typing import Any
 
 import numpy as np
 
+from .. import arguments
 from ..arrays import Array
 from ..backends import devices
 from ..engine.influence import Block, Totals
 from ..engine.influence_weights import Form, Run, forms
+from ..engine.packed import bits_of
+from ..engine.packed import own_states as stacked
 from ..engine.snap import Snap, SnapTotals
 from ..engine.step_loss import StepLoss
-from ..layers.composite import rebuilt, recurrent_layers, shaped
+from ..layers.composite import rebuilt, recurrent_layers
 from ..layers.network import Network
 from ..memory.forward_mode import ForwardMode
 from .pieces import Due, Piece
-from .window import own_states as stacked
 
 
 class Weights:
@@ -30,6 +32,7 @@ class Weights:
         layers = recurrent_layers(network.layer)
         triples = zip(own, layers, own_states(network), strict=True)
         self.runs = [Run(*triple) for triple in triples]
+        self.bits = bits_of(network.arrays())
         self.end = StepLoss(network.readout, loss, B, devices.device("cpu"))
 
     @property
@@ -39,13 +42,12 @@ class Weights:
         return self.network.layer.outputs if readout is None else readout.outputs
 
     def same(self, network: Network[Any]) -> bool:
-        """Whether the network has these numbers still."""
-        pairs = zip(self.network.arrays(), network.arrays(), strict=True)
-        return all(np.array_equal(own, given) for own, given in pairs)
+        """Whether the network has these numbers still, bit by bit."""
+        return bits_of(network.arrays()) == self.bits
 
     @property
     def nbytes(self) -> int:
-        own = sum(array.nbytes for array in self.network.arrays())
+        own = 2 * sum(map(len, self.bits))
         return own + sum(run.nbytes for run in self.runs) + self.end.nbytes
 
 
@@ -59,6 +61,7 @@ class Carried:
         self, network: Network[Any], B: int, loss: Any, state: list[Array] | None,
         policy: ForwardMode,
     ):  # fmt: skip
+        self._form, self._policy = network, policy
         self._B, self._loss, self._given = B, loss, state
         self._forms = forms(list(recurrent_layers(network.layer)))
         self._size = policy.steps(self._forms[0].above)
@@ -72,8 +75,7 @@ class Carried:
         if weights is None or not weights.same(network):
             weights = Weights(network, self._forms, self._loss, self._B)
         if before is None:
-            initial = first_state(network, self._B, self._given)
-            steps = self.steps(self._forms, self._B, self._size, initial, False)
+            steps = self._begun(first_state(network, self._B, self._given))
         else:
             steps = before.fork(n)
         found = self._pushed(steps, weights, piece)
@@ -138,8 +140,24 @@ class Carried:
         self._steps = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Plain arrays; weights are packed anew at the next push."""
-        return {**self.__dict__, "_weights": None}
+        """Plain arrays and numbers; weights are packed anew at the next push."""
+        return {
+            "made": (self._form, self._B, self._loss, self._given, self._policy),
+            "initial": [state.copy() for state in self._initial],
+            "steps": None if self._steps is None else self._steps.plain(),
+        }
+
+    def __setstate__(self, own: dict[str, Any]) -> None:
+        self.__init__(*own["made"])  # type: ignore[misc]
+        for state, saved in zip(self._initial, own["initial"], strict=True):
+            arguments.check_floats("initial", saved, state.shape, state.dtype)
+        self._initial = [np.array(state) for state in own["initial"]]
+        if own["steps"] is not None:
+            self._steps = self._begun(self._initial)
+            self._steps.put(own["steps"])
+
+    def _begun(self, initial: list[Array]) -> Any:
+        return self.steps(self._forms, self._B, self._size, initial, False)
 
 
 _NONE = np.empty(0, np.int64)

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..engine.influence import Block, Totals
 from ..engine.influence_weights import state_parts
+from ..layers.composite import shaped
 from .carried import Carried
 
 
@@ -16,4 +17,4 @@ class Rtrl(Carried):
 
     def _of_state(self, totals: Totals) -> Any:
         flat = totals.own if self._given is not None else totals.own + totals.first.sum(axis=0)
-        return state_parts(self._forms, flat)
+        return shaped(self._form.layer, iter(state_parts(self._forms, flat)))

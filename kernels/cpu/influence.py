@@ -160,8 +160,9 @@ def build_back(CELL):
             if SECOND > 0:
                 for k in range(N * H):
                     put(dv, k, 0)
-                product(data(dv), H, offset(delta, target + FIRST * H), step, N,
-                        at(like, get(table, weights + SECOND_BACK)), H, chains[1], 0, H)  # fmt: skip
+                packed = at(like, get(table, weights + SECOND_BACK))
+                product(data(dv), H, offset(delta, target + FIRST * H), step, N, packed, H,
+                        chains[1], 0, H)  # fmt: skip
                 for r in range(N):
                     second((offset(dv, r * H), offset(carry, (passing * N + r) * H),
                             offset(delta, target + r * step), offset(v, n * H)), data(residuals),

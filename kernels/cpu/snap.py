@@ -10,57 +10,34 @@ from functools import cache
 
 from ..cells import registry as cells
 from ..flat import compiler_fence, data, get, load, offset, put, store
-from ..jit import inner, noinline
+from ..jit import inner, noinline, scalar
+from ..maths import cast_like
 from .influence import ENDED, RESET
 from .workers import program
 
-
-@inner
-def _one(J, plane, mix, own, H, a, K, grad, slope):
-    """A weight's row of J, of cells of one state: see `build_snap`."""
-    noinline()
-    kept, new = get(mix, 0), get(own, 0)
-    for k in range(K):
-        value = kept * load(J, k, 0, 1)[0] + new * load(a, k, 0, 1)[0]
-        total = load(grad, k, 0, 1)[0] + slope * value
-        store(J, k, 0, (value,), 0)
-        store(grad, k, 0, (total,), 1)
-    compiler_fence()
+SPAN = 32  # steps that a row of J, which stays in the first-level cache, is taken on at once
 
 
-@inner
-def _two(J, plane, mix, own, H, a, K, grad, slope):
-    """The same of cells of two states."""
-    noinline()
-    m00, m01, m10, m11 = get(mix, 0), get(mix, H), get(mix, 2 * H), get(mix, 3 * H)
-    new0, new1 = get(own, 0), get(own, plane[1])
-    for k in range(K):
-        old = load(J, k, plane[0], 2)
-        read = load(a, k, 0, 1)[0]
-        first = m00 * old[0] + m01 * old[1] + new0 * read
-        second = m10 * old[0] + m11 * old[1] + new1 * read
-        total = load(grad, k, 0, 1)[0] + slope * first
-        store(J, k, plane[0], (first, second), 0)
-        store(grad, k, 0, (total,), 2)
-    compiler_fence()
+@cache
+def _mixed(states, s, last):
+    """sum_k m[s, k] old[k] for k up to `last`, of tuples."""
+    at = s * states + last
+    if last == 0:
+        return scalar(lambda m, old: m[at] * old[0])
+    before = _mixed(states, s, last - 1)
+    return scalar(lambda m, old: before(m, old) + m[at] * old[last])
 
 
-def _build_many(STATES):
-    @inner
-    def many(J, plane, mix, own, H, a, K, grad, slope):
-        """The same of cells of any number of states."""
-        noinline()
-        for k in range(K):
-            old = load(J, k, plane[0], STATES)
-            read = get(a, k)
-            for s in range(STATES):
-                value = get(own, s * plane[1]) * read
-                for other in range(STATES):
-                    value += get(mix, (s * STATES + other) * H) * old[other]
-                put(J, k + s * plane[0], value)
-            put(grad, k, get(grad, k) + slope * get(J, k))
-
-    return many
+@cache
+def _taken_on(states, s):
+    """What a step makes of the first s + 1 of a unit's derivatives, `old`: a tuple."""
+    mixed = _mixed(states, s, states - 1)
+    if s == 0:
+        return scalar(lambda m, own, old, read: (mixed(m, old) + own[0] * read,))
+    before = _taken_on(states, s - 1)
+    return scalar(
+        lambda m, own, old, read: before(m, own, old, read) + (mixed(m, old) + own[s] * read,)
+    )
 
 
 @cache
@@ -70,9 +47,9 @@ def build_snap(CELL):
     GATES, STATES, RESIDUALS, DELTAS, PARAMS, DRIVES = (
         cell.gates, cell.states, cell.residuals, cell.delta_blocks, len(cell.sums), cell.drives
     )  # fmt: skip
-    SPLIT, SECOND = int(cell.split), cell.second
+    SPLIT, SECOND, SQUARE = int(cell.split), cell.second, cell.states**2
     FIRST = GATES - SECOND
-    row_of_J = {1: _one, 2: _two}.get(STATES) or _build_many(STATES)
+    taken_on = _taken_on(STATES, STATES - 1)
 
     @inner
     def derivatives(units, states, residuals, previous, weights, x, places, H):
@@ -110,21 +87,64 @@ def build_snap(CELL):
                     put(mix, by + j, get(mix, by + j) + share)
 
     @inner
-    def rows_of_J(J, plane, units, column, rows, a, K, grad, dh, H):
-        """The rows of one weight; plane : numbers from state to state."""
+    def rows_of_J(part, units, reads, slopes, n, H):
+        """One weight's part of J over n steps, row after row.
+
+        part : (J, gradient, rows, K, first of the rows of `own`)
+        reads, slopes : (an array, numbers from step to step)
+        """
         noinline()
+        J, grad, rows, K, column = part
         mix, own, _, _ = units
+        a, a_step = reads
+        dh, dh_step = slopes
+        plane = rows * K
         for row in range(rows):
-            j = row % H
-            row_of_J(offset(J, row * K), (plane, DELTAS * H), offset(mix, j),
-                     offset(own, column + row), H, a, K, offset(grad, row * K),
-                     get(dh, j))  # fmt: skip
+            j, at = row % H, row * K
+            for t in range(n):
+                m = load(mix, t * SQUARE * H + j, H, SQUARE)
+                new = load(own, t * STATES * DELTAS * H + column + row, DELTAS * H, STATES)
+                slope = get(dh, t * dh_step + j)
+                for k in range(K):
+                    old = load(J, at + k, plane, STATES)
+                    after = taken_on(m, new, old, load(a, t * a_step + k, 0, 1)[0])
+                    total = load(grad, at + k, 0, 1)[0] + slope * after[0]
+                    store(J, at + k, plane, after, 0)
+                    store(grad, at + k, 0, (total,), STATES)
+                compiler_fence()
+
+    @inner
+    def sums_of_J(part, units, slopes, n, H):
+        """The part of what only sums deltas."""
+        noinline()
+        J, grad, _, _, _ = part
+        mix, own, _, _ = units
+        dh, dh_step = slopes
+        for t in range(n):
+            for block in range(DELTAS):
+                at = block * H
+                for j in range(H):
+                    m = load(mix, t * SQUARE * H + j, H, SQUARE)
+                    new = load(own, t * STATES * DELTAS * H + at + j, DELTAS * H, STATES)
+                    old = load(J, at + j, DELTAS * H, STATES)
+                    after = taken_on(m, new, old, cast_like(1, m[0]))
+                    slope = load(dh, t * dh_step + j, 0, 1)[0]
+                    total = load(grad, at + j, 0, 1)[0] + slope * after[0]
+                    store(J, at + j, DELTAS * H, after, 0)
+                    store(grad, at + j, 0, (total,), STATES)
+                compiler_fence()
+
+    @inner
+    def part_of(influence, grad, b, column):
+        """A part of J of a sequence, see `rows_of_J`."""
+        _, states, rows, K = influence.shape
+        return offset(influence, b * states * rows * K), data(grad), rows, K, column
 
     @program(f"snap {CELL}", cells.title(CELL))
     def snap(cache, reads, weights, dh, influences, grads, scratch):
         """Take J on over the steps, and add the gradient of their losses.
 
-        cache : (states (S, m+1, B, H), residuals (m, B, R*H), cuts (m, B): see `influence`)
+        cache : (states (S, rows, B, H), residuals (rows, B, R*H), cuts (m, B): see `influence`)
         reads : (x (m, B, I), the outputs before each step (m, B, H))
         weights : (params (P, H), the state that a reset sets (S, H), for each gate the diagonal of
             W (G*H,))
@@ -132,51 +152,48 @@ def build_snap(CELL):
         influences : J by (U, W, W of a second product, all that only sums deltas), each
             (B, S, rows, K), the last (B, S, D*H, 1)
         grads : of the same, (rows, K)
-        scratch : (mix (S, S, H), own (S, D, H), v (H,), ones (1,), the unit matrix (S, S))
+        scratch : (mix (SPAN, S, S, H), own (SPAN, S, D, H), v (SPAN, H), the unit matrix (S, S))
         """
         states, residuals, cuts = cache
         x, before = reads
         params, restart, diagonal = weights
-        mix, own, v, one, eye = scratch
+        mix, own, v, eye = scratch
         _, rows, B, H = states.shape
         m, _, I = x.shape
         units = data(mix), data(own), data(v), data(eye)
-        for t in range(m):
-            for b in range(B):
-                row = t * B + b
-                cut = get(cuts, row)
-                if cut == ENDED:
-                    continue
-                previous, old, apart = data(states), row * H, rows * B * H
-                if cut == RESET:
-                    previous, old, apart = data(restart), 0, H
+        for b in range(B):
+            t = 0
+            while t < m and get(cuts, t * B + b) != ENDED:
+                if get(cuts, t * B + b) == RESET:
                     for influence in influences:
                         size = influence.size // B
                         for k in range(b * size, (b + 1) * size):
                             put(influence, k, 0)
-                places = ((row + B) * H, rows * B * H, row * RESIDUALS * H, old, apart,
-                          row * I + I - DRIVES)  # fmt: skip
-                derivatives(units, data(states), data(residuals), previous,
-                            (data(params), data(diagonal)), data(x), places, H)  # fmt: skip
-                if cut == RESET:
-                    for k in range(STATES * STATES * H):
-                        put(mix, k, 0)
-                slope = offset(dh, row * H)
-                J, grad = influences[0], grads[0]
-                rows_of_J(offset(J, b * (J.size // B)), J.shape[2] * J.shape[3], units, 0,
-                          J.shape[2], offset(x, row * I), J.shape[3], data(grad), slope,
-                          H)  # fmt: skip
-                J, grad = influences[1], grads[1]
-                rows_of_J(offset(J, b * (J.size // B)), J.shape[2] * J.shape[3], units, SPLIT * H,
-                          J.shape[2], offset(before, row * H), J.shape[3], data(grad), slope,
-                          H)  # fmt: skip
+                first = t
+                while t < min(m, first + SPAN):
+                    row, n = t * B + b, t - first
+                    cut = get(cuts, row)
+                    if cut == ENDED or (cut == RESET and n > 0):
+                        break
+                    previous, old, apart = data(states), row * H, rows * B * H
+                    if cut == RESET:
+                        previous, old, apart = data(restart), 0, H
+                    places = ((row + B) * H, rows * B * H, row * RESIDUALS * H, old, apart,
+                              row * I + I - DRIVES)  # fmt: skip
+                    step = (offset(mix, n * SQUARE * H), offset(own, n * STATES * DELTAS * H),
+                            offset(v, n * H), data(eye))  # fmt: skip
+                    derivatives(step, data(states), data(residuals), previous,
+                                (data(params), data(diagonal)), data(x), places, H)  # fmt: skip
+                    t += 1
+                n, row = t - first, first * B + b
+                slopes = offset(dh, row * H), B * H
+                rows_of_J(part_of(influences[0], grads[0], b, 0), units,
+                          (offset(x, row * I), B * I), slopes, n, H)  # fmt: skip
+                rows_of_J(part_of(influences[1], grads[1], b, SPLIT * H), units,
+                          (offset(before, row * H), B * H), slopes, n, H)  # fmt: skip
                 if SECOND > 0:
-                    J, grad = influences[2], grads[2]
-                    rows_of_J(offset(J, b * (J.size // B)), J.shape[2] * J.shape[3], units,
-                              FIRST * H, J.shape[2], data(v), J.shape[3], data(grad), slope,
-                              H)  # fmt: skip
-                J, grad = influences[3], grads[3]
-                rows_of_J(offset(J, b * (J.size // B)), J.shape[2], units, 0, J.shape[2],
-                          data(one), 1, data(grad), slope, H)  # fmt: skip
+                    rows_of_J(part_of(influences[2], grads[2], b, FIRST * H), units, (data(v), H),
+                              slopes, n, H)  # fmt: skip
+                sums_of_J(part_of(influences[3], grads[3], b, 0), units, slopes, n, H)
 
     return snap
