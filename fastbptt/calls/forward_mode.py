@@ -14,7 +14,7 @@ from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
 from ..layers.network import Network, Readout
 from ..memory.blocking import BlockSizes
 from ..memory.endless import EndlessPlan
-from ..memory.forward_mode import ForwardMode
+from ..memory.forward_mode import RTRL, ForwardMode
 from ..memory.plan import Plan
 from . import inputs, loss_inputs
 from .progress import Progress, reporter
@@ -56,6 +56,20 @@ def plan(model: Network | Layer, T: int | None, B: int, policy: ForwardMode, res
 
 
 _SNAP_FACTOR = 2.0  # a step takes about as long as two of BPTT
+
+
+def row(model: Network | Layer, T: int, B: int, device: Backend) -> Plan | None:
+    """RTRL's row of a frontier, or None where it cannot be had."""
+    layer, _ = inputs.model(model)
+    parts = layer.layers if isinstance(layer, Stack) else (layer,)
+    refused = any(isinstance(part, Bidirectional) for part in parts)
+    if layer is model or refused or device.name != "cpu" or not T:
+        return None
+    try:
+        found: Plan = plan(model, T, B, RTRL(), 0)
+    except OverflowError:  # more bytes, or steps back, than there are numbers for
+        return None
+    return found if max(found.peak_bytes, found.backward_steps) <= arguments.MOST else None
 
 
 def costs(

@@ -178,6 +178,9 @@ def frontier(
 ) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
 
+    Where RTRL takes less memory than all of these, as with few units and many steps, its plan is
+    the last; but not with `seconds`.
+
     Parameters
     ----------
     network : Network, or a layer, as in `plan`
@@ -209,7 +212,10 @@ def frontier(
         T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
         own.budget, own.stores_outputs,
     )  # fmt: skip
-    return speeds(network, rows, backend).all(rows) if seconds else rows
+    if seconds:
+        return speeds(network, rows, backend).all(rows)
+    least = forward_mode.row(network, T, B, backend)
+    return rows if least is None or least.peak_bytes >= rows[-1].peak_bytes else Frontier((*rows, least))
 
 
 def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:
