@@ -11,9 +11,11 @@ from fastbptt.calls.cache import Cache, Gradient
 from fastbptt.calls.gradient import Result
 from fastbptt.calls.reach import Reach
 from fastbptt.layers.model import Model
+from fastbptt.memory.endless import EndlessPlan
 from fastbptt.memory.plan import Frontier, Plan
+from fastbptt.online.pieces import Update
 
-RETURNED = (Result, Gradient, Cache, Plan, Frontier, Reach)
+RETURNED = (Result, Gradient, Cache, Plan, EndlessPlan, Frontier, Reach, Update)
 METHODS = (
     Model.arrays,
     Model.replace_arrays,
@@ -28,12 +30,21 @@ METHODS = (
     fb.Cell.init,
     fb.Cell.__call__,
     Plan.schedule,
+    fb.Online.push,
+    fb.Online.finish,
+    fb.Online.reset,
+    fb.Online.save,
 )
 PROPERTIES = (
     Plan.peak_bytes,
     Plan.time_factor,
     Plan.actions,
     Frontier.knee,
+    EndlessPlan.peak_bytes,
+    fb.Online.network,
+    fb.Online.state,
+    fb.Online.time,
+    fb.Online.nbytes,
     Reach.time_constant,
     Reach.verdict,
 )
@@ -48,6 +59,7 @@ NO_RAISES = {
     "Model.arrays": "it has no parameters",
     "Model.flat": "it has no parameters",
     "Plan.schedule": "it has no parameters",
+    "Online.reset": "it has no parameters",
     "MemoryLimitError": "it is raised itself",
     **{kind.__name__: "calls make it from what they have checked" for kind in RETURNED},
 }

@@ -85,6 +85,19 @@ def test_short_series_end_to_end_have_the_loss_and_gradient_of_padded_ones(capsy
     assert "end to end" in capsys.readouterr().out
 
 
+def test_a_drifting_system_is_followed_by_every_method(capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    from drift import METHODS, main
+
+    found = main(["--steps=4000", f"--out={tmp_path / 'drift.png'}"])
+    assert list(found) == [name for name, *_ in METHODS]
+    short, long, *_ = found.values()
+    assert long[0] < 0.7 and long[0] < short[0]
+    assert all(error < 1.05 for error, _ in found.values())  # 1 is what the mean leaves
+    assert (tmp_path / "drift.png").read_bytes()[:4] == b"\x89PNG"
+    assert f"{long[0]:.4f}" in capsys.readouterr().out
+
+
 def test_the_optimiser_of_the_examples_descends():
     from training import Adam
 

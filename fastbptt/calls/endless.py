@@ -9,21 +9,22 @@ from ..engine.footprint import footprint
 from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
 from ..layers.network import Network
 from ..memory.endless import EndlessPlan
-from ..memory.policies import Truncated
+from ..memory.policies import windows_of
 from . import inputs
 
 _MORE = 2  # steps in the ring beyond k2: none that a window may need is overwritten
 
 
-def plan(model: Network | Layer, B: int, policy: Any) -> Any:
+def plan(model: Network | Layer, B: int, memory: Any) -> Any:
     """The EndlessPlan: what `Online` takes with that policy, which must be Truncated."""
-    if not isinstance(policy, Truncated):
+    policy = windows_of(memory)
+    if policy is None:
         raise ValueError(
-            f"T must be an integer with memory={policy!s}; None, for a sequence that never ends, "
+            f"T must be an integer with memory={memory!s}; None, for a sequence that never ends, "
             "goes with Truncated alone"
         )
     layer, readout = inputs.model(model)
-    if layer is model:
+    if not isinstance(model, Network):
         raise ValueError("network must be a Network where T is None: what Online takes")
     if any(isinstance(part, Bidirectional) for part in _parts(layer)):
         raise ValueError(

@@ -17,8 +17,9 @@ from ..arguments import MOST, shown
 from . import info, options, plan, reach
 from .bench import command as bench
 from .demo import command as demo
+from .online import command as online
 
-COMMANDS = (bench, plan, reach, demo, info)
+COMMANDS = (bench, plan, reach, online, demo, info)
 """In the order of `fastbptt --help`."""
 
 

@@ -49,7 +49,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         network = fb.load(args.network)
         if not isinstance(network, fb.Network) or network.readout is None:
             raise ValueError(f"{args.network!r} must hold a Network with a readout")
-        x, y = (_array(path) for path in (args.x, args.y))
+        x, y = (array_of(path) for path in (args.x, args.y))
         loss: Any = args.loss or DEFAULTS.get(network.readout.activation, "squared_error")
         if args.out is not None and not options.has_extras("reach --out", "matplotlib"):
             return 1
@@ -68,7 +68,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     return 0
 
 
-def _array(path: str) -> Any:
+def array_of(path: str) -> Any:
+    """The array of an .npy file, memory-mapped."""
     try:
         with np.errstate(over="ignore"):  # sizes that overflow end in an error below
             array = np.load(as_path(path), mmap_mode="r", allow_pickle=False)

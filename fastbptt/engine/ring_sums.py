@@ -37,6 +37,7 @@ class RingSums:
         self.long = size > self.flush_steps
         self.short = not tokens and form.state is None
         self.since, self.flushed = 0, False
+        self.through_head = hasattr(total, "head")  # or the loss is a function of the states
         _, _, _, self._put_back, self._take_back, _, self._take_head = short.build_short()
         self._none = np.empty(0, form.dtype)
         self._parts = [
@@ -133,8 +134,8 @@ class RingSums:
             own.input.grad, own.recurrent.grad = np.zeros_like(dU), np.zeros_like(dW)
             self._put_back(slots, at, own.input.grad, own.recurrent.grad)
             own.sums.fill(0)
-        head, total, readout = self.head, self.total, self.form.readout
-        if readout is None or head is not getattr(total, "head", None):
+        total, head, readout = self.total, self.head, self.form.readout
+        if readout is None or not self.through_head:
             loss, readout = total.take(), total.gradient()
         else:
             dV, dc = head.sum.grad, np.empty(readout.outputs, dtype)

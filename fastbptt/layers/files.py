@@ -19,7 +19,7 @@ from .archive import DAMAGE, Archive
 from .model import DEFINITIONS, FORMAT, KINDS, MOST_TEXT, Model, as_path
 
 # Kinds of folders above this one, which enter themselves when their module is loaded.
-_ABOVE = {"SavedOnline": "..online.saving"}
+_ABOVE = {"SavedOnline": "..online.learner"}
 _DEPTH = 16  # of nested models and lists: a network has about 5
 _LONGEST = 300  # characters of a reason, which may quote the file
 

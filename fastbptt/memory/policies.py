@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from .. import arguments
 from . import optimal, schedules
@@ -269,6 +269,11 @@ class Truncated:
 def is_auto(memory: Memory) -> bool:
     """Whether the memory that is free is to choose the policy."""
     return isinstance(memory, str) and memory == "auto"
+
+
+def windows_of(memory: Any) -> Truncated | None:
+    """The policy, if it is one of windows."""
+    return memory if isinstance(memory, Truncated) else None
 
 
 def as_policy(memory: Memory) -> Policy:

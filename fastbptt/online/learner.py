@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Generic
 
 import numpy as np
@@ -15,10 +17,11 @@ from ..calls import inputs, loss_inputs, states
 from ..engine.losses import Loss
 from ..engine.output_losses import OutputLoss
 from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
+from ..layers.model import Model
 from ..layers.network import Network
 from ..memory.forward_mode import RTRL, SnAp1
 from ..memory.policies import Truncated
-from . import piece_inputs
+from . import piece_inputs, plain
 from .pieces import Due, Method, Update
 
 
@@ -56,16 +59,12 @@ class Online(Generic[AnyLayer]):
     network : Network, of any layers but a Bidirectional, which needs the future. Dropout is off
     B : sequences; None for one sequence, whose arrays have no batch axis
     gradient : Truncated(k1, k2): every k1 steps the gradient of the last k1 losses, back over at
-        most k2 steps, the bits of a window being the same however pieces are cut
+        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut
     loss : as in `bptt`
     state : the state before the first step, as in `bptt`; by default the network's own, or zero
 
     The arrays of the network may be changed in place between pushes, or `network` be set. Memory
     is constant. Learners pickle, copy and go on with the same bits. They run on the CPU.
-
-    Source
-    ------
-    Williams and Peng (1990), BPTT(k2; k1)
 
     Raises
     ------
@@ -227,12 +226,23 @@ class Online(Generic[AnyLayer]):
             a function, which files do not hold: pickle the learner
         OSError : the file cannot be written
         """
-        from .saving import saved
-
+        if not isinstance(self._loss, str):
+            raise TypeError(
+                f"loss must be a name for a learner to be saved, not "
+                f"{arguments.describe(self._loss)}: files hold no functions; pickle the learner"
+            )
         method = self._method.__getstate__()  # type: ignore[attr-defined]
-        saved(self, self._loss, self._gradient, (self._B, self._time, self._tokens), method).save(
-            path
-        )
+        parts: list[Any] = []
+        content = {
+            "loss": self._loss,
+            "gradient": [type(self._gradient).__name__, asdict(self._gradient)],
+            "plain": [self._B, self._time, self._tokens],
+            "given": plain.written(method["made"][3], parts),
+            "method": {
+                name: plain.written(own, parts) for name, own in method.items() if name != "made"
+            },
+        }
+        SavedOnline(self._network, json.dumps(content), tuple(parts)).save(path)
 
     def _stands(
         self, time: int, tokens: bool | None, method: dict[str, Any], given: list[Array] | None
@@ -287,3 +297,30 @@ def _form(network: Network[Any]) -> Any:
         None if readout is None else readout.activation,
         network.state is None,
     )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SavedOnline(Model):
+    """An Online in a file.
+
+    content : what it is, JSON; parts : its arrays, and networks
+    """
+
+    network: Network[Any]
+    content: str
+    parts: Any
+
+    def _loaded(self) -> Online[Any]:
+        content = json.loads(self.content)
+        name, options = content["gradient"]
+        policies = {policy.__name__: policy for policy in METHODS}
+        B, time, tokens = content["plain"]
+        method = {key: plain.read(own, self.parts, 1) for key, own in content["method"].items()}
+        if any(state.shape[1] != (1 if B is None else B) for state in method["initial"]):
+            raise ValueError("the states of a learner must have its sequences")
+        learner: Online[Any] = Online(
+            self.network, B, gradient=policies[name](**options), loss=content["loss"]
+        )
+        given = plain.read(content["given"], self.parts)
+        learner._stands(arguments.integer("time", time, 0), tokens, method, given)
+        return learner

@@ -54,11 +54,8 @@ class Form:
             dtype, shape, due = self.dtype, x.shape, y.shape
             if x.dtype == dtype == y.dtype:
                 if shape == self._x and due == self._y:
-                    form = 1, self.batch, -1
-                    return Piece(x.reshape(form), y.reshape(form), None, None, start), (
-                        0,
-                        *self.lost,
-                    )
+                    x, y = x.reshape(1, self.batch, -1), y.reshape(1, self.batch, -1)
+                    return Piece(x, y, None, None, start), (0, *self.lost)
                 if shape[1:] == self._x and due[1:] == self._y and len(x) == len(y):
                     form = len(x), self.batch
                     x, y = x.reshape(*form, self._x[-1]), y.reshape(*form, self._y[-1])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,26 +17,7 @@ from ..layers.network import Network
 from ..memory.policies import Truncated
 from .asked import Asked, Entry
 from .pieces import Due, Piece
-
-
-class Place(NamedTuple):
-    """Where a learner stands; a push that fails goes back to the place before it.
-
-    time : steps so far
-    due : the first of them whose loss is not in a window yet
-    parts : the weights that steps in the ring were run with, and the first step of each; where old
-        ones are not kept, only today's
-    reset : the time of the last reset
-    begun : the sequences that have begun from the network's own state, (B,) booleans
-    entries : of a loss of the caller's own, from `due` on
-    """
-
-    time: int = 0
-    due: int = 0
-    parts: tuple[tuple[int, Packed], ...] = ()
-    reset: int = -1
-    begun: Array | None = None
-    entries: tuple[Entry, ...] = ()
+from .place import Place
 
 
 class Window:
@@ -57,6 +38,7 @@ class Window:
         self._place = Place()
         self._ring: Ring | None = None
         self._saved: list[Array] | None = None
+        self._initial: list[Array] = []
         self._begin_state(network)
         self._gradient_of_state()
 
@@ -174,7 +156,7 @@ class Window:
                 ring.outputs(time, n, out)
             else:
                 part = slice(at, at + n)
-                own = [None if a is None else a[part] for a in (x, y, weights, resets)]
+                own: list[Any] = [None if a is None else a[part] for a in (x, y, weights, resets)]
                 ring.steps.put(slot, n, *own)
                 ring.forward(time, n, resets is not None)
                 ring.outputs(time, n, out[part])
