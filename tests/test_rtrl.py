@@ -156,8 +156,9 @@ def test_the_path_that_was_really_run_counts_when_the_network_changes(cell):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     for seed in range(30):
         q = make_problem(cell, (9, 1, 2, 3, 2), seed=seed)
-        networks = [q.network.with_flat(q.network.flat() + q.rng.normal(0, 0.2, q.network.flat().size))
-                    for _ in range(9)]  # fmt: skip
+        size = q.network.flat().size
+        moved = [q.network.flat() + q.rng.normal(0, 0.2, size) for _ in range(9)]
+        networks = [q.network.with_flat(numbers) for numbers in moved]
         block = int(q.rng.integers(1, 8))
         learner = fb.Online(networks[0], gradient=fb.RTRL(block))
         t = 0

@@ -99,11 +99,9 @@ def test_it_is_the_masked_recursion(cell):
 
 def diagonal(layer):
     """The layer with the diagonal of each gate's W alone."""
-    H = layer.hidden
-    return layer.replace_arrays(
-        [a * np.tile(np.eye(H), (len(a) // H, 1)) if a.shape == layer.W.shape and a is layer.W else a
-         for a in layer.arrays()]
-    )  # fmt: skip
+    W, H = layer.W, layer.hidden
+    mask = np.tile(np.eye(H), (len(W) // H, 1))
+    return layer.replace_arrays([a * mask if a is W else a for a in layer.arrays()])
 
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru", "gru-before", "lstm-peephole"])

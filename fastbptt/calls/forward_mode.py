@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import arguments
 from ..arrays import Array
 from ..backends import devices
+from ..backends.base import Backend
 from ..engine.problem import Problem
 from ..engine.readers import Reader, float_reader, read, token_reader
 from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
@@ -65,10 +67,7 @@ def row(model: Network | Layer, T: int, B: int, device: Backend) -> Plan | None:
     refused = any(isinstance(part, Bidirectional) for part in parts)
     if layer is model or refused or device.name != "cpu" or not T:
         return None
-    try:
-        found: Plan = plan(model, T, B, RTRL(), 0)
-    except OverflowError:  # more bytes, or steps back, than there are numbers for
-        return None
+    found: Plan = plan(model, T, B, RTRL(), 0)
     return found if max(found.peak_bytes, found.backward_steps) <= arguments.MOST else None
 
 

@@ -215,7 +215,11 @@ def frontier(
     if seconds:
         return speeds(network, rows, backend).all(rows)
     least = forward_mode.row(network, T, B, backend)
-    return rows if least is None or least.peak_bytes >= rows[-1].peak_bytes else Frontier((*rows, least))
+    return (
+        rows
+        if least is None or least.peak_bytes >= rows[-1].peak_bytes
+        else Frontier((*rows, least))
+    )
 
 
 def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:

@@ -59,7 +59,9 @@ class Online(Generic[AnyLayer]):
     network : Network, of any layers but a Bidirectional, which needs the future. Dropout is off
     B : sequences; None for one sequence, whose arrays have no batch axis
     gradient : Truncated(k1, k2): every k1 steps the gradient of the last k1 losses, back over at
-        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut
+        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut. RTRL():
+        the exact gradient of every loss back to the first step, due at the end of each push.
+        SnAp1(): an approximation of it, in about as many bytes as the weights take
     loss : as in `bptt`
     state : the state before the first step, as in `bptt`; by default the network's own, or zero
 
