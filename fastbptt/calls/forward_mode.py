@@ -95,7 +95,8 @@ def costs(
 
 
 def gradient(
-    network: Network, own: inputs.Inputs, checked: loss_inputs.CheckedLoss, plan: Plan,
+    network: Network, own: inputs.Inputs, checked: loss_inputs.CheckedLoss,
+    planned: tuple[ForwardMode, Plan],
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of the Result of `gradient.bptt`."""
@@ -104,10 +105,11 @@ def gradient(
     from ..engine.influence_weights import forms as forms_of
     from ..engine.snap import Snap, SnapTotals
 
+    policy, plan = planned
     problem, outputs = own.problem, own.outputs
     T, B, device = own.T, own.B, problem.device
     forms = forms_of(problem.recurrent)
-    size = plan.memory.steps(forms[0].above)
+    size = policy.steps(forms[0].above)
     arrays = problem.arrays
     lengths, restart = arrays.lengths, arrays.restart
     restarts = [None] * len(forms) if restart is None else restart

@@ -182,7 +182,7 @@ def bptt(
     MemoryError : the device has too little free memory
     """
     layer, carried = inputs.network(network).layer, policy_of(memory)
-    plain = weights is resets is lengths is seed is progress is carried is None
+    plain = weights is resets is lengths is seed is progress is None and carried is None
     if plain and type(t0) is int and t0 == 0:
         done = short.gradient(network, x, y, loss, state, memory, reduction, input_grad, device)
         if done is not None:
@@ -201,7 +201,7 @@ def bptt(
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
     if carried is not None:
         plan = forward_mode.plan(network, own.T, own.B, carried, own.resets)
-        return Result(**forward_mode.gradient(network, own, checked, plan, progress))
+        return Result(**forward_mode.gradient(network, own, checked, (carried, plan), progress))
     report, finish = reporter(progress)
     T, B, backend = own.T, own.B, problem.device
     plan, footprint, scratch = planning.choose(network, T, B, memory, backend, own.resets)
