@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers and editors
     from .layers.network import Network as Network, Readout as Readout
     from .layers.pytorch import from_torch as from_torch, to_torch as to_torch
     from .layers.recurrent import GRU as GRU, LSTM as LSTM, RNN as RNN
+    from .memory.forward_mode import RTRL as RTRL, SnAp1 as SnAp1
     from .online.stepper import Stepper as Stepper
     from .memory.policies import (
         Checkpointed as Checkpointed,
@@ -61,6 +62,7 @@ _HOMES = {
     "layers.pytorch": ("from_torch", "to_torch"),
     "export.onnx": ("to_onnx",),
     "export.rtneural": ("to_rtneural",),
+    "memory.forward_mode": ("RTRL", "SnAp1"),
     "memory.policies": ("Checkpointed", "Full", "MemoryLimitError", "Truncated"),
     "calls.layerwise": ("backward", "forward", "predict", "run"),
     "calls.gradient": ("bptt", "evaluate"),

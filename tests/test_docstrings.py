@@ -70,6 +70,7 @@ NO_PARAMETERS = {
 }
 NO_RAISES = {
     "Full": "it has no parameters",
+    "SnAp1": "it has no parameters",
     "Model.arrays": "it has no parameters",
     "Model.flat": "it has no parameters",
     "Plan.schedule": "it has no parameters",

@@ -15,9 +15,10 @@ from ..layers.composite import AnyLayer, State, StateLike
 from ..layers.network import Network
 from ..memory import html
 from ..memory.blocking import flush_steps
+from ..memory.forward_mode import policy_of
 from ..memory.plan import Plan
 from ..memory.policies import Memory
-from . import inputs, loss_inputs, planning, short
+from . import forward_mode, inputs, loss_inputs, planning, short
 from . import resets as own_resets
 from .cache import described, norm
 from .progress import Progress, reporter
@@ -34,7 +35,7 @@ class Result(Generic[AnyLayer]):
     state : the state after the last step of each sequence, in the form of the argument `state`
     grad_state : dL/d(state before x[0]) of each sequence, in the same form, wherever that state is
         from; 0 where resets[0, b]. grad.state is dL/d(network.state): the sum over all sequences
-        and pieces that begin so
+        and pieces that begin so. With SnAp1 both are None
     grad_x : dL/dx, of the shape and dtype of x; None unless asked for by `input_grad=True`
     plan : the Plan that was carried out
 
@@ -157,7 +158,8 @@ def bptt(
         they do not matter
     state : the state before x[0], as in `forward`; by default the network's own, or zero
     memory : "full", a budget such as "64MB" or an int of bytes, Full(), Checkpointed(...) or
-        Truncated(k1, k2); or "auto": full if that takes less than half of the memory that is free
+        Truncated(k1, k2); RTRL() or SnAp1(), which read x once and run nothing twice, on the CPU;
+        or "auto": full if that takes less than half of the memory that is free
         now (of the system, the container or the GPU), else the budget of that half
     reduction : "sum", or "mean": divide by the number of positions that count
     input_grad : whether to compute dL/dx
@@ -179,20 +181,27 @@ def bptt(
     RuntimeError : this machine does not have the device
     MemoryError : the device has too little free memory
     """
-    layer = inputs.network(network).layer
-    if weights is resets is lengths is seed is progress is None and type(t0) is int and t0 == 0:
+    layer, carried = inputs.network(network).layer, policy_of(memory)
+    plain = weights is resets is lengths is seed is progress is None and carried is None
+    if plain and type(t0) is int and t0 == 0:
         done = short.gradient(network, x, y, loss, state, memory, reduction, input_grad, device)
         if done is not None:
             return Result(**done)
+    input_grad = arguments.flag("input_grad", input_grad)
+    if carried is not None:
+        forward_mode.check(layer, carried, input_grad, device)
+        device = "cpu"
     own = inputs.check(
         layer, x, state, lengths, device, resets=resets, own_state=network.state, seed=seed, t0=t0,
         drops=True,
     )  # fmt: skip
     problem = own.problem
-    input_grad = arguments.flag("input_grad", input_grad)
     if input_grad and problem.shapes.tokens:
         raise ValueError("input_grad must be False when x holds tokens, which have no gradient")
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
+    if carried is not None:
+        plan = forward_mode.plan(network, own.T, own.B, carried, own.resets)
+        return Result(**forward_mode.gradient(network, own, checked, (carried, plan), progress))
     report, finish = reporter(progress)
     T, B, backend = own.T, own.B, problem.device
     plan, footprint, scratch = planning.choose(network, T, B, memory, backend, own.resets)

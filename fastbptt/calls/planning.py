@@ -14,10 +14,11 @@ from ..layers.composite import Layer, StateLike, stages
 from ..layers.network import Network
 from ..memory import policies
 from ..memory.blocking import Footprint
+from ..memory.forward_mode import policy_of
 from ..memory.plan import Frontier, Plan, human
 from ..memory.policies import Memory
 from ..memory.speeds import Speeds
-from . import device_choice, endless, inputs, loss_inputs, timing
+from . import device_choice, endless, forward_mode, inputs, loss_inputs, timing
 from . import resets as own_resets
 from .progress import Progress
 
@@ -35,6 +36,9 @@ def choose(
     if policies.is_auto(memory):
         return _automatic(model, T, B, device, resets)
     policy = policies.as_policy(memory)
+    carried = policy_of(policy)
+    if carried is not None:
+        raise ValueError(f"memory must not be {carried} here: only bptt and Online take it")
     window = policy.window(T)
     own = _footprint(model, T if window is None else window, B, device, resets)
     if policy.budget is None:
@@ -141,13 +145,19 @@ def plan(
     ValueError, TypeError : an argument of the wrong value or type
     RuntimeError : this machine does not have the device
     """
-    if T is None:
+    carried = policy_of(memory)
+    if T is None and carried is None:
         return endless.plan(network, arguments.integer("B", B, 1), memory)
-    T, B = arguments.integer("T", T, 0), arguments.integer("B", B, 0)
+    steps = None if T is None else arguments.integer("T", T, 0)
+    T, B = steps or 0, arguments.integer("B", B, 0)
     loss_inputs.check_name(loss)
     arguments.choice("reduction", reduction, ("sum", "mean"))
-    arguments.flag("input_grad", input_grad)
+    input_grad = arguments.flag("input_grad", input_grad)
     inputs.check_dropout(seed, t0, T)
+    if carried is not None:
+        forward_mode.check(inputs.model(network)[0], carried, input_grad, device)
+        cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
+        return forward_mode.plan(network, steps, B, carried, cuts)
     backend = device_choice.of_plan(device, inputs.model(network)[0], T, B)
     cuts = own_resets.count(own_resets.check(resets, T, B, squeeze=False))
     return choose(network, T, B, memory, backend, cuts)[0]
@@ -167,6 +177,9 @@ def frontier(
     seconds: bool = False,
 ) -> Frontier:
     """Return the plans of least memory without recomputes, and with one, two and three.
+
+    Where RTRL takes less memory than all of these, as with few units and many steps, its plan is
+    the last; but not with `seconds`.
 
     Parameters
     ----------
@@ -199,7 +212,14 @@ def frontier(
         T, own.state, own.step, lambda policy: choose(network, T, B, policy, backend)[0],
         own.budget, own.stores_outputs,
     )  # fmt: skip
-    return speeds(network, rows, backend).all(rows) if seconds else rows
+    if seconds:
+        return speeds(network, rows, backend).all(rows)
+    least = forward_mode.row(network, T, B, backend)
+    return (
+        rows
+        if least is None or least.peak_bytes >= rows[-1].peak_bytes
+        else Frontier((*rows, least))
+    )
 
 
 def speeds(model: Network | Layer, rows: Frontier, device: Backend, tokens: bool = False) -> Speeds:

@@ -60,6 +60,8 @@ def run(parser: Any, args: argparse.Namespace) -> int:
             "give more memory, or no --memory to draw the frontier alone"
         )
     speeds = None
+    if args.seconds or args.out is not None:
+        rows = rows.checkpointed
     if args.seconds or (args.seconds is None and args.out is not None):
         speeds = _speeds(parser, args, network, rows)
         rows, plan = speeds.all(rows), plan and speeds.predicted(plan)

@@ -227,11 +227,17 @@ class Plan:
 class Frontier(tuple[Plan, ...]):
     """A tuple of Plans, from the most memory to the least; str() is a table.
 
-    Each plan takes less memory than the one before it, and more forward steps. Their times are
-    predicted if `frontier` was given `seconds=True`.
+    Each plan takes less memory than the one before it, and more forward steps; the last may be that
+    of RTRL, where it takes the least memory of all. Their times are predicted if `frontier` was
+    given `seconds=True`.
     """
 
     __slots__ = ()
+
+    @property
+    def checkpointed(self) -> Frontier:
+        """Those that cache steps: all but that of RTRL."""
+        return Frontier(plan for plan in self if plan.step_bytes)
 
     @property
     def knee(self) -> Plan | None:
@@ -269,7 +275,7 @@ class Frontier(tuple[Plan, ...]):
         head = ["recomputes", "peak memory", "states and cache", "forward steps", "time factor"]
         rows = [
             [
-                str(plan.recomputes) if plan.recomputes else "0 (full)",
+                str(plan.recomputes) if plan.recomputes else f"0 ({plan.memory})",
                 human(plan.peak_bytes),
                 human(plan.cache_bytes),
                 f"{plan.forward_steps:,}",

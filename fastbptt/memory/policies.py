@@ -10,6 +10,7 @@ from .. import arguments
 from . import optimal, schedules
 from .budgets import EXPECTED, parse_bytes
 from .budgets import MemoryLimitError as MemoryLimitError
+from .forward_mode import ForwardMode
 from .plan import Costs, Frontier, Plan, Policy, human
 from .schedules import Action
 
@@ -277,7 +278,7 @@ def windows_of(memory: Any) -> Truncated | None:
 
 def as_policy(memory: Memory) -> Policy:
     """The policy that an argument `memory=` means, but for "auto"."""
-    if isinstance(memory, (Full, Checkpointed, Truncated)):
+    if isinstance(memory, (Full, Checkpointed, Truncated, ForwardMode)):
         return memory
     if isinstance(memory, str):
         return Full() if memory == "full" else Checkpointed(memory)

@@ -19,6 +19,7 @@ from ..engine.output_losses import OutputLoss
 from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
 from ..layers.model import Model
 from ..layers.network import Network
+from ..memory.forward_mode import RTRL, SnAp1
 from ..memory.policies import Truncated
 from . import piece_inputs, plain
 from .pieces import Due, Method, Update
@@ -30,7 +31,23 @@ def _truncated(*given: Any) -> Method:
     return Window(*given)
 
 
-METHODS: dict[type, Callable[..., Method]] = {Truncated: _truncated}
+def _rtrl(*given: Any) -> Method:
+    from .rtrl import Rtrl
+
+    return Rtrl(*given)
+
+
+def _snap(*given: Any) -> Method:
+    from .snap import SnapOne
+
+    return SnapOne(*given)
+
+
+METHODS: dict[type, Callable[..., Method]] = {
+    RTRL: _rtrl,
+    SnAp1: _snap,
+    Truncated: _truncated,
+}
 """For each policy, what makes its method."""
 
 
@@ -42,7 +59,9 @@ class Online(Generic[AnyLayer]):
     network : Network, of any layers but a Bidirectional, which needs the future. Dropout is off
     B : sequences; None for one sequence, whose arrays have no batch axis
     gradient : Truncated(k1, k2): every k1 steps the gradient of the last k1 losses, back over at
-        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut
+        most k2 steps (Williams and Peng 1990), with the same bits however pieces are cut. RTRL():
+        the exact gradient of every loss back to the first step, due at the end of each push.
+        SnAp1(): an approximation of it, in about as many bytes as the weights take
     loss : as in `bptt`
     state : the state before the first step, as in `bptt`; by default the network's own, or zero
 

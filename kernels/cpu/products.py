@@ -264,6 +264,14 @@ def _share():
         if borrowed != 0:
             give_back(borrowed)
 
+    @shared("float n n float n n float n")
+    def panel(out, out_step, height, a, a_step, a_next, w, count):
+        width = PANEL_BYTES // itemsize(out)
+        for k in range(0, count, _INNER_BLOCK):
+            _block(out, out_step, height, offset(a, k * a_next), a_step, a_next,
+                   offset(w, k * width), 0, min(_INNER_BLOCK, count - k), 0, 0,
+                   width)  # fmt: skip
+
 
 _share()
 
@@ -287,6 +295,16 @@ def outer(typingctx, out, d, d_step, a, a_step, rows, count, low, high, left, ri
     """
     given = out, d, d_step, a, a_step, rows, count, low, high, left, right
     return call("outer", out, given)
+
+
+@intrinsic
+def panel(typingctx, out, out_step, height, a, a_step, a_next, w, count):
+    """out[r, j] += sum_k a[r, k] * w[k, j] for `height` rows and the columns of one panel.
+
+    a[r, k] is the number r * a_step + k * a_next; the rows of `out` are `out_step` apart.
+    """
+    given = out, out_step, height, a, a_step, a_next, w, count
+    return call("panel", out, given)
 
 
 @named_job("pack panels")

@@ -145,7 +145,8 @@ class Bench:
         """Return `memory` for each contestant of ours; None where no such plan exists."""
         import fastbptt as fb
 
-        rows = {row.recomputes: row for row in fb.frontier(self.network, T, self.batch)}
+        found = fb.frontier(self.network, T, self.batch).checkpointed
+        rows = {row.recomputes: row for row in found}
         budgets = [rows[n].peak_bytes if n in rows else None for n in (1, 2)]
         window = f"truncated {self.window.k1}, {self.window.k2}"
         bidirectional = any(len(stage) > 1 for stage in stages(self.network.layer))

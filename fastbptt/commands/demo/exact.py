@@ -63,7 +63,7 @@ def exact_gradient(ids: Array, budget: str, hidden: int = HIDDEN, seed: int = 0)
     x, y = ids[:-1], ids[1:]
     network = new_network(hidden, seed)
     steps = len(x)
-    frontier = fb.frontier(network, steps)
+    frontier = fb.frontier(network, steps).checkpointed
     plans = [fb.plan(network, steps, memory=budget)]
     least = [row.peak_bytes for row in frontier[1:3] if row.peak_bytes < plans[0].peak_bytes]
     plans += [fb.plan(network, steps, memory=size) for size in least]
