@@ -90,8 +90,9 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
     ) -> tuple[Tensor, Any]:
         dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
         directions = 1 + self.bidirectional
-        text = spec.encode(self.mode, self.num_layers, directions, dropout, memory)
         weights = [getattr(self, name) for name in self._flat_weights_names]
+        device = weights[0].device
+        text = spec.encode(self.mode, self.num_layers, directions, dropout, memory, device)
         seed = functional.drawn() if dropout else None
         return functional.call(
             text, self.num_layers * directions, x, hx, weights, lengths, resets, seed

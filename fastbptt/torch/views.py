@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import Array
+from ..arrays import Array, stream_of, wrapped
+from ..backends import devices
 from ..layers.composite import Bidirectional, Layer, Stack, State, recurrent_layers, shaped
 from ..layers.recurrent import GRU, LSTM, RNN, Recurrent
 from .spec import MODES, Spec
@@ -18,9 +20,18 @@ from .spec import MODES, Spec
 _SMALL = 1 << 14  # numbers; so few are made contiguous: a small call is then a fast one
 
 
+def device_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Where calls on a tensor run: for one on a GPU, there, on PyTorch's current stream."""
+    if not tensor.is_cuda:
+        return nullcontext()
+    device = tensor.device
+    return devices.gpu(str(device), "the device of the tensors", stream_of(tensor))
+
+
 def array_of(tensor: Tensor) -> Array:
-    """A tensor's numbers, in its own memory."""
-    return tensor.detach().numpy()
+    """A tensor's numbers, in its own memory: NumPy's array, for a tensor on a GPU CuPy's."""
+    plain = tensor.detach()
+    return wrapped(plain) if plain.is_cuda else plain.numpy()
 
 
 def along_time(tensor: Tensor) -> Array:
@@ -32,7 +43,7 @@ def along_time(tensor: Tensor) -> Array:
 
 def tensor_of(array: Array) -> Tensor:
     """The tensor over a result's memory."""
-    return torch.from_numpy(array)
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
 def layer_of(spec: Spec, weights: Sequence[Tensor]) -> Layer:
