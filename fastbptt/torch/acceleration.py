@@ -36,8 +36,8 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
 
     Returns
     -------
-    The model. Modules of a subclass, parametrised ones, those with `proj_size` or half dtypes, or on
-    a device that cannot be used, are left as they are, with one warning for all.
+    The model. Modules of a subclass, parametrised ones, those with `proj_size`, with half dtypes or
+    on a device that cannot be used are left as they are, with one warning for all.
 
     Raises
     ------

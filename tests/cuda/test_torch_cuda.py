@@ -125,6 +125,7 @@ def test_a_packed_sequence_and_a_moved_token(request):
 
 def test_auto_asks_the_gpu_in_a_graph(launched):
     from fastbptt.kernels.cuda import gpus
+
     from fastbptt.torch import spec
 
     assert spec.half_of_free_memory("cuda:0") == str(gpus.free_bytes(0) // 2)
