@@ -1,9 +1,9 @@
 """Ragged sequences in PyTorch: which file of the standard library is a line from?
 
 A bidirectional GRU reads each line letter by letter, from the first to the last and back, and a
-linear layer on its two final states names the file. Lines have from 20 to some 100 letters. They are
-packed: a PackedSequence, which PyTorch's own layers take too, holds no padding, and goes in and out
-in the same way with and without `fastbptt.torch.accelerate`. Both are trained here on the same
+linear layer on its two final states names the file. Lines have from 20 to some 100 letters. They
+are packed: a PackedSequence, which PyTorch's own layers take too, holds no padding, and goes in and
+out in the same way with and without `fastbptt.torch.accelerate`. Both are trained here on the same
 batches, to the same losses.
 
     python examples/torch_lines.py [--lines 1500] [--epochs 6]
