@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from ..memory.policies import Memory
 from . import functional, spec
@@ -105,14 +105,19 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
         if lengths is not None or resets is not None:
             raise ValueError("lengths and resets must be None for a PackedSequence: it has its own")
         data, sizes, order, back = input
-        x, ends = pad_packed_sequence(PackedSequence(data, sizes))
+        if data.dim() != 2:
+            raise ValueError(f"input must be packed of (T, B, I), not {tuple(data.shape)} of data")
+        live = torch.arange(int(sizes[0])) < sizes[:, None]  # (T, B), as they are packed
+        rows = live.flatten().nonzero().squeeze(1).to(data.device)
+        # PyTorch's own functions for this take a step at a time, and longer than a fast layer.
+        x = data.new_zeros(live.numel(), data.shape[1]).index_copy_(0, rows, data)
         if order is not None:
             hx = _each(lambda part: part.index_select(1, order), hx)
-        h, state = self._run(x, hx, ends, None, memory)
-        packed = pack_padded_sequence(h, ends)
+        h, state = self._run(x.unflatten(0, live.shape), hx, live.sum(0), None, memory)
         if back is not None:
             state = _each(lambda part: part.index_select(1, back), state)
-        return PackedSequence(packed.data, sizes, order, back), state
+        h = h.flatten(0, 1).index_select(0, rows)
+        return PackedSequence(h, sizes, order, back), state
 
 
 def _each(change: Any, state: Any) -> Any:
