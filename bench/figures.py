@@ -8,6 +8,7 @@ import statistics
 
 from fastbptt.commands.tables import markdown
 
+from .frameworks import jax_calls, torch_modules
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load
 from .wording import joined, load_before, or_nothing, short, size, where
@@ -41,41 +42,6 @@ def speed():
              for (cell, dtype), values in ratios_of(result).items())  # fmt: skip
     lines += [*markdown(head, rows, left=(0, 1)), ""]
     return joined([*lines, f"Geometric means of the last column: {', '.join(means)}."])
-
-
-def torch_modules():
-    """Return the table of our modules beside torch.nn's, and what a call and a long step take."""
-    result = load("torch_modules")
-    calls, step = result["calls"], result["memory"]
-    lines = [
-        f"A training step with Adam, microseconds a time step; medians of {result['rounds']} "
-        f"interleaved rounds of {result['timed']} runs, on {where(result)}; "
-        f"{result['machine']['date'][:10]}. {load_before(result['machine'])}",
-        "",
-    ]
-    rows = [
-        [
-            point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
-            *(short(point["us_per_step"][name]) for name in ("fastbptt", "torch")),
-            f"{point['ratio']:.1f}",
-        ]
-        for point in result["points"]
-    ]  # fmt: skip
-    head = ["module", "dtype", *"TBIH", "fastbptt.torch", "torch.nn", "torch.nn / fastbptt.torch"]
-    over = [
-        f"{call['cell']} {call['forward'] - call['run']:.0f} and "
-        f"{call['pair'] - call['NumPy pair']:.0f}"
-        for call in calls
-    ]
-    lines += [
-        *markdown(head, rows, left=(0, 1)),
-        "",
-        "At T = B = 1, a call of a module takes longer than the NumPy function, without a gradient "
-        f"and forward and backward, in µs: {', '.join(over)}. A step of an LSTM (H = {step['H']}) "
-        f'over T = {step["T"]:,} with `memory="{step["memory"]}"` takes {size(step["bytes"])} '
-        "beyond x, h and their gradients.",
-    ]
-    return joined(lines)
 
 
 def budget():
@@ -323,6 +289,7 @@ BLOCKS = {
     "headlines": headlines,
     "speed": speed,
     "torch_modules": torch_modules,
+    "jax_calls": jax_calls,
     "budget": budget,
     "load": load_beside,
     "roofline": roofline,

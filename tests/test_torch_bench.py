@@ -6,7 +6,9 @@ import sys
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
-figures, modules = (pytest.importorskip(f"bench.{n}") for n in ("figures", "torch_modules"))
+figures, frameworks, modules = (
+    pytest.importorskip(f"bench.{name}") for name in ("figures", "frameworks", "torch_modules")
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted as Linux does")
@@ -30,7 +32,7 @@ def test_a_small_grid_is_measured_and_shown(monkeypatch, tmp_path):
     result = json.loads(path.read_text(encoding="utf-8"))
     assert [point["cell"] for point in result["points"]] == ["GRU", "2 x GRU", "both ways GRU"]
     result["machine"]["load before"] = 0.25
-    monkeypatch.setattr(figures, "load", {"torch_modules": result}.get)
+    monkeypatch.setattr(frameworks, "load", {"torch_modules": result}.get)
     text = figures.block("torch_modules")
     assert "| both ways GRU | float32 | 3 | 1 | 2 | 4 |" in text
     assert 'over T = 10 with `memory="1MB"` takes 0.5 MB' in text
