@@ -45,7 +45,8 @@ def jax_calls():
     """Return the table of gradients in JAX beside lax.scan's, and what an empty call costs."""
     result = load("jax_calls")
     calls = result["empty_calls"]
-    over = [f"{calls[name] - calls['jit alone']:.0f}" for name in ("pure_callback", "typed FFI")]
+    alone = calls["jit alone"]
+    over = [f"{max(0, calls[name] - alone):.0f}" for name in ("pure_callback", "typed FFI")]
     lines = [
         "The jitted gradient of an LSTM's weights and input, float32, microseconds a time step; "
         f"medians of {result['rounds']} interleaved rounds of {result['timed']} runs, on "
@@ -63,7 +64,7 @@ def jax_calls():
     lines += [
         *markdown([*"TBIH", *names, "lax.scan / fastbptt.jax"], rows),
         "",
-        f"An empty call back into Python adds {over[0]} µs to a jitted program, an empty typed call "
-        f"of XLA's foreign function interface {over[1]} µs. A gradient calls back twice.",
+        f"An empty call back into Python adds {over[0]} µs to a jitted program, an empty typed "
+        f"call of XLA's foreign function interface {over[1]} µs. A gradient calls back twice.",
     ]
     return joined(lines)

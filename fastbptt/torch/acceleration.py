@@ -57,7 +57,7 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
             left.append(f"{name or 'model'} ({why})")
             continue
         module.__class__ = _OURS[type(module)]
-        module.memory = text
+        module.memory, module.dropout = text, module.dropout
     if left:
         warnings.warn(f"accelerate left as they are: {', '.join(left)}", stacklevel=2)
     return model

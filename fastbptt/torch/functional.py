@@ -77,7 +77,7 @@ def recurrent(
     if not all(isinstance(weight, Tensor) for weight in weights):
         raise TypeError("weights must be tensors")
     known = spec.memory_text(memory)
-    text = spec.encode(mode, count, directions, float(dropout), known, weights[0].device)
+    text = spec.encode(mode, count, directions, str(float(dropout)), known, weights[0].device)
     seeds = None
     if count > 1 and dropout:
         seeds = (
@@ -105,7 +105,7 @@ def call(
     lstm = text.startswith("LSTM")
     planes = _planes(lstm, hx)
     first = weights[0]
-    if torch.is_autocast_enabled(first.device.type):
+    if not first.is_meta and torch.is_autocast_enabled(first.device.type):
         x, *planes = (t.to(first.dtype) if t.dtype in _HALF else t for t in (x, *planes))
     _check(x, planes, weights, parts)
     if lengths is not None:

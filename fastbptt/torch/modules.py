@@ -16,6 +16,7 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
     """What RNN, GRU and LSTM share; torch.nn.RNNBase holds the parameters."""
 
     _memory = "full"  # also that of a module whose class has been changed
+    _dropout = "0.0"  # the attribute `dropout` as text: see spec.encode
 
     def __init__(self, mode: str, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
         super().__init__(mode, *args, **kwargs)
@@ -27,6 +28,11 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be below 1, not {self.dropout}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "dropout":
+            super().__setattr__("_dropout", str(float(value)))
 
     @property
     def memory(self) -> str:
@@ -88,12 +94,12 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
     def _run(
         self, x: Tensor, hx: Any, lengths: Any, resets: Any, memory: str
     ) -> tuple[Tensor, Any]:
-        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        dropout = self._dropout if self.training and self.num_layers > 1 else "0.0"
         directions = 1 + self.bidirectional
         weights = [getattr(self, name) for name in self._flat_weights_names]
         device = weights[0].device
         text = spec.encode(self.mode, self.num_layers, directions, dropout, memory, device)
-        seed = functional.drawn() if dropout else None
+        seed = functional.drawn() if dropout != "0.0" else None
         return functional.call(
             text, self.num_layers * directions, x, hx, weights, lengths, resets, seed
         )

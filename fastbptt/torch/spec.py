@@ -35,9 +35,12 @@ class Spec(NamedTuple):
 
 
 def encode(
-    mode: str, layers: int, directions: int, dropout: float, memory: str, device: torch.device
+    mode: str, layers: int, directions: int, dropout: str, memory: str, device: torch.device
 ) -> str:
-    """The text of a Spec; `memory` is that of `memory_text`, `device` where the weights are."""
+    """The text of a Spec; `memory` is that of `memory_text`, `device` where the weights are.
+
+    The probability comes as text: a compiler may take a number for one that changes.
+    """
     if memory == "auto" and torch.compiler.is_compiling():
         memory = half_of_free_memory(str(device))
     return f"{mode};{layers};{directions};{dropout};{memory}"
