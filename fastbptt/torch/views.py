@@ -76,10 +76,12 @@ def _part(mode: str, U: Tensor, W: Tensor, *biases: Tensor) -> Recurrent:
 def _checked(mode: str, dtype: Any, *shapes: tuple[int, ...]) -> Recurrent:
     """A layer of these shapes, without memory: its checks take as long as a small call."""
     zero = np.zeros((), dtype)
-    arrays = [np.broadcast_to(zero, shape) for shape in shapes]
-    if mode in ("GRU", "LSTM"):
-        return GRU(*arrays) if mode == "GRU" else LSTM(*arrays)
-    return RNN(*arrays, activation=MODES[mode])  # type: ignore[arg-type]
+    U, W, b, *bn = (np.broadcast_to(zero, shape) for shape in shapes)
+    if mode == "GRU":
+        return GRU(U, W, b, bn[0])
+    if mode == "LSTM":
+        return LSTM(U, W, b)
+    return RNN(U, W, b, MODES[mode])  # type: ignore[arg-type]
 
 
 def weight_gradients(gradient: Layer, bias: bool) -> list[Tensor]:
