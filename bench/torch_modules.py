@@ -23,7 +23,7 @@ from .compare import GRID, LAYERED_POINTS, LONG, TIMED
 CELLS = ("RNN", "GRU", "LSTM")
 LAYERED = {"2 x ": {"num_layers": 2}, "both ways ": {"bidirectional": True}}  # in float32
 SMALL = 8  # inputs and units of the smallest calls
-CALLS = 20  # that are timed at once, there
+CALLS = 8  # that are timed at once, there: so few that other work seldom comes in between
 
 
 def run_of(module, T, B):
@@ -72,7 +72,7 @@ def smallest_calls(cell, rounds):
         "pair": lambda: torch.autograd.grad(module(x)[0], weights, dh),
     }
     taken = {name: [] for name in runs}
-    for _ in range(30 * rounds):
+    for _ in range(100 * rounds):
         for name, run in runs.items():
             many = measuring.seconds(lambda run=run: [run() for _ in range(CALLS)])
             taken[name].append(many / CALLS * 1e6)

@@ -36,3 +36,17 @@ def test_a_small_grid_is_measured_and_shown(monkeypatch, tmp_path):
     text = figures.block("torch_modules")
     assert "| both ways GRU | float32 | 3 | 1 | 2 | 4 |" in text
     assert 'over T = 10 with `memory="1MB"` takes 0.5 MB' in text
+
+
+def test_the_headlines_speak_of_the_modules_once_the_whole_grid_is_measured(monkeypatch):
+    headlines = pytest.importorskip("bench.headlines")
+    names = ("compare", "claims", "examples", "lengths_cost", "lengths", "torch_modules")
+    known = {name: headlines.load(name) for name in names}
+    small = {**known["torch_modules"], "points": known["torch_modules"]["points"][:1]}
+    whole = [{**point, "ratio": 4.0} for point in known["compare"]["points"]]
+    for points, shown in ((small["points"], False), (whole, True)):
+        known["torch_modules"] = {**small, "points": points}
+        monkeypatch.setattr(headlines, "load", known.get)
+        text = headlines.headlines()
+        assert ("Inside PyTorch" in text) == shown
+    assert "4.0x (RNN), 4.0x (GRU) and 4.0x (LSTM) the speed of `torch.nn`" in text
