@@ -29,6 +29,10 @@ def launched(monkeypatch):
                          ("device", (here, there))):  # fmt: skip
         own = property(lambda tensor, values=values: values[tensor.is_floating_point()])
         monkeypatch.setattr(torch.Tensor, name, own)
+    move = torch.Tensor.to
+    monkeypatch.setattr(
+        torch.Tensor, "to", lambda tensor, *to: tensor if to == (there,) else move(tensor, *to)
+    )
     own = SimpleNamespace(cuda_stream=STREAM)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: own)
     launch = runtime.simulate
