@@ -40,6 +40,8 @@ bench: $(VENV)/test.stamp $(PEERS_STAMP)
 	$(BIN)/python -m pytest bench/bench_*.py --benchmark-only -o 'python_functions=bench_*' $(ARGS)
 	$(BIN)/python -m fastbptt bench --json bench/results/lengths.json --out bench/results/lengths.png
 	$(BIN)/python -m bench.compare
+	$(if $(PEERS),$(BIN)/python -m bench.torch_modules)
+	$(if $(PEERS),$(BIN)/python -m bench.jax_calls)
 	$(BIN)/python -m bench.roofline
 	$(BIN)/python -m bench.claims
 	$(BIN)/python -m bench.lengths

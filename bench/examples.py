@@ -1,6 +1,7 @@
 """Run each example at its full size and store its output: python -m bench.examples."""
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from fastbptt.commands import info
 from . import stored
 
 EXAMPLES = ("river", "amplifier", "live", "stream")
+IN_TORCH = ("torch_audio_effect", "torch_lines", "torch_language_model")
 
 
 def run(name):
@@ -48,7 +50,9 @@ def run(name):
 def main():
     """Run, print and store the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=EXAMPLES, help="default: all")
+    torch = importlib.util.find_spec("torch") is not None
+    known = EXAMPLES + IN_TORCH * torch
+    parser.add_argument("names", nargs="*", default=known, help="default: all that can be run")
     args = parser.parse_args()
     machine = info.describe(team.get_num_threads())
     path = stored.RESULTS / "examples.json"

@@ -8,6 +8,7 @@ import statistics
 
 from fastbptt.display.tables import markdown
 
+from .frameworks import jax_calls, torch_modules
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load
 from .wording import joined, load_before, or_nothing, short, size, where
@@ -341,6 +342,8 @@ def _taken(row):
 BLOCKS = {
     "headlines": headlines,
     "speed": speed,
+    "torch_modules": torch_modules,
+    "jax_calls": jax_calls,
     "budget": budget,
     "load": load_beside,
     "steps": steps,

@@ -49,8 +49,8 @@ def in_memory(array: AlongTime) -> Array:
 
 
 def module_of(array: Any) -> Any:
-    """The module that an array belongs to: NumPy or CuPy."""
-    if on_host(array):
+    """The module that has the functions for an array: CuPy on a GPU, NumPy for all others."""
+    if on_host(array) or not on_gpu(array):
         return np
     from .kernels.cuda import runtime
 

@@ -245,3 +245,26 @@ def test_float64_needs_the_switch_of_jax():
         jax.config.update("jax_enable_x64", True)
     h, _ = recurrent(p.layer, p.x)
     assert_same(h, fb.run(p.layer, p.x)[0])
+
+
+@in_jax
+def test_a_model_that_holds_arrays_of_jax_is_planned_and_no_call_takes_it():
+    import jax
+
+    import fastbptt.jax  # noqa: F401
+
+    p = make_problem("lstm", SIZES, "float32")
+    away = jax.tree.map(jax.numpy.asarray, p.network)
+    assert fb.plan(away, 50, 2) == fb.plan(p.network, 50, 2)
+    assert fb.explain(away.layer, 50, 2) == fb.explain(p.layer, 50, 2)
+    assert np.array_equal(away.flat(), p.network.flat())
+    mixed = fb.Network(p.layer, away.readout)
+    for call in (
+        lambda: fb.run(away.layer, p.x),
+        lambda: fb.forward(away.layer, p.x),
+        lambda: fb.predict(mixed, p.x),
+        lambda: fb.bptt(mixed, p.x, p.y),
+        lambda: fb.evaluate(mixed, p.x, p.y),
+    ):
+        with pytest.raises(TypeError, match=r"arrays\(\)\[\d\] must be .* jax\.tree\.map"):
+            call()

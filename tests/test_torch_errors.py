@@ -30,7 +30,7 @@ def on_a_gpu(make=ft.GRU):
 
 
 CASES = {
-    "gpu": (TypeError, "CPU", ".cpu()", lambda: on_a_gpu()(x)),
+    "gpu": (TypeError, "one device", "cuda:0 and cpu", lambda: on_a_gpu()(x)),
     "proj_size": (ValueError, "proj_size", "Linear", lambda: ft.LSTM(I, H, proj_size=2)),
     "dropout": (ValueError, "dropout", "below 1", lambda: ft.GRU(I, H, 2, dropout=1.0)),
     "nonlinearity": (ValueError, "nonlinearity", "'relu'", lambda: ft.RNN(I, H, nonlinearity="x")),
@@ -91,7 +91,12 @@ def test_an_error_names_the_argument_and_the_way_out(name):
     assert gru.memory == "full"
 
 
-def test_accelerate_leaves_a_module_on_a_gpu():
+def test_a_gpu_without_what_it_needs_is_an_error_and_accelerate_leaves_it(monkeypatch):
+    monkeypatch.setattr("fastbptt.backends.devices.missing_gpu", lambda: "CUDA kernels need it")
     module = on_a_gpu(torch.nn.GRU)
-    with pytest.warns(UserWarning, match="on cuda"):
+    with pytest.warns(UserWarning, match="on cuda: CUDA kernels need it"):
         assert type(ft.accelerate(module)) is torch.nn.GRU
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr("fastbptt.torch.views.stream_of", lambda tensor: 0)
+    with pytest.raises(RuntimeError, match="the device of the tensors is 'cpu', but CUDA kernels"):
+        gru(x)

@@ -5,6 +5,7 @@ import io
 import pickle
 import sys
 import tracemalloc
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,7 @@ from test_docstrings import items, parameters, sections
 import fastbptt as fb
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+prune = pytest.importorskip("torch.nn.utils.prune")
 ft = pytest.importorskip("fastbptt.torch")
 
 T, B, I, H = 6, 4, 3, 4
@@ -131,6 +133,42 @@ def test_tied_weights_have_the_sum_of_both_gradients():
         module.weight_hh_l1 = module.weight_hh_l0
         results.append(step(module, torch.ones(T, B, I)))
     close(*results)
+
+
+def norm_before_each_call(module, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        torch.nn.utils.weight_norm(module, name)
+
+
+def test_old_weight_norm_pruning_and_frozen_weights_are_as_with_torch():
+    results = []
+    for package in (ft, torch.nn):
+        module = made("GRU", package, num_layers=2)
+        norm_before_each_call(module, "weight_hh_l0")
+        prune.l1_unstructured(module, "weight_ih_l1", 0.5)
+        module.bias_hh_l1.requires_grad_(False)
+        out = module(torch.ones(T, B, I))[0]
+        trained = [p for p in module.parameters() if p.requires_grad]
+        results.append(torch.autograd.grad(out.square().sum(), trained))
+    close(*results)
+
+
+def test_a_module_without_memory_has_shapes_and_is_filled_later():
+    module = made("LSTM", device="meta")
+    assert module(torch.empty(T, B, I, device="meta"))[0].shape == (T, B, H)
+    module.to_empty(device="cpu").reset_parameters()
+    assert len(step(module, torch.ones(T, B, I))) == 5
+
+
+def test_dropout_may_be_changed():
+    plain, module = made("GRU", num_layers=2), made("GRU", num_layers=2, dropout=0.5)
+    x = torch.ones(T, B, I)
+    assert not torch.equal(module(x)[0], plain(x)[0])
+    module.dropout = 0
+    close(step(module, x), step(plain, x), 0)
+    theirs = made("GRU", torch.nn, num_layers=2, dropout=0.5)
+    assert not torch.equal(ft.accelerate(theirs)(x)[0], plain(x)[0])
 
 
 NORMED = {

@@ -59,8 +59,8 @@ def of_array(array: Array, stream: int | None = None) -> Backend:
     return CUDA(array.device.id, stream)
 
 
-def gpu(name: str, source: str = "device") -> Backend:
-    """The GPU of that name. Raises DeviceError if it is not there."""
+def gpu(name: str, source: str = "device", stream: int | None = None) -> Backend:
+    """The GPU of that name, with a stream of its own. Raises DeviceError if it is not there."""
     missing = missing_gpu()
     if missing is not None:
         raise DeviceError(f"{source} is {name!r}, but {missing}")
@@ -71,7 +71,7 @@ def gpu(name: str, source: str = "device") -> Backend:
         raise DeviceError(f"{source} is {name!r}, but {there}")
     from .cuda import CUDA
 
-    return CUDA(ordinal)
+    return CUDA(ordinal, stream)
 
 
 @lru_cache(maxsize=1)

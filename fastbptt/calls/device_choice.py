@@ -40,8 +40,13 @@ def of_call(
 
 
 def of_plan(device: str | None, layer: Layer, T: int, B: int) -> Backend:
-    """The device of a call on arrays that lie where those of the layer do."""
+    """The device of a call on arrays that lie where those of the layer do.
+
+    A plan reads no numbers, so they may also be JAX's, which no call takes.
+    """
     first: Any = layer.arrays()[0]
+    if not arrays.on_gpu(first):
+        return of_numpy(device, layer, T, B)
     return of_call(device, layer, first, T, B)
 
 

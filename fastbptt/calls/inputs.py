@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import AlongTime, Array, module_of, on_host, stream_of
+from ..arrays import AlongTime, Array, module_of, on_gpu, on_host, stream_of
 from ..backends import devices
 from ..engine import dropout
 from ..engine.footprint import footprint
 from ..engine.problem import Arrays, Lengths, Problem, problem_of
 from ..layers.composite import Bidirectional, Layer, Stack, State, recurrent_layers
+from ..layers.model import Model
 from ..layers.network import Network, Readout
 from ..layers.recurrent import Recurrent
 from ..memory.blocking import Footprint
@@ -36,7 +37,19 @@ def network(value: Any) -> Network:
     """`value`, which must be a Network."""
     if not isinstance(value, Network):
         raise TypeError(f"network must be a fastbptt.Network, not {arguments.describe(value)}")
+    _check_own("network", value)
     return value
+
+
+def _check_own(name: str, model: Model) -> None:
+    """Check that the arrays of a model are of a kind that calls read."""
+    for number, array in enumerate(model.arrays()):
+        if not on_host(array) and not on_gpu(array):
+            raise TypeError(
+                f"{name}.arrays()[{number}] must be an array of NumPy or CuPy, not "
+                f"{arguments.describe(array)}; jax.tree.map(numpy.asarray, {name}) makes it that, "
+                "and fastbptt.jax.recurrent runs a layer within JAX"
+            )
 
 
 def model(value: Any) -> tuple[Layer, Readout | None]:
@@ -175,6 +188,7 @@ def check(
 
 def _check_layer(layer: Layer, x: AlongTime) -> None:
     own = layer.arrays()
+    _check_own("layer", layer)
     if not on_host(x) or any(not on_host(array) for array in own):
         for number, array in enumerate(own):
             _check_place(f"layer.arrays()[{number}]", array, x)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from .. import arguments
+from ..backends import devices
 from ..memory.policies import Memory
 from . import modules, spec
 
@@ -35,8 +36,8 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
 
     Returns
     -------
-    The model. Modules of a subclass, parametrised ones, those with `proj_size` or half dtypes or on
-    a GPU are left as they are, with one warning for all.
+    The model. Modules of a subclass, parametrised ones, those with `proj_size`, with half dtypes or
+    on a device that cannot be used are left as they are, with one warning for all.
 
     Raises
     ------
@@ -56,7 +57,7 @@ def accelerate(model: Model, memory: Memory = "full") -> Model:
             left.append(f"{name or 'model'} ({why})")
             continue
         module.__class__ = _OURS[type(module)]
-        module.memory = text
+        module.memory, module.dropout = text, module.dropout
     if left:
         warnings.warn(f"accelerate left as they are: {', '.join(left)}", stacklevel=2)
     return model
@@ -71,8 +72,12 @@ def _obstacle(module: Any) -> str | None:
         return f"proj_size={module.proj_size}"
     if module.dropout >= 1:
         return f"dropout={module.dropout}"
-    devices = {p.device.type for p in module.parameters()} - {"cpu", "meta"}
-    if devices:
-        return f"on {devices.pop()}"
+    places = {p.device.type for p in module.parameters()} - {"cpu", "meta"}
+    if places == {"cuda"}:
+        missing = devices.missing_gpu()
+        if missing is not None:
+            return f"on cuda: {missing}"
+    elif places:
+        return f"on {places.pop()}"
     dtypes = {p.dtype for p in module.parameters()} - {torch.float32, torch.float64}
     return f"{dtypes.pop()}" if dtypes else None

@@ -76,7 +76,8 @@ def recurrent(
         )
     if not all(isinstance(weight, Tensor) for weight in weights):
         raise TypeError("weights must be tensors")
-    text = spec.encode(mode, count, directions, float(dropout), spec.memory_text(memory))
+    known = spec.memory_text(memory)
+    text = spec.encode(mode, count, directions, str(float(dropout)), known, weights[0].device)
     seeds = None
     if count > 1 and dropout:
         seeds = (
@@ -104,7 +105,7 @@ def call(
     lstm = text.startswith("LSTM")
     planes = _planes(lstm, hx)
     first = weights[0]
-    if torch.is_autocast_enabled(first.device.type):
+    if not first.is_meta and torch.is_autocast_enabled(first.device.type):
         x, *planes = (t.to(first.dtype) if t.dtype in _HALF else t for t in (x, *planes))
     _check(x, planes, weights, parts)
     if lengths is not None:
@@ -140,10 +141,10 @@ def _check(x: Any, planes: list[Tensor], weights: list[Tensor], parts: int) -> N
             f"the weights must be float32 or float64, not {first.dtype}; keep the module in "
             "float32 (.float()), under torch.autocast for the rest of the model, or use torch.nn's"
         )
-    if first.device.type not in ("cpu", "meta"):
+    if first.device.type not in ("cpu", "cuda", "meta"):
         raise TypeError(
-            f"the module must be on the CPU, not on {first.device}: move it there, .cpu(), or use "
-            "torch.nn's on a GPU"
+            f"the weights must be on the CPU or a CUDA device, not on {first.device}: move the "
+            "module, with .cpu(), or use torch.nn's there"
         )
     if x.dim() != 3 or x.shape[2] != first.shape[1]:
         raise ValueError(

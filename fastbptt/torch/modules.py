@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 from ..memory.policies import Memory
 from . import functional, spec
@@ -16,6 +16,7 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
     """What RNN, GRU and LSTM share; torch.nn.RNNBase holds the parameters."""
 
     _memory = "full"  # also that of a module whose class has been changed
+    _dropout = "0.0"  # the attribute `dropout` as text: see spec.encode
 
     def __init__(self, mode: str, *args: Any, memory: Memory = "full", **kwargs: Any) -> None:
         super().__init__(mode, *args, **kwargs)
@@ -27,6 +28,11 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be below 1, not {self.dropout}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "dropout":
+            super().__setattr__("_dropout", str(float(value)))
 
     @property
     def memory(self) -> str:
@@ -88,11 +94,12 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
     def _run(
         self, x: Tensor, hx: Any, lengths: Any, resets: Any, memory: str
     ) -> tuple[Tensor, Any]:
-        dropout = self.dropout if self.training and self.num_layers > 1 else 0.0
+        dropout = self._dropout if self.training and self.num_layers > 1 else "0.0"
         directions = 1 + self.bidirectional
-        text = spec.encode(self.mode, self.num_layers, directions, dropout, memory)
         weights = [getattr(self, name) for name in self._flat_weights_names]
-        seed = functional.drawn() if dropout else None
+        device = weights[0].device
+        text = spec.encode(self.mode, self.num_layers, directions, dropout, memory, device)
+        seed = functional.drawn() if dropout != "0.0" else None
         return functional.call(
             text, self.num_layers * directions, x, hx, weights, lengths, resets, seed
         )
@@ -104,14 +111,19 @@ class Module(torch.nn.RNNBase):  # type: ignore[misc]
         if lengths is not None or resets is not None:
             raise ValueError("lengths and resets must be None for a PackedSequence: it has its own")
         data, sizes, order, back = input
-        x, ends = pad_packed_sequence(PackedSequence(data, sizes))
+        if data.dim() != 2:
+            raise ValueError(f"input must be packed of (T, B, I), not {tuple(data.shape)} of data")
+        live = torch.arange(int(sizes[0])) < sizes[:, None]  # (T, B), as they are packed
+        rows = live.flatten().nonzero().squeeze(1).to(data.device)
+        # PyTorch's own functions for this take a step at a time, and longer than a fast layer.
+        x = data.new_zeros(live.numel(), data.shape[1]).index_copy_(0, rows, data)
         if order is not None:
             hx = _each(lambda part: part.index_select(1, order), hx)
-        h, state = self._run(x, hx, ends, None, memory)
-        packed = pack_padded_sequence(h, ends)
+        h, state = self._run(x.unflatten(0, live.shape), hx, live.sum(0), None, memory)
         if back is not None:
             state = _each(lambda part: part.index_select(1, back), state)
-        return PackedSequence(packed.data, sizes, order, back), state
+        h = h.flatten(0, 1).index_select(0, rows)
+        return PackedSequence(h, sizes, order, back), state
 
 
 def _each(change: Any, state: Any) -> Any:

@@ -47,12 +47,15 @@ def _given(spec: Spec, x: Tensor, hx: Sequence[Tensor], weights: Sequence[Tensor
     return layer, views.along_time(x), views.state_of(layer, hx)
 
 
-def _options(lengths: Tensor | None, resets: Tensor | None, seed: Tensor | None) -> dict[str, Any]:
+def _options(
+    x: Tensor, lengths: Tensor | None, resets: Tensor | None, seed: Tensor | None
+) -> dict[str, Any]:
     return {
         "lengths": None if lengths is None else lengths.numpy(),
         "resets": None if resets is None else resets.numpy(),
         "seed": None if seed is None else int(seed),
-        "device": "cpu",  # where the tensors are, whatever FASTBPTT_DEVICE says of arrays
+        # where the tensors are, whatever FASTBPTT_DEVICE says of arrays
+        "device": None if x.is_cuda else "cpu",
     }
 
 
@@ -70,9 +73,14 @@ def _forward(
 
     keep : whether there may be a way back; without, every step is forgotten at once
     """
+    with views.device_of(x):
+        return _forward_there(x, hx, weights, lengths, resets, seed, spec, keep)
+
+
+def _forward_there(x, hx, weights, lengths, resets, seed, spec, keep):  # type: ignore[no-untyped-def]
     own = decode(spec)
     given = _given(own, x, hx, weights)
-    options = _options(lengths, resets, seed)
+    options = _options(x, lengths, resets, seed)
     token = None
     if keep:
         h, state, cache = layerwise.forward(*given, memory=own.memory, **options)
@@ -112,10 +120,17 @@ def _backward(
     input_grad: bool,
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Return the derivatives by x (empty unless `input_grad`), hx and weights."""
+    with views.device_of(x):
+        return _backward_there(
+            token, dh, dstate, x, hx, weights, lengths, resets, seed, spec, input_grad
+        )
+
+
+def _backward_there(token, dh, dstate, x, hx, weights, lengths, resets, seed, spec, input_grad):  # type: ignore[no-untyped-def]
     own = decode(spec)
     owner = _owners.get(token.data_ptr())
     if owner is None:
-        options = _options(lengths, resets, seed)
+        options = _options(x, lengths, resets, seed)
         cache = layerwise.forward(*_given(own, x, hx, weights), memory=own.memory, **options)[2]
     else:
         cache = owner.cache
@@ -147,7 +162,7 @@ def plain(x: Tensor) -> bool:
     """
     return (
         type(x) is Tensor
-        and x.is_cpu
+        and (x.is_cpu or x.is_cuda)
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()
         and not torch._C._len_torch_dispatch_stack()
@@ -251,7 +266,8 @@ def _register() -> None:
         ),
     ):  # fmt: skip
         _library.define(name + signature, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(name, kernels[0], "CPU")
+        for device in ("CPU", "CUDA"):
+            _library.impl(name, kernels[0], device)
         torch.library.register_fake(f"fastbptt::{name}", kernels[1], lib=_library)
         _library.impl(name, kernels[2], "Autograd")
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from .. import arguments
-from ..backends import free_memory
+from ..backends import devices
 from ..memory import policies
 from ..memory.policies import Memory
 
@@ -34,10 +34,15 @@ class Spec(NamedTuple):
     memory: Memory
 
 
-def encode(mode: str, layers: int, directions: int, dropout: float, memory: str) -> str:
-    """The text of a Spec; `memory` is that of `memory_text`."""
+def encode(
+    mode: str, layers: int, directions: int, dropout: str, memory: str, device: torch.device
+) -> str:
+    """The text of a Spec; `memory` is that of `memory_text`, `device` where the weights are.
+
+    The probability comes as text: a compiler may take a number for one that changes.
+    """
     if memory == "auto" and torch.compiler.is_compiling():
-        memory = half_of_free_memory()
+        memory = half_of_free_memory(str(device))
     return f"{mode};{layers};{directions};{dropout};{memory}"
 
 
@@ -70,9 +75,10 @@ def memory_text(memory: Memory) -> str:
     return f"{type(memory).__name__}({fields})"
 
 
-def half_of_free_memory() -> str:
+def half_of_free_memory(device: str) -> str:
     """The budget that "auto" is in a graph, which is told the bytes when it is traced."""
-    return str(free_memory.free_bytes() // 2)
+    known = device if device.startswith("cuda") else "cpu"
+    return str(devices.device(known, "the device of the weights").free_bytes() // 2)
 
 
 # What torch.compiler.assume_constant_result sets, which would import the compiler, a second's work.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -10,17 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arrays import Array
+from ..arrays import Array, stream_of, wrapped
+from ..backends import devices
 from ..layers.composite import Bidirectional, Layer, Stack, State, recurrent_layers, shaped
 from ..layers.recurrent import GRU, LSTM, RNN, Recurrent
 from .spec import MODES, Spec
 
 _SMALL = 1 << 14  # numbers; so few are made contiguous: a small call is then a fast one
+_HERE = nullcontext()
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[None]:
+    """Where calls on a tensor run: for one on a GPU, there, on PyTorch's current stream."""
+    if not tensor.is_cuda:
+        return _HERE
+    device = tensor.device
+    return devices.gpu(str(device), "the device of the tensors", stream_of(tensor))
 
 
 def array_of(tensor: Tensor) -> Array:
-    """A tensor's numbers, in its own memory."""
-    return tensor.detach().numpy()
+    """A tensor's numbers, in its own memory: NumPy's array, for a tensor on a GPU CuPy's."""
+    plain = tensor.detach()
+    return wrapped(plain) if plain.is_cuda else plain.numpy()
 
 
 def along_time(tensor: Tensor) -> Array:
@@ -32,7 +44,7 @@ def along_time(tensor: Tensor) -> Array:
 
 def tensor_of(array: Array) -> Tensor:
     """The tensor over a result's memory."""
-    return torch.from_numpy(array)
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
 def layer_of(spec: Spec, weights: Sequence[Tensor]) -> Layer:
@@ -47,30 +59,29 @@ def layer_of(spec: Spec, weights: Sequence[Tensor]) -> Layer:
 
 
 def _part(mode: str, U: Tensor, W: Tensor, *biases: Tensor) -> Recurrent:
-    arrays = {"U": array_of(U), "W": array_of(W)}
-    H = W.shape[1]
     if not biases:
         zero = W.new_zeros(W.shape[0])
         biases = zero, zero
     own, recurrent = biases
-    if mode == "GRU":
-        b = torch.cat((own[: 2 * H] + recurrent[: 2 * H], own[2 * H :]))
-        arrays["bn"] = array_of(recurrent[2 * H :])
-    else:
-        b = own + recurrent
-    arrays["b"] = array_of(b)
-    known = _checked(mode, str(W.dtype)[6:], **{name: a.shape for name, a in arrays.items()})
-    return known._with(**arrays)
+    if mode != "GRU":
+        u, w, b = array_of(U), array_of(W), array_of(own + recurrent)
+        return _checked(mode, w.dtype, u.shape, w.shape, b.shape)._with(U=u, W=w, b=b)
+    n = 2 * W.shape[1]
+    both = torch.cat((own[:n] + recurrent[:n], own[n:]))
+    u, w, b, bn = array_of(U), array_of(W), array_of(both), array_of(recurrent)[n:]
+    return _checked(mode, w.dtype, u.shape, w.shape, b.shape, bn.shape)._with(U=u, W=w, b=b, bn=bn)
 
 
 @lru_cache(maxsize=256)
-def _checked(mode: str, dtype: str, **shapes: tuple[int, ...]) -> Recurrent:
+def _checked(mode: str, dtype: Any, *shapes: tuple[int, ...]) -> Recurrent:
     """A layer of these shapes, without memory: its checks take as long as a small call."""
     zero = np.zeros((), dtype)
-    arrays: Any = {name: np.broadcast_to(zero, shape) for name, shape in shapes.items()}
-    if mode in ("GRU", "LSTM"):
-        return GRU(**arrays) if mode == "GRU" else LSTM(**arrays)
-    return RNN(**arrays, activation=MODES[mode])  # type: ignore[arg-type]
+    U, W, b, *bn = (np.broadcast_to(zero, shape) for shape in shapes)
+    if mode == "GRU":
+        return GRU(U, W, b, bn[0])
+    if mode == "LSTM":
+        return LSTM(U, W, b)
+    return RNN(U, W, b, MODES[mode])  # type: ignore[arg-type]
 
 
 def weight_gradients(gradient: Layer, bias: bool) -> list[Tensor]:
@@ -101,7 +112,7 @@ def state_of(layer: Layer, planes: Sequence[Tensor]) -> State | None:
 
 def planes_of(state: State, count: int) -> list[Tensor]:
     """A state as `count` new tensors (layers * directions, B, H)."""
-    flat = list(_flat(state))
+    flat: list[Array] = list(_flat(state)) if isinstance(state, tuple) else [state]
     if len(flat) == count:
         return [tensor_of(array[None]) for array in flat]
     return [torch.stack([tensor_of(a) for a in flat[k::count]]) for k in range(count)]

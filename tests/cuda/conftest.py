@@ -5,6 +5,7 @@ Sizes are small and odd: in the simulator every thread of a kernel is a thread o
 
 import os
 
+import numpy as np
 import pytest
 
 from fastbptt.backends import devices
@@ -33,3 +34,26 @@ def gpu(card):
     if os.environ.get("NUMBA_ENABLE_CUDASIM", "0") != "0":
         pytest.skip("needs a GPU: what it claims is not to be seen in the simulator")
     return card
+
+
+@pytest.fixture
+def strict(monkeypatch, card):
+    """A device whose arrays are not NumPy's, in the simulator too."""
+    import mirror
+    from fastbptt.kernels.cuda import rowwise, runtime
+
+    if not runtime.SIMULATED:
+        return
+    launch = runtime.launch
+
+    def launch_mirrored(kernel, grid, threads, args, *rest):
+        for arg in args:
+            assert not isinstance(arg, np.ndarray) or not arg.ndim, "an array of the host"
+            assert not isinstance(arg, mirror.DeviceArray) or arg.flags.c_contiguous
+        inside = [arg.inside if isinstance(arg, mirror.DeviceArray) else arg for arg in args]
+        launch(kernel, grid, threads, inside, *rest)
+
+    monkeypatch.setattr(runtime, "arrays", lambda: mirror)
+    monkeypatch.setattr(runtime, "launch", launch_mirrored)
+    monkeypatch.setattr(rowwise, "launch", launch_mirrored)
+    monkeypatch.setattr(runtime, "matmul", mirror.matmul)

@@ -61,6 +61,12 @@ class DeviceArray:
         if self.inside.base is None:
             memory.take(self.inside)
 
+    def __dlpack__(self, **given):
+        return self.inside.__dlpack__()
+
+    def __dlpack_device__(self):
+        return self.inside.__dlpack_device__()
+
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
 
@@ -168,12 +174,20 @@ for _name in ("empty", "zeros", "empty_like", "arange", "concatenate", "roll", "
     globals()[_name] = _function(_name)
 
 
+class _Read:
+    """An array of another package as NumPy reads it; it holds the other array."""
+
+    def __init__(self, value):
+        self.__array_interface__ = {**value.__cuda_array_interface__, "version": 3}
+        self.value = value
+
+
 def asarray(value, dtype=None):
     """Bring an array to the device, or leave it there."""
     if isinstance(value, DeviceArray):
         return value
     if hasattr(value, "__cuda_array_interface__"):
-        return DeviceArray(value.memory)
+        return DeviceArray(np.asarray(_Read(value)))
     return DeviceArray(np.array(value, dtype))
 
 

@@ -6,7 +6,7 @@ In the simulator the device's arrays are those of `mirror`, which is as strict a
 import mirror
 import numpy as np
 import pytest
-from fastbptt.kernels.cuda import rowwise, runtime
+from fastbptt.kernels.cuda import runtime
 from helpers import assert_close, make_problem
 
 import fastbptt as fb
@@ -17,24 +17,7 @@ LAYERS = ["rnn-tanh", "lstm-peephole", "gru", "gru-before", "lstm/gru", "gru|lst
           "lstm/lstm-peephole|gru/rnn-tanh"]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def strict(monkeypatch, card):
-    """A device whose arrays are not NumPy's, in the simulator too."""
-    if not runtime.SIMULATED:
-        return
-    launch = runtime.launch
-
-    def launch_mirrored(kernel, grid, threads, args, *rest):
-        for arg in args:
-            assert not isinstance(arg, np.ndarray) or not arg.ndim, "an array of the host"
-            assert not isinstance(arg, mirror.DeviceArray) or arg.flags.c_contiguous
-        inside = [arg.inside if isinstance(arg, mirror.DeviceArray) else arg for arg in args]
-        launch(kernel, grid, threads, inside, *rest)
-
-    monkeypatch.setattr(runtime, "arrays", lambda: mirror)
-    monkeypatch.setattr(runtime, "launch", launch_mirrored)
-    monkeypatch.setattr(rowwise, "launch", launch_mirrored)
-    monkeypatch.setattr(runtime, "matmul", mirror.matmul)
+pytestmark = pytest.mark.usefixtures("strict")
 
 
 def there(value):
@@ -180,8 +163,7 @@ class Foreign:
 
     @property
     def __cuda_array_interface__(self):
-        own = self.memory.__array_interface__
-        return {"version": 3, "stream": self.stream, **{k: own[k] for k in ("data", "shape")}}
+        return {**self.memory.__array_interface__, "stream": self.stream}
 
 
 @pytest.mark.skipif(not runtime.SIMULATED, reason="on a GPU PyTorch's tensors show the same")

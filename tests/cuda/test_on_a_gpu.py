@@ -64,6 +64,31 @@ def test_pytorchs_tensors_come_in_on_their_own_stream(cupy):
             assert np.array_equal(cupy.asnumpy(h), expected)
 
 
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM"])
+def test_pytorchs_modules_run_on_their_stream(cupy, name):
+    torch = pytest.importorskip("torch", reason="PyTorch's tensors need PyTorch")
+    ours = pytest.importorskip("fastbptt.torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a PyTorch that sees the GPU")
+    make, results = getattr(ours, name), []
+    torch.manual_seed(0)
+    model, x = make(8, 16, 2, bidirectional=True), torch.randn(70_000, 2, 8)
+    for device in ("cpu", "cuda"):
+        own = make(8, 16, 2, bidirectional=True).to(device)
+        own.load_state_dict(model.state_dict())
+        stream = torch.cuda.Stream() if device == "cuda" else torch.cuda.default_stream()
+        with torch.cuda.stream(stream):
+            late = torch.zeros(x.shape, device=device)
+            torch.cuda._sleep(10**8)  # it is written long after this returns
+            late.copy_(x).requires_grad_()
+            out, _ = own(late, memory="auto")
+            out.square().mean().backward()
+            results.append([a.cpu() for a in (out.detach(), late.grad)])
+            results[-1] += [p.grad.cpu() for p in own.parameters()]
+    for a, b in zip(*results, strict=True):
+        assert_close(b.numpy(), a.numpy(), 1e-4)
+
+
 def test_numbas_arrays_come_in(cupy):
     from numba import cuda
 

@@ -1,0 +1,70 @@
+"""The blocks of the pages on PyTorch and JAX: modules and calls there beside their own."""
+
+from fastbptt.commands.tables import markdown
+
+from .stored import load
+from .wording import joined, load_before, short, size, where
+
+
+def torch_modules():
+    """Return the table of our modules beside torch.nn's, and what a call and a long step take."""
+    result = load("torch_modules")
+    calls, step = result["calls"], result["memory"]
+    lines = [
+        f"A training step with Adam, microseconds a time step; medians of {result['rounds']} "
+        f"interleaved rounds of {result['timed']} runs, on {where(result)}; "
+        f"{result['machine']['date'][:10]}. {load_before(result['machine'])}",
+        "",
+    ]
+    rows = [
+        [
+            point["cell"], point["dtype"], *(f"{point[axis]:,}" for axis in "TBIH"),
+            *(short(point["us_per_step"][name]) for name in ("fastbptt", "torch")),
+            f"{point['ratio']:.1f}",
+        ]
+        for point in result["points"]
+    ]  # fmt: skip
+    head = ["module", "dtype", *"TBIH", "fastbptt.torch", "torch.nn", "torch.nn / fastbptt.torch"]
+    over = [
+        f"{call['cell']} {call['forward'] - call['run']:.0f} and "
+        f"{call['pair'] - call['NumPy pair']:.0f}"
+        for call in calls
+    ]
+    lines += [
+        *markdown(head, rows, left=(0, 1)),
+        "",
+        "At T = B = 1, a call of a module takes longer than the NumPy function, without a gradient "
+        f"and forward and backward, in µs: {', '.join(over)}. A step of an LSTM (H = {step['H']}) "
+        f'over T = {step["T"]:,} with `memory="{step["memory"]}"` takes {size(step["bytes"])} '
+        "beyond x, h and their gradients.",
+    ]
+    return joined(lines)
+
+
+def jax_calls():
+    """Return the table of gradients in JAX beside lax.scan's, and what an empty call costs."""
+    result = load("jax_calls")
+    calls = result["empty_calls"]
+    alone = calls["jit alone"]
+    over = [f"{max(0, calls[name] - alone):.0f}" for name in ("pure_callback", "typed FFI")]
+    lines = [
+        "The jitted gradient of an LSTM's weights and input, float32, microseconds a time step; "
+        f"medians of {result['rounds']} interleaved rounds of {result['timed']} runs, on "
+        f"{where(result)}; {result['machine']['date'][:10]}. {load_before(result['machine'])}",
+        "",
+    ]
+    names = ("fastbptt.jax", "lax.scan")
+    rows = [
+        [
+            *(f"{point[axis]:,}" for axis in "TBIH"),
+            *(short(point["us_per_step"][name]) for name in names), f"{point['ratio']:.2f}",
+        ]
+        for point in result["points"]
+    ]  # fmt: skip
+    lines += [
+        *markdown([*"TBIH", *names, "lax.scan / fastbptt.jax"], rows),
+        "",
+        f"An empty call back into Python adds {over[0]} µs to a jitted program, an empty typed "
+        f"call of XLA's foreign function interface {over[1]} µs. A gradient calls back twice.",
+    ]
+    return joined(lines)
