@@ -1,6 +1,6 @@
 """The blocks of the pages on PyTorch and JAX: modules and calls there beside their own."""
 
-from fastbptt.commands.tables import markdown
+from fastbptt.display.tables import markdown
 
 from .stored import load
 from .wording import joined, load_before, short, size, where
