@@ -26,6 +26,8 @@ METHODS: list[tuple[str, Any, float]] = [
     ("truncated, k1=16, k2=64: stale", fb.Truncated(16, 64, weights="stale"), 1e-2),
     ("truncated, k1=16, k2=64: stored", fb.Truncated(16, 64, weights="stored"), 1e-2),
     ("truncated, k1=1, k2=64: stale", fb.Truncated(1, 64, weights="stale"), 1e-3),
+    ("SnAp-1, an update a step", fb.SnAp1(), 1e-3),
+    ("RTRL, an update a step", fb.RTRL(), 1e-3),
 ]
 """Name, gradient, and the rate of Adam for that many updates."""
 

@@ -51,6 +51,15 @@ def test_a_stream_is_predicted_and_learnt(kind, tmp_path, capsys, monkeypatch):
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.parametrize("gradient", ["rtrl", "snap"])
+def test_a_gradient_may_be_carried_forward(gradient, tmp_path, capsys):
+    np.save(tmp_path / "rows.npy", waves(600))
+    arguments = ["online", str(tmp_path / "rows.npy"), "--every", "300", "-H", "6", "--cell", "rnn"]
+    assert main([*arguments, f"--gradient={gradient}"]) == 0
+    first, last = (line.split() for line in capsys.readouterr().out.splitlines()[-2:])
+    assert float(last[1]) < 0.7 * float(first[1])
+
+
 def test_a_saved_network_goes_on_and_rows_may_be_few(tmp_path, capsys):
     (tmp_path / "rows.csv").write_text(table(waves(400), head="a,b"))
     arguments = ["online", str(tmp_path / "rows.csv"), "--ahead", "3", "--every", "200"]
@@ -100,6 +109,7 @@ def test_bad_tables_are_one_line(text, tmp_path, capsys):
     [
         (["/no/such/file.csv"], "No such file"),
         (["{csv}", "--k1", "8", "--k2", "4"], "must be at least --k1, 8, not 4"),
+        (["{csv}", "--gradient", "rtrl", "--k2", "4"], "--k2: not with --gradient rtrl"),
         (["{csv}", "--target", "z"], "--target must be one of a, b, not 'z'"),
         (["{csv}", "--network", "/no/such.npz"], "No such file"),
         (["{csv}", "--network", "{net}"], "must have 2 inputs and 2 outputs, not 3 and 1"),

@@ -22,7 +22,7 @@ def add_command(commands: Any) -> None:
         "online",
         help="predict a stream row by row, and learn from each row as it comes",
         description="Reads rows of numbers, predicts columns of the row to come, and learns by "
-        "truncated BPTT. Columns are scaled by their mean and deviation so far; an empty field is "
+        "truncated BPTT or RTRL. Columns are scaled by their mean and deviation so far; an empty field is "
         "left out. The error is that of the scaled numbers: 1 is what the mean alone leaves.",
     )
     whole = parser.number(int, 1)
@@ -37,9 +37,11 @@ def add_command(commands: Any) -> None:
     group.add_argument("--network", metavar="NETWORK.npz", help="to begin with, of network.save()")
     group.add_argument("--save", type=options.new_file, metavar="NETWORK.npz", help="at the end")
     group = parser.add_argument_group("learning")
-    group.add_argument("--k1", type=whole, default=16, help="rows between updates; default: 16")
-    group.add_argument("--k2", type=whole, default=64, help="rows to go back over; default: 64")
-    group.add_argument("--weights", choices=("replay", "stale", "stored"), default="replay")
+    text = "truncated (default), rtrl: exact, an update a row, or snap: each unit's own influence"
+    group.add_argument("--gradient", choices=("truncated", "rtrl", "snap"), help=text)
+    group.add_argument("--k1", type=whole, help="rows between updates; default: 16")
+    group.add_argument("--k2", type=whole, help="rows to go back over; default: 64")
+    group.add_argument("--weights", choices=("replay", "stale", "stored"))
     text = "of Adam; default: 0.003"
     group.add_argument("--rate", type=parser.number(float, 0), default=3e-3, help=text)
     group.add_argument("--seed", type=parser.number(int, 0), default=0)
@@ -55,12 +57,11 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     """Read, predict and learn; print the error, and draw it if asked to."""
     if args.out is not None and not options.has_extras("online --out", "matplotlib"):
         return 1
-    if args.k2 < args.k1:
-        parser.error(f"argument --k2: must be at least --k1, {args.k1}, not {args.k2}")
+    gradient = _gradient(parser, args)
     try:
         rows = Rows(args.data)
         try:
-            return _run(args, rows)
+            return _run(args, gradient, rows)
         finally:
             rows.close()
     except (ValueError, TypeError) as error:
@@ -68,9 +69,25 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         raise AssertionError from None  # error does not return
 
 
-def _run(args: argparse.Namespace, rows: Rows) -> int:
+def _gradient(parser: Any, args: argparse.Namespace) -> Any:
+    """The gradient to learn by; k1, k2 and weights are those of truncated ones alone."""
+    import fastbptt as fb
+
+    if args.gradient in ("rtrl", "snap"):
+        for name in ("k1", "k2", "weights"):
+            if getattr(args, name) is not None:
+                parser.error(f"argument --{name}: not with --gradient {args.gradient}")
+        return fb.RTRL() if args.gradient == "rtrl" else fb.SnAp1()
+    k1 = args.k1 or 16
+    k2 = args.k2 or max(64, k1)
+    if k2 < k1:
+        parser.error(f"argument --k2: must be at least --k1, {k1}, not {k2}")
+    return fb.Truncated(k1, k2, weights=args.weights or "replay")
+
+
+def _run(args: argparse.Namespace, gradient: Any, rows: Rows) -> int:
     targets = _targets(rows.names, args.target)
-    stream = Stream(args, len(rows.names), targets)
+    stream = Stream(args, gradient, len(rows.names), targets)
     what = ", ".join(rows.names[n] for n in targets[:8]) + ", ..." * (len(targets) > 8)
     print(f"Predicts {what} of the row {args.ahead} ahead.")
     print(f"{'rows':>10}  {'error':>8}  {'last row':>8}", flush=True)
@@ -148,7 +165,7 @@ class Stream:
     count : rows so far; lines : (rows, error, that of the last row as a prediction) so far
     """
 
-    def __init__(self, args: argparse.Namespace, columns: int, targets: list[int]):
+    def __init__(self, args: argparse.Namespace, gradient: Any, columns: int, targets: list[int]):
         import fastbptt as fb
 
         self.targets, self.ahead, self.count = targets, args.ahead, 0
@@ -161,7 +178,6 @@ class Stream:
             self.network = fb.Network(layer, readout)
         else:
             self.network = _read(args.network, columns, len(targets))
-        gradient = fb.Truncated(args.k1, args.k2, weights=args.weights)
         self.learner = fb.Online(self.network, gradient=gradient)
         self.adam = fb.Adam(args.rate, clip=1.0)
         self.scale = Scale(columns)
