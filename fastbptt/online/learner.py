@@ -81,7 +81,7 @@ class Online(Generic[AnyLayer]):
         gradient: Any,
         loss: Loss = "squared_error",
         state: StateLike | None = None,
-    ):
+    ) -> None:
         self._network: Network[AnyLayer] = _on_cpu(inputs.network(network))
         layer = inputs.recurrent(network.layer)
         if isinstance(layer, Bidirectional) or any(
@@ -233,7 +233,7 @@ class Online(Generic[AnyLayer]):
                 f"loss must be a name for a learner to be saved, not "
                 f"{arguments.describe(self._loss)}: files hold no functions; pickle the learner"
             )
-        method = self._method.__getstate__()  # type: ignore[attr-defined]
+        method = self._method.__getstate__()
         parts: list[Any] = []
         content = {
             "loss": self._loss,
@@ -253,9 +253,9 @@ class Online(Generic[AnyLayer]):
         for layer, state in zip(recurrent_layers(self._network.layer), given or (), strict=False):
             shape = layer.states, self._batch, layer.hidden
             arguments.check_floats("state", state, shape, layer.dtype)
-        form, B, loss, _, policy = self._method.__getstate__()["made"]  # type: ignore[attr-defined]
+        form, B, loss, _, policy = self._method.__getstate__()["made"]
         made = form, B, loss, given, policy
-        self._method.__setstate__({**method, "made": made})  # type: ignore[attr-defined]
+        self._method.__setstate__({**method, "made": made})
         self._time, self._tokens = time, tokens
 
     def __getstate__(self) -> dict[str, Any]:

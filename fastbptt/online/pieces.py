@@ -60,9 +60,21 @@ class Method(Protocol):
         where it is the network's own, or zero, at the first push after a `reset`
     policy : Truncated, RTRL or SnAp1
 
-    A push that raises, or is interrupted, leaves everything as it was. Pickles by `__getstate__`
-    of plain arrays and numbers, and goes on with the same bits.
+    A push that raises, or is interrupted, leaves everything as it was. It pickles, copies and is
+    saved by `__getstate__`, and goes on with the same bits.
     """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Where it stands: None, numbers, text, tuples, lists, arrays (copies) and Networks.
+
+        "made" are the arguments of the construction, and "initial" the states before the first
+        step, a list as `state` is.
+        """
+        ...
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Stand there. Raises ValueError where it cannot be: a file may say anything."""
+        ...
 
     def push(self, network: Network[Any], piece: Piece) -> Due:
         """Run a piece of n >= 0 steps by the network as it is now."""
