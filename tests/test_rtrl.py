@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers import make_problem
+from jax_process import in_jax
 
 import fastbptt as fb
 
@@ -192,31 +193,26 @@ def along_the_path(torch, cell, networks, q, start):
     return np.concatenate([g.numpy().ravel() for g in torch.autograd.grad(loss, like)])
 
 
+@in_jax
 def test_it_is_the_forward_mode_of_jax():
-    jax = pytest.importorskip("jax", reason="JAX is not installed")
-    q = make_problem("gru", (T, 1, 3, 5, 2))
-    due = jax_forward(jax, q)
-    assert_close(fb.bptt(q.network, q.x, q.y, memory=fb.RTRL()).grad, due)
-
-
-def jax_forward(jax, q):
-    """jacfwd of a scan, GRU."""
+    import jax
     import jax.numpy as jnp
 
-    with jax.experimental.enable_x64():
-        arrays = [jnp.asarray(a) for a in q.network.arrays()]
+    q = make_problem("gru", (T, 1, 3, 5, 2))
 
-        def loss(arrays):
-            U, W, b, bn, V, c = arrays
+    def loss(arrays):
+        U, W, b, bn, V, c = arrays
 
-            def step(s, x_y):
-                x, y = x_y
-                a, w = U @ x + b, W @ s
-                r, z = (jax.nn.sigmoid(a[k : k + 5] + w[k : k + 5]) for k in (0, 5))
-                n = jnp.tanh(a[10:] + r * (w[10:] + bn))
-                s = (1 - z) * n + z * s
-                return s, ((V @ s + c - y) ** 2).sum()
+        def step(s, x_y):
+            x, y = x_y
+            a, w = U @ x + b, W @ s
+            r, z = (jax.nn.sigmoid(a[k : k + 5] + w[k : k + 5]) for k in (0, 5))
+            n = jnp.tanh(a[10:] + r * (w[10:] + bn))
+            s = (1 - z) * n + z * s
+            return s, ((V @ s + c - y) ** 2).sum()
 
-            return jax.lax.scan(step, jnp.zeros(5), (q.x[:, 0], q.y[:, 0]))[1].sum()
+        return jax.lax.scan(step, jnp.zeros(5), (q.x[:, 0], q.y[:, 0]))[1].sum()
 
-        return np.concatenate([np.ravel(g) for g in jax.jit(jax.jacfwd(loss))(arrays)])
+    due = jax.jit(jax.jacfwd(loss))([jnp.asarray(a) for a in q.network.arrays()])
+    r = fb.bptt(q.network, q.x, q.y, memory=fb.RTRL())
+    assert_close(r.grad, np.concatenate([np.ravel(g) for g in due]))

@@ -180,3 +180,24 @@ def test_what_cannot_be_had_is_said(policy):
         rejected(call, "memory", name.split(",")[0], errors=(ValueError,))
     rejected(lambda: fb.RTRL(0), "block", "1", errors=(ValueError,))
     rejected(lambda: fb.RTRL(2.5), "block", "integer", errors=(TypeError,))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("cell", CELLS)
+def test_what_x_and_y_hold_past_the_lengths_does_not_matter(policy, cell):
+    q, found = problem(cell), []
+    for value in (0.5, np.nan):
+        x, y = q.x.copy(), q.y.copy()
+        x[13:, 0] = y[13:, 0] = value
+        r = fb.bptt(q.network, x, y, lengths=[13, 24], memory=policy)
+        found.append((r.loss, r.grad.flat().tobytes()))
+    assert found[0] == found[1]
+
+
+def test_the_frontier_has_rtrl_where_it_takes_the_least_memory():
+    few, many = problem().network, make_problem("rnn-tanh", (1, 1, 3, 128, 2)).network
+    rows = fb.frontier(few, 10**9, 1)
+    assert rows[-1] == fb.plan(few, 10**9, 1, memory=fb.RTRL()) and "0 (RTRL)" in str(rows)
+    assert rows[-1].peak_bytes < min(row.peak_bytes for row in rows[:-1])
+    assert rows.checkpointed == rows[:-1]
+    assert all(row.memory != fb.RTRL() for row in fb.frontier(many, 1000, 1))

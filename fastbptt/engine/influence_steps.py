@@ -55,10 +55,14 @@ class Steps:
 
     @property
     def ring_bytes(self) -> int:
-        """The bytes of the arrays of steps, and of the weights that these were run with."""
+        """The bytes of the arrays of steps."""
         arrays = [a for name in _RING for a in getattr(self, name)]
-        backs = {id(back): back.nbytes for backs in self.backs[: self.used] for back in backs}
-        return sum(a.nbytes for a in (*arrays, self.x, self.cuts)) + sum(backs.values())
+        return sum(a.nbytes for a in (*arrays, self.x, self.cuts))
+
+    @property
+    def held(self) -> set[Back]:
+        """The weights that the steps were run with."""
+        return {back for backs in self.backs[: self.used] for back in backs}
 
     def copy_ring(self) -> None:
         """Have the arrays of steps be this one's own."""

@@ -142,17 +142,20 @@ def in_panels(values: Array) -> Array:
 def unpacked(packed: Array, inner: int, columns: int) -> Array:
     """A packed matrix as a new array (inner, columns)."""
     width = PANEL_BYTES // packed.itemsize
-    panels = packed.reshape(-1, inner, width).transpose(1, 0, 2)
-    return np.array(panels.reshape(inner, -1)[:, :columns], order="C")
+    panels = -(-columns // width)
+    moved = packed.reshape(panels, inner, width).transpose(1, 0, 2)
+    return np.array(moved.reshape(inner, panels * width)[:, :columns], order="C")
 
 
 def repacked(matrix: Array) -> Array:
     """A matrix, packed."""
     width = PANEL_BYTES // matrix.itemsize
     inner, columns = matrix.shape
-    padded = np.zeros((inner, -(-columns // width) * width), matrix.dtype)
+    panels = -(-columns // width)
+    padded = np.zeros((inner, panels * width), matrix.dtype)
     padded[:, :columns] = matrix
-    return np.array(padded.reshape(inner, -1, width).transpose(1, 0, 2), order="C").reshape(-1)
+    moved = padded.reshape(inner, panels, width).transpose(1, 0, 2)
+    return np.array(moved, order="C").reshape(-1)
 
 
 def forms(layers: Sequence[Recurrent]) -> list[Form]:
@@ -191,6 +194,10 @@ class Back:
     def nbytes(self) -> int:
         """The bytes of all arrays."""
         return sum(array.nbytes for array in self.arrays)
+
+    def same(self, other: Back) -> bool:
+        """Whether another has the same numbers."""
+        return all(map(np.array_equal, self.arrays, other.arrays))
 
     def plain(self, form: Form) -> list[Array]:
         """The arrays as any machine has them."""

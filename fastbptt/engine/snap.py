@@ -109,7 +109,7 @@ class Snap(Steps):
         """Run steps: see `Steps`."""
         for states, own in zip(self.states, self.current, strict=True):
             states[:, 0] = own
-        self.used, self.runs = 0, runs
+        self.used, self.runs, self.backs = 0, runs, [()] * self.size
         h = super().run(runs, x, ends, resets, drop)
         self.current = [state.copy() for state in super().final()]
         return h

@@ -10,7 +10,7 @@ from .. import arguments
 from ..arrays import Array
 from ..backends import devices
 from ..engine.influence import Block, Totals
-from ..engine.influence_weights import Form, Run, forms
+from ..engine.influence_weights import Back, Form, Run, forms
 from ..engine.packed import bits_of
 from ..engine.packed import own_states as stacked
 from ..engine.snap import Snap, SnapTotals
@@ -45,8 +45,16 @@ class Weights:
         """Whether the network has these numbers still, bit by bit."""
         return bits_of(network.arrays()) == self.bits
 
+    def share(self, steps: Any) -> None:
+        """Take what the last step was run with, where it has the same numbers."""
+        last = () if steps is None or not steps.used else steps.backs[steps.used - 1]
+        for run, back in zip(self.runs, last, strict=False):
+            if run.back.same(back):
+                run.back = back
+
     @property
     def nbytes(self) -> int:
+        """The bytes of all but what is packed for the way back."""
         own = 2 * sum(map(len, self.bits))
         return own + sum(run.nbytes for run in self.runs) + self.end.nbytes
 
@@ -74,6 +82,7 @@ class Carried:
         n, weights, before = len(piece.x), self._weights, self._steps
         if weights is None or not weights.same(network):
             weights = Weights(network, self._forms, self._loss, self._B)
+            weights.share(before)
         if before is None:
             steps = self._begun(first_state(network, self._B, self._given))
         else:
@@ -132,8 +141,14 @@ class Carried:
     def nbytes(self) -> int:
         """The bytes of the arrays that are held between pushes."""
         own = sum(a.nbytes for a in self._initial) * (1 + (self._given is not None))
-        own += 0 if self._weights is None else self._weights.nbytes
-        return own + (0 if self._steps is None else self._steps.nbytes)
+        backs: set[Back] = set()
+        if self._weights is not None:
+            own += self._weights.nbytes
+            backs |= {run.back for run in self._weights.runs}
+        if self._steps is not None:
+            own += self._steps.nbytes
+            backs |= self._steps.held
+        return own + sum(back.nbytes for back in backs)
 
     def reset(self) -> None:
         """Go back to the state of the construction, with J zero."""
