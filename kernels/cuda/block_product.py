@@ -3,19 +3,27 @@
 A block keeps the weights of its units on the chip for the whole sweep: in registers first, in
 shared memory next, and only what does not fit is read again each step, from the second-level cache.
 
-The barrier is a counter that only grows, for each group of blocks:
+The barrier is a counter that only grows, for each group of blocks. It has two halves, so that a
+block does what the others do not need in between:
 
-- All threads of a block have written (syncthreads). One of them makes that visible to the device
-  (its fence is cumulative: it orders what the thread has seen through the syncthreads), adds 1, and
-  waits until the count is the number of blocks times the number of barriers so far. Its read
-  acquires, and the other threads go on only after it (syncthreads). CUDA's cooperative groups do
-  the same.
+- `arrive`: all threads of a block have written (syncthreads). One of them adds 1, and its addition
+  releases: who acquires it sees what that thread has seen, through the syncthreads the writes of
+  all its block.
+- `wait`: the same thread reads the count until it is the number of blocks times the number of
+  barriers so far. The reads are relaxed, since each that acquires may empty the first-level cache,
+  and one fence after the last acquires for all. The other threads go on only after it
+  (syncthreads).
 - What blocks exchange alternates between two buffers. A block that writes for step t+1 has passed
   the barrier of step t, before which every block had read what step t-1 left in that buffer.
-- Data of other blocks is read past the first-level cache, which is not coherent.
+- Data of other blocks is read by relaxed loads, which go to the second-level cache.
 - It cannot deadlock as long as all blocks of a group are resident. There are no more blocks in a
   launch than multiprocessors, the loader has made sure that a block fits on one, and the launch is
   cooperative, so the driver starts it only when all blocks fit.
+
+What blocks exchange has the form that it takes in shared memory: a row of `tile.row` numbers for
+each sequence, padded with zeros, or several pieces of all rows, one after the other. So a block
+copies one straight range, 16 bytes a load, and all its loads are on their way before the first is
+used.
 
 The simulator runs the blocks of such a launch side by side, but its memory is coherent and in
 order: it cannot show a missing fence.
@@ -23,31 +31,69 @@ order: it cannot show a missing fence.
 
 from .runtime import cuda, device, primitives
 
-clear, fetch, multiply_registers, multiply_read, combine, coherent, wait_for = (
-    primitives.clear,
-    primitives.fetch,
-    primitives.multiply_registers,
-    primitives.multiply_read,
-    primitives.combine,
-    primitives.coherent,
-    primitives.wait_for,
-)
+clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, combine = (
+    primitives.clear, primitives.copy_rows, primitives.fetch, primitives.give,
+    primitives.give_rows, primitives.multiply_registers, primitives.multiply_read,
+    primitives.combine
+)  # fmt: skip
+release_one, wait_for = primitives.release_one, primitives.wait_for
 
 
 @device
-def grid_barrier(arrivals, group, blocks, times):
-    """Grid barrier number `times` of the group.
+def arrive(arrivals, group):
+    """The first half of a grid barrier of the group: this block has written.
 
     arrivals : int32, a counter for each group, 0 at the launch
-    blocks : how many blocks the group has
     """
     cuda.syncthreads()
     if cuda.threadIdx.x == 0:
-        cuda.threadfence()
-        cuda.atomic.add(arrivals, group, 1)
-        wait_for(arrivals, group, blocks * times)
-        cuda.threadfence()
+        release_one(arrivals, group)
+
+
+@device
+def wait(arrivals, group, count):
+    """The second half: as many blocks have arrived as all barriers so far have."""
+    if cuda.threadIdx.x == 0:
+        wait_for(arrivals, group, count)
     cuda.syncthreads()
+
+
+def hand_over(tile, shape, vector):
+    """Functions by which a block hands the numbers of its units over, before a product.
+
+    tile : the Tile of the product
+    shape : the Shape of the sweep
+    vector : where the rows begin in shared memory, in elements
+
+    `pass_on` hands over those of a thread, a tuple of one a gate. After `wait_all` all threads may
+    multiply. In between others need not be waited for. `range_of` says where a block's rows are.
+    """
+    ROW, PIECES, H, R, PARTS = tile.row, tile.pieces, shape.hidden, shape.rows, shape.parts
+    TOGETHER = PARTS > 1
+
+    @device
+    def range_of(before, times, b0, B):
+        """Where buffer number `times` begins for the block, and the next piece of it."""
+        step = (B + R - 1) // R * R * ROW
+        return before + (times & 1) * PIECES * step + b0 * ROW, step
+
+    @device
+    def pass_on(shared, exchange, start, step, arrivals, values, mine, r, unit):
+        if TOGETHER:
+            if mine:
+                give_rows(exchange, start + r * ROW, step, unit, H, values, ROW, PIECES)
+            arrive(arrivals, cuda.blockIdx.y)
+        elif mine:
+            give(shared, vector + r * ROW + unit, H, values)
+
+    @device
+    def wait_all(arrivals, times):
+        if TOGETHER:
+            wait(arrivals, cuda.blockIdx.y, PARTS * times)
+        else:
+            cuda.syncthreads()
+
+    return range_of, pass_on, wait_all
 
 
 def block_product(tile, rows, threads, weights, vector, totals, together):
@@ -65,18 +111,18 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
     local : (tile.local_size,) the thread's registers for weights
     sums : (rows * wide,) the thread's registers for sums
     W : the packed weights of all blocks, as `layout.pack` orders them
-    exchange : vectors of all sequences from `base` on, (B, inner), where `together`
-    b0 : the block's first sequence, of B
+    exchange : where `together`, the vectors of all sequences, (pieces, rows, tile.row)
+    start, step : where this block's vectors begin there, and from a piece to the next
     """
     WIDTH, Q, M, QUADS = tile.width, tile.lanes, tile.wide, tile.quads
     REGISTERS, SHARED = tile.registers, tile.shared
     READ = QUADS - REGISTERS - SHARED
-    INNER, PIECES, PIECE = tile.inner, tile.pieces, tile.piece
+    PIECES, PIECE = tile.pieces, tile.piece
     ROW, TOTAL, GROUPS = tile.row, tile.total, tile.groups
     SPAN = Q * WIDTH
     STEP = threads * WIDTH  # between the vectors of a thread's weights
     SIZE = QUADS * M * STEP
-    FETCHED, SUMS = REGISTERS * M, rows * M
+    FETCHED, SUMS, VECTORS = REGISTERS * M, rows * M, rows * ROW // WIDTH
 
     @device
     def start(shared, local, W):
@@ -90,26 +136,20 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
                 shared[place] = W[first + (REGISTERS * M + i) * STEP + c]
 
     @device
-    def fetch_vectors(shared, exchange, base, b0, B, piece):
-        """Load a piece of the vectors of all rows into shared memory."""
-        low = piece * ROW
-        span = min(ROW, INNER - low)
-        for k in range(cuda.threadIdx.x, rows * span, threads):
-            r, j = k // span, k % span
-            if b0 + r < B:
-                there = coherent(exchange, base + (b0 + r) * INNER + low + j)
-                shared[vector + r * ROW + j] = there
+    def fetch_vectors(shared, exchange, start):
+        """Load the vectors of all rows, or a piece of each, into shared memory."""
+        copy_rows(shared, vector, exchange, start, cuda.threadIdx.x, threads, VECTORS)
         cuda.syncthreads()
 
     @device
-    def multiply(shared, local, sums, W, exchange, base, b0, B):
+    def multiply(shared, local, sums, W, exchange, start, step):
         """Set totals[row, column] to the product, which may be read after a syncthreads."""
         tid = cuda.threadIdx.x
         lane, group = tid % Q, tid // Q
-        clear(sums, SUMS)
         at = vector + lane * WIDTH
         if together:
-            fetch_vectors(shared, exchange, base, b0, B, 0)
+            fetch_vectors(shared, exchange, start)
+        clear(sums, SUMS)
         multiply_registers(sums, local, shared, at, ROW, SPAN, rows, M, REGISTERS)
         for i in range(SHARED):
             multiply_read(
@@ -124,7 +164,7 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
                 )
             for piece in range(1, PIECES):
                 cuda.syncthreads()
-                fetch_vectors(shared, exchange, base, b0, B, piece)
+                fetch_vectors(shared, exchange, start + piece * step)
                 for i in range(piece * PIECE, min(QUADS, (piece + 1) * PIECE)):
                     multiply_read(
                         sums, W, first + i * M * STEP, STEP, shared,

@@ -7,12 +7,20 @@ is unrolled, so that they become registers.
 from llvmlite import ir
 from numba.cuda import cgutils, types
 
-from .nvvm import address, data_of, intrinsic, tuple_of
-from .product_intrinsics import clear, combine, fetch, multiply_read, multiply_registers
+from .nvvm import address, constant, data_of, intrinsic, tuple_of
+from .product_intrinsics import (
+    clear,
+    combine,
+    copy_rows,
+    fetch,
+    multiply_read,
+    multiply_registers,
+)
 
 __all__ = [
-    "chosen", "clear", "coherent", "combine", "fetch", "give", "multiply_read",
-    "multiply_registers", "numbers", "only", "part", "plus", "replaced", "take", "wait_for",
+    "chosen", "clear", "combine", "copy_rows", "fetch", "give", "give_rows",
+    "multiply_read", "multiply_registers", "numbers", "only", "part", "plus", "release_one",
+    "replaced", "take", "wait_for",
 ]  # fmt: skip
 
 
@@ -46,6 +54,29 @@ def give(typingctx, array, index, stride, values):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, types.int64, values), codegen
+
+
+@intrinsic
+def give_rows(typingctx, array, start, step, index, stride, values, row, pieces):
+    """Set number `index + k * stride` of a row in pieces to values[k].
+
+    The pieces of `row` numbers each lie `step` apart; `row` and `pieces` are literals.
+    """
+    width, whole = row.literal_value, pieces.literal_value == 1
+
+    def codegen(context, builder, signature, args):
+        data, place = data_of(context, builder, array, args[0]), args[3]
+        for value in cgutils.unpack_tuple(builder, args[5], len(values)):
+            at = place
+            if not whole:
+                piece = builder.udiv(place, constant(width))
+                at = builder.add(builder.mul(piece, args[2]), builder.urem(place, constant(width)))
+            builder.store(value, address(builder, data, builder.add(args[1], at)))
+            place = builder.add(place, args[4])
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(array, i, i, i, i, values, row, pieces), codegen
 
 
 @intrinsic
@@ -124,30 +155,35 @@ def only(typingctx, condition, values):
     return values(types.boolean, values), codegen
 
 
-def _read(builder, pointer, bits, form):
-    letter = {"b32": "r", "b64": "l"}[f"b{bits}"]
-    integer = ir.IntType(bits)
+def _read(builder, pointer):
+    """Read an int32 past this multiprocessor's own cache, each time anew."""
+    integer = ir.IntType(32)
     kind = ir.FunctionType(integer, [integer.as_pointer()])
-    asm = ir.InlineAsm(kind, f"ld.{form}.b{bits} $0, [$1];", f"={letter},l,~{{memory}}", True)
-    return builder.call(asm, [builder.bitcast(pointer, integer.as_pointer())])
+    text = "ld.relaxed.gpu.global.b32 $0, [$1];"
+    return builder.call(ir.InlineAsm(kind, text, "=r,l,~{memory}", True), [pointer])
+
+
+def _say(builder, text, constraints, *args):
+    """An instruction without a result, before and after which memory is what it should be."""
+    kind = ir.FunctionType(ir.VoidType(), [arg.type for arg in args])
+    builder.call(ir.InlineAsm(kind, text, f"{constraints}~{{memory}}", True), args)
 
 
 @intrinsic
-def coherent(typingctx, array, index):
-    """array[index], past this multiprocessor's own cache, which is not coherent."""
-    bits = array.dtype.bitwidth
+def release_one(typingctx, counts, index):
+    """Add 1 to counts[index], an int32. Who acquires it sees what this thread has seen."""
 
     def codegen(context, builder, signature, args):
-        data = data_of(context, builder, array, args[0])
-        value = _read(builder, address(builder, data, args[1]), bits, "global.cg")
-        return builder.bitcast(value, data.type.pointee)
+        pointer = address(builder, data_of(context, builder, counts, args[0]), args[1])
+        _say(builder, "red.release.gpu.global.add.u32 [$0], 1;", "l,", pointer)
+        return context.get_dummy_value()
 
-    return array.dtype(array, types.int64), codegen
+    return types.void(counts, types.int64), codegen
 
 
 @intrinsic
 def wait_for(typingctx, counts, index, least):
-    """Spin until counts[index], an int32, is `least` or more; the read acquires."""
+    """Spin until counts[index], an int32, is `least` or more, and acquire it."""
 
     def codegen(context, builder, signature, args):
         pointer = address(builder, data_of(context, builder, counts, args[0]), args[1])
@@ -156,10 +192,10 @@ def wait_for(typingctx, counts, index, least):
         after = builder.append_basic_block("arrived")
         builder.branch(spin)
         builder.position_at_end(spin)
-        seen = _read(builder, pointer, 32, "acquire.gpu.global")
-        missing = builder.icmp_signed("<", seen, least)
+        missing = builder.icmp_signed("<", _read(builder, pointer), least)
         builder.cbranch(missing, spin, after)
         builder.position_at_end(after)
+        _say(builder, "fence.acq_rel.gpu;", "")
         return context.get_dummy_value()
 
     return types.void(counts, types.int64, types.int64), codegen

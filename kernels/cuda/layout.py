@@ -111,6 +111,14 @@ class Shape(NamedTuple):
             at += self.rows * tile.total + 3 & ~3
         return (*found, at)
 
+    def exchanged(self, batch):
+        """Numbers that the blocks of a grid sweep pass on for each product, in one buffer of two.
+
+        There is a row for each sequence of all slices, as it is in shared memory.
+        """
+        batch = _up(batch, self.rows)
+        return [tile.pieces * batch * tile.row for tile in (self.first, self.second)]
+
     def shared_bytes(self, itemsize):
         """Bytes of shared memory."""
         return self.places[-1] * itemsize

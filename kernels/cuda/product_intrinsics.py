@@ -1,9 +1,13 @@
 """Vector loads, the multiply-adds of a product, and the shuffles that combine their sums."""
 
+from contextlib import nullcontext
+
 from llvmlite import ir
 from numba.cuda import cgutils, types
 
 from .nvvm import VECTOR_BYTES, address, constant, data_of, intrinsic, load_vector
+
+_ON_THE_WAY = 8  # loads of a thread at a time: each takes four registers
 
 
 @intrinsic
@@ -26,6 +30,62 @@ def fetch(typingctx, local, memory, start, stride, count):
         return context.get_dummy_value()
 
     return types.void(local, memory, types.int64, types.int64, count), codegen
+
+
+def _load_coherent(builder, data, index, dtype):
+    """`load_vector` past this multiprocessor's own cache, which is not coherent."""
+    pointer = address(builder, data, index)
+    count, letter = VECTOR_BYTES // (dtype.bitwidth // 8), {32: "f", 64: "d"}[dtype.bitwidth]
+    kind = ir.LiteralStructType([pointer.type.pointee] * count)
+    into = ", ".join(f"${k}" for k in range(count))
+    text = f"ld.relaxed.gpu.global.v{count}.f{dtype.bitwidth} {{{into}}}, [${count}];"
+    asm = ir.InlineAsm(
+        ir.FunctionType(kind, [pointer.type]), text, f"={letter}," * count + "l,~{memory}", True
+    )
+    found = builder.call(asm, [pointer])
+    return [builder.extract_value(found, k) for k in range(count)]
+
+
+def _store_vector(builder, data, index, values):
+    """Store 16 bytes to an aligned element."""
+    pointer = address(builder, data, index)
+    whole = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
+    for k, value in enumerate(values):
+        whole = builder.insert_element(whole, value, ir.Constant(ir.IntType(32), k))
+    builder.store(whole, builder.bitcast(pointer, whole.type.as_pointer()), align=VECTOR_BYTES)
+
+
+@intrinsic
+def copy_rows(typingctx, shared, place, memory, start, thread, threads, total):
+    """Copy `total` vectors of 16 bytes from `start` on, which other blocks have written.
+
+    All `threads` take part. A thread has some of its loads on their way at a time. `threads` and
+    `total` are literals.
+    """
+    count, step = total.literal_value, threads.literal_value
+    width = VECTOR_BYTES // (memory.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        into = data_of(context, builder, shared, args[0])
+        data = data_of(context, builder, memory, args[2])
+        rounds = list(range(0, count, step))
+        for k in range(0, len(rounds), _ON_THE_WAY):
+            found = []
+            for first in rounds[k : k + _ON_THE_WAY]:
+                vector = builder.add(args[4], constant(first))
+                inside = builder.icmp_signed("<", vector, constant(count))
+                if first + step > count:  # the others load one that is there
+                    vector = builder.select(inside, vector, constant(0))
+                place = builder.mul(vector, constant(width))
+                values = _load_coherent(builder, data, builder.add(args[3], place), memory.dtype)
+                found.append((builder.add(args[1], place), inside, first + step > count, values))
+            for place, inside, guarded, values in found:
+                with builder.if_then(inside) if guarded else nullcontext():
+                    _store_vector(builder, into, place, values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(shared, i, memory, i, i, threads, total), codegen
 
 
 @intrinsic

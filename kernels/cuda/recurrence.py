@@ -176,10 +176,8 @@ class Recurrence(LayerRecurrence):
         if self.restart is not None:
             kernel = self.weights.kernel(reverse, shape, resets=True)
         if reverse not in self._exchanges:
-            cell = self.cell
-            rows = 0 if shape.parts == 1 else 2 * (cell.gates - cell.second + 1) if reverse else 4
-            size = rows * self.batch * self.hidden
-            self._exchanges[reverse] = runtime.arrays().empty(size, self.dtype)
+            size = 2 * sum(shape.exchanged(self.batch)) if shape.parts > 1 else 0
+            self._exchanges[reverse] = runtime.arrays().zeros(size, self.dtype)
         return kernel, shape, packed, self._exchanges[reverse]
 
     def _launch(self, kernel, shape, exchange, args):

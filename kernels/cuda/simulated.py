@@ -25,6 +25,12 @@ def give(array, index, stride, values):
         array[index + k * stride] = value
 
 
+def give_rows(array, start, step, index, stride, values, row, pieces):
+    for k, value in enumerate(values):
+        piece, place = divmod(index + k * stride, row) if pieces > 1 else (0, index + k * stride)
+        array[start + piece * step + place] = value
+
+
 def numbers(array, values):
     return tuple(array.dtype.type(value) for value in values)
 
@@ -108,8 +114,14 @@ def combine(sums, lane, active, totals, start, row_step, rows, wide, lanes):
             totals[start + k // wide * row_step + k % wide] = value
 
 
-def coherent(array, index):
-    return array[index]
+def copy_rows(shared, place, memory, start, thread, threads, total):
+    width = _width(memory)
+    for k in range(thread * width, total * width, threads * width):
+        shared[place + k : place + k + width] = memory[start + k : start + k + width]
+
+
+def release_one(counts, index):
+    counts[index] += 1
 
 
 def wait_for(counts, index, least):
