@@ -19,8 +19,8 @@ from .product_intrinsics import (
 
 __all__ = [
     "chosen", "clear", "combine", "copy_rows", "fetch", "give", "give_rows",
-    "multiply_read", "multiply_registers", "numbers", "only", "part", "plus", "release_one",
-    "replaced", "take", "wait_for",
+    "multiply_read", "multiply_registers", "numbers", "only", "part", "plus", "prefetch",
+    "reciprocal", "release_one", "replaced", "take", "wait_for",
 ]  # fmt: skip
 
 
@@ -77,6 +77,40 @@ def give_rows(typingctx, array, start, step, index, stride, values, row, pieces)
 
     i = types.int64
     return types.void(array, i, i, i, i, values, row, pieces), codegen
+
+
+@intrinsic
+def prefetch(typingctx, array, index, stride, count):
+    """Bring array[index + k * stride], k < count, to the second-level cache; `count` is a literal.
+
+    All of them must be there: the manual does not say what else happens.
+    """
+
+    def codegen(context, builder, signature, args):
+        data = data_of(context, builder, array, args[0])
+        index = args[1]
+        for _ in range(count.literal_value):
+            pointer = address(builder, data, index)
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type])
+            asm = ir.InlineAsm(kind, "prefetch.global.L2 [$0];", "l", True)
+            builder.call(asm, [pointer])
+            index = builder.add(index, args[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64, count), codegen
+
+
+@intrinsic
+def reciprocal(typingctx, value):
+    """1 / value. In float32 to 1 unit in the last place, without a branch; 0 from 2^126 on."""
+
+    def codegen(context, builder, signature, args):
+        if value.bitwidth == 64:
+            return builder.fdiv(ir.Constant(args[0].type, 1), args[0])
+        kind = ir.FunctionType(args[0].type, [args[0].type])
+        return builder.call(ir.InlineAsm(kind, "rcp.approx.ftz.f32 $0, $1;", "=f,f"), args)
+
+    return value(value), codegen
 
 
 @intrinsic

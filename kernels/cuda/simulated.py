@@ -31,6 +31,14 @@ def give_rows(array, start, step, index, stride, values, row, pieces):
         array[start + piece * step + place] = value
 
 
+def prefetch(array, index, stride, count):
+    assert index >= 0 and index + (count - 1) * stride < array.size
+
+
+def reciprocal(value):
+    return 1 / value
+
+
 def numbers(array, values):
     return tuple(array.dtype.type(value) for value in values)
 

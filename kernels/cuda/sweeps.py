@@ -40,10 +40,11 @@ from .block_product import block_product, hand_over
 from .cells import functions
 from .runtime import cuda, device, primitives
 
-take, give, numbers, part, plus, replaced, chosen, only = (
+take, give, numbers, part, plus, prefetch, replaced, chosen, only = (
     primitives.take, primitives.give, primitives.numbers, primitives.part, primitives.plus,
-    primitives.replaced, primitives.chosen, primitives.only
+    primitives.prefetch, primitives.replaced, primitives.chosen, primitives.only
 )  # fmt: skip
+AHEAD = 8  # steps before a number is loaded, it is brought to the second-level cache
 
 
 @device
@@ -133,8 +134,11 @@ def forward_kernel(name, dtype, shape, resets=False):
             s = take(restart, unit, H, STATES)
             cursor += 1
         pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit)
-        row = ids[b] if tokens else b
-        coming = take(z, row * GATES * H + unit, H, GATES)
+        size, at = B * H, b * H + unit  # of a step, and the thread's place in it
+        at_state, at_residual = (first + 1) * size + at, first * RESIDUALS * size
+        at_residual += b * RESIDUALS * H + unit
+        at_z = (ids[b] if tokens else b) * GATES * H + unit
+        coming = take(z, at_z, H, GATES)
         for t in range(n):
             live = mine and t0 + t < end
             wait_all(arrivals, t * EACH + 1)
@@ -159,21 +163,19 @@ def forward_kernel(name, dtype, shape, resets=False):
                     cursor += 1
                 begin, piece = range_of(0, t + 1, b0, B)
                 pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit)
-                row = (t + 1) * B + b
+                at_z += GATES * size
                 if tokens:
-                    row = ids[row]
-                coming = take(z, row * GATES * H + unit, H, GATES)
+                    at_z = ids[(t + 1) * B + b] * GATES * H + unit
+                elif t + 1 + AHEAD < n:
+                    prefetch(z, at_z + AHEAD * GATES * size, H, GATES)
+                coming = take(z, at_z, H, GATES)
             if mine:
                 if cached:
-                    give(states, ((first + t + 1) * B + b) * H + unit, plane, kept)
-                    give(
-                        residuals,
-                        ((first + t) * B + b) * RESIDUALS * H + unit,
-                        H,
-                        numbers(shared, extra),
-                    )
+                    give(states, at_state, plane, kept)
+                    give(residuals, at_residual, H, numbers(shared, extra))
                 if wanted:
-                    h[(t * B + b) * H + unit] = kept[0] if live else zero
+                    h[at] = kept[0] if live else zero
+            at, at_state, at_residual = at + size, at_state + size, at_residual + RESIDUALS * size
         if mine and not cached:
             give(states, (((first + n) & 1) * B + b) * H + unit, plane, s)
 
@@ -245,11 +247,14 @@ def reverse_kernel(name, dtype, shape, resets=False):
         ds = take(carry, (current * B + b) * H + unit, 2 * B * H, STATES)
         p = take(params, unit, H, PARAMS)
         end = lengths[b]
-        at = first + n - 1  # the row of the state before the step
-        s = take(states, ((at + 1) * B + b) * H + unit, plane, STATES)
-        before = take(states, (at * B + b) * H + unit, plane, STATES)
-        extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
-        into = dh[((n - 1) * B + b) * H + unit]
+        size = B * H  # of a step; then the thread's places in the last
+        at, at_state = ((n - 1) * B + b) * H + unit, ((first + n - 1) * B + b) * H + unit
+        at_residual = ((first + n - 1) * B + b) * RESIDUALS * H + unit
+        at_delta = ((n - 1) * B + b) * DELTAS * H + unit
+        s = take(states, at_state + size, plane, STATES)
+        before = take(states, at_state, plane, STATES)
+        extra = take(residuals, at_residual, H, RESIDUALS)
+        into = dh[at]
         cursor = 0
         if RESETS:
             cursor, _ = find(lengths, B, b, t0 + n)
@@ -279,15 +284,18 @@ def reverse_kernel(name, dtype, shape, resets=False):
             begin, piece = range_of(0, k, b0, B)
             pass_on(shared, exchange, begin, piece, arrivals, part(d, SPLIT, FIRST), mine, r, unit)
             if mine:  # what follows has the barrier and the product to end
-                give(delta, (t * B + b) * DELTAS * H + unit, H, d)
+                give(delta, at_delta, H, d)
                 if SECOND > 0:
-                    v[(t * B + b) * H + unit] = multiplied if live else zero
+                    v[at] = multiplied if live else zero
             if t > 0:
-                s = before
-                at = first + t - 1
-                before = take(states, (at * B + b) * H + unit, plane, STATES)
-                extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
-                into = dh[((t - 1) * B + b) * H + unit]
+                at, at_state, at_delta = at - size, at_state - size, at_delta - DELTAS * size
+                at_residual -= RESIDUALS * size
+                s, before = before, take(states, at_state, plane, STATES)
+                extra, into = take(residuals, at_residual, H, RESIDUALS), dh[at]
+                if t > AHEAD:
+                    prefetch(states, at_state - AHEAD * size, plane, STATES)
+                    prefetch(residuals, at_residual - AHEAD * RESIDUALS * size, H, RESIDUALS)
+                    prefetch(dh, at - AHEAD * size, 0, 1)
             wait_all(arrivals, (k + 1) * EACH)
             multiply(shared, local, sums, W, exchange, begin, piece)
             cuda.syncthreads()

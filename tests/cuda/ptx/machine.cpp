@@ -287,6 +287,8 @@ void fence(Launch& l, Thread& t) {
   if (m.model) m.model->fence(t.number);
 }
 
+void prefetch(Launch& l, Thread& t, u64 address, int line) { of(l).place(t, GLOBAL, address, 1, line); }
+
 int run_launch(const Task* task, size_t size, Body body) {
   const int direction = fegetround();
   fesetround(FE_TONEAREST);

@@ -40,6 +40,7 @@ void store(Launch&, Thread&, Space, u64 address, const void* from, u32 size, int
 void load_strong(Launch&, Thread&, u64 address, void* into, u32 size, int order, int line);
 void store_strong(Launch&, Thread&, u64 address, const void* from, u32 size, int order, int line);
 void fence(Launch&, Thread&);
+void prefetch(Launch&, Thread&, u64 address, int line);  // of an address that is there
 
 // Returns the old value; `change` makes the new one of it and of `given`.
 typedef u64 (*Change)(u64 old, u64 given);

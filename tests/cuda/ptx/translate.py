@@ -172,7 +172,7 @@ class _Translator:
     _fence = _membar
 
     def _prefetch(self, statement, modifiers, operands):
-        return f"(void){self.address(operands[0])};"  # a hint, of any address
+        return f"prefetch(l, t, {self.address(operands[0])}, {statement.line});"
 
     _prefetchu = _prefetch
 
