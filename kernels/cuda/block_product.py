@@ -29,6 +29,7 @@ The simulator runs the blocks of such a launch side by side, but its memory is c
 order: it cannot show a missing fence.
 """
 
+from .layout import total_step
 from .runtime import cuda, device, primitives
 
 clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, combine = (
@@ -37,6 +38,8 @@ clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, com
     primitives.combine
 )  # fmt: skip
 release_one, wait_for = primitives.release_one, primitives.wait_for
+
+_ON_THE_WAY = 4  # loads of a thread from the second-level cache, while it reads weights
 
 
 @device
@@ -96,14 +99,12 @@ def hand_over(tile, shape, vector):
     return range_of, pass_on, wait_all
 
 
-def block_product(tile, rows, threads, weights, vector, totals, together):
+def block_product(tile, shape, weights, vector, totals):
     """Functions of a block: `start`, and `multiply`, the product of weights and a vector a row.
 
     tile : the Tile of the product
-    rows : sequences of the block, each with a vector
-    threads : of the block
+    shape : the Shape of the sweep
     weights, vector, totals : where each begins in shared memory, in elements
-    together : the block is one of a grid sweep, whose blocks write the vectors to `exchange`
 
     Arguments of the functions:
 
@@ -114,14 +115,16 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
     exchange : where `together`, the vectors of all sequences, (pieces, rows, tile.row)
     start, step : where this block's vectors begin there, and from a piece to the next
     """
+    rows, threads, together = shape.rows, shape.threads, shape.parts > 1
     WIDTH, Q, M, QUADS = tile.width, tile.lanes, tile.wide, tile.quads
     REGISTERS, SHARED = tile.registers, tile.shared
     READ = QUADS - REGISTERS - SHARED
     PIECES, PIECE = tile.pieces, tile.piece
-    ROW, TOTAL, GROUPS = tile.row, tile.total, tile.groups
+    ROW, GROUPS, TOTAL = tile.row, tile.groups, total_step(tile, rows, shape.units)
     SPAN = Q * WIDTH
     STEP = threads * WIDTH  # between the vectors of a thread's weights
     SIZE = QUADS * M * STEP
+    SOME = -(-_ON_THE_WAY // M)  # vectors whose weights are read at a time
     FETCHED, SUMS, VECTORS = REGISTERS * M, rows * M, rows * ROW // WIDTH
 
     @device
@@ -142,6 +145,18 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
         cuda.syncthreads()
 
     @device
+    def read(sums, W, first, shared, at, low, high):
+        """Multiply vectors low..high by weights that are read, some of them at a time."""
+        for i in range(low, high - SOME + 1, SOME):
+            multiply_read(
+                sums, W, first + i * M * STEP, STEP, shared, at + i * SPAN, ROW, SPAN, rows, M, SOME
+            )
+        for i in range(high - (high - low) % SOME, high):
+            multiply_read(
+                sums, W, first + i * M * STEP, STEP, shared, at + i * SPAN, ROW, SPAN, rows, M, 1
+            )
+
+    @device
     def multiply(shared, local, sums, W, exchange, start, step):
         """Set totals[row, column] to the product, which may be read after a syncthreads."""
         tid = cuda.threadIdx.x
@@ -154,22 +169,16 @@ def block_product(tile, rows, threads, weights, vector, totals, together):
         for i in range(SHARED):
             multiply_read(
                 sums, shared, weights + i * M * STEP + tid * WIDTH, STEP, shared,
-                at + (REGISTERS + i) * SPAN, ROW, rows, M,
+                at + (REGISTERS + i) * SPAN, ROW, SPAN, rows, M, 1,
             )  # fmt: skip
         if READ > 0:
             first = cuda.blockIdx.x * SIZE + tid * WIDTH
-            for i in range(REGISTERS + SHARED, PIECE):
-                multiply_read(
-                    sums, W, first + i * M * STEP, STEP, shared, at + i * SPAN, ROW, rows, M
-                )
+            read(sums, W, first, shared, at, REGISTERS + SHARED, PIECE)
             for piece in range(1, PIECES):
                 cuda.syncthreads()
                 fetch_vectors(shared, exchange, start + piece * step)
-                for i in range(piece * PIECE, min(QUADS, (piece + 1) * PIECE)):
-                    multiply_read(
-                        sums, W, first + i * M * STEP, STEP, shared,
-                        at + (i - piece * PIECE) * SPAN, ROW, rows, M,
-                    )  # fmt: skip
+                low = piece * PIECE
+                read(sums, W, first, shared, at - low * SPAN, low, min(QUADS, low + PIECE))
         combine(sums, lane, group < GROUPS, shared, totals + group * M, TOTAL, rows, M, Q)
 
     return start, multiply

@@ -150,27 +150,33 @@ def multiply_registers(typingctx, sums, local, memory, start, row_step, step, ro
 
 
 @intrinsic
-def multiply_read(typingctx, sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
-    """The same for one vector, whose weights m lie `w_step` apart in shared or global memory."""
-    R, M = rows.literal_value, wide.literal_value
+def multiply_read(
+    typingctx, sums, weights, w_start, w_step, memory, start, row_step, step, rows, wide, count
+):
+    """The same with weights in shared or global memory, all of which are loaded first.
+
+    Weight m of vector i lies `i * wide + m` times `w_step` from the first.
+    """
+    R, M, N = rows.literal_value, wide.literal_value, count.literal_value
 
     def codegen(context, builder, signature, args):
         sums_data = data_of(context, builder, sums, args[0])
         weights_data = data_of(context, builder, weights, args[1])
         data = data_of(context, builder, memory, args[4])
         found, index = [], args[2]
-        for _ in range(M):
+        for _ in range(N * M):
             found.append(load_vector(builder, weights_data, index, memory.dtype))
             index = builder.add(index, args[3])
-        vectors, index = [], args[5]
-        for _ in range(R):
-            vectors.append(load_vector(builder, data, index, memory.dtype))
-            index = builder.add(index, args[6])
-        _multiply(builder, sums_data, found, vectors)
+        for i in range(N):
+            vectors, index = [], builder.add(args[5], builder.mul(args[7], constant(i)))
+            for _ in range(R):
+                vectors.append(load_vector(builder, data, index, memory.dtype))
+                index = builder.add(index, args[6])
+            _multiply(builder, sums_data, found[i * M : (i + 1) * M], vectors)
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(sums, weights, i, i, memory, i, i, rows, wide), codegen
+    return types.void(sums, weights, i, i, memory, i, i, i, rows, wide, count), codegen
 
 
 @intrinsic

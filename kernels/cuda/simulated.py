@@ -92,10 +92,10 @@ def multiply_registers(sums, local, memory, start, row_step, step, rows, wide, c
         sums[: rows * wide] += np.einsum("ric,imc->rm", vectors, weights).reshape(-1)
 
 
-def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
+def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, step, rows, wide, count):
     width = _width(memory)
-    vectors = memory[start + _places(rows, 1, width, row_step, 0)]
-    found = weights[w_start + _places(wide, 1, width, w_step, 0)]
+    vectors = memory[start + _places(rows, count, width, row_step, step)]
+    found = weights[w_start + _places(wide, count, width, w_step, wide * w_step)]
     sums[: rows * wide] += np.einsum("ric,mic->rm", vectors, found).reshape(-1)
 
 

@@ -85,15 +85,13 @@ def forward_kernel(name, dtype, shape, resets=False):
     TOGETHER = shape.parts > 1
     THREADS = shape.threads
     ROW, ROW2 = shape.first.row, shape.second.row
-    TOTAL, TOTAL2 = shape.first.total, shape.second.total
+    TOTAL, TOTAL2 = shape.total_steps
     WEIGHTS, WEIGHTS2, VECTOR, VECTOR2, TOTALS, TOTALS2, _ = shape.places
     SUMS = R * max(shape.first.wide, shape.second.wide)
     LOCAL, LOCAL2 = shape.first.local_size, shape.second.local_size
     step, _, gate, _ = functions(name, dtype)
-    start, multiply = block_product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
-    start2, multiply2 = block_product(
-        shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
-    )
+    start, multiply = block_product(shape.first, shape, WEIGHTS, VECTOR, TOTALS)
+    start2, multiply2 = block_product(shape.second, shape, WEIGHTS2, VECTOR2, TOTALS2)
     range_of, pass_on, wait_all = hand_over(shape.first, shape, VECTOR)
     range_of2, pass_on2, wait_all2 = hand_over(shape.second, shape, VECTOR2)
     zero, DTYPE, RESETS, EACH = dtype(0), np.dtype(dtype), resets, 1 + SECOND
@@ -208,15 +206,13 @@ def reverse_kernel(name, dtype, shape, resets=False):
     TOGETHER = shape.parts > 1
     THREADS = shape.threads
     ROW, ROW2 = shape.first.row, shape.second.row
-    TOTAL, TOTAL2 = shape.first.total, shape.second.total
+    TOTAL, TOTAL2 = shape.total_steps
     WEIGHTS, WEIGHTS2, VECTOR, VECTOR2, TOTALS, TOTALS2, _ = shape.places
     SUMS = R * max(shape.first.wide, shape.second.wide)
     LOCAL, LOCAL2 = shape.first.local_size, shape.second.local_size
     _, step, _, ungate = functions(name, dtype)
-    start, multiply = block_product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
-    start2, multiply2 = block_product(
-        shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
-    )
+    start, multiply = block_product(shape.first, shape, WEIGHTS, VECTOR, TOTALS)
+    start2, multiply2 = block_product(shape.second, shape, WEIGHTS2, VECTOR2, TOTALS2)
     range_of, pass_on, wait_all = hand_over(shape.first, shape, VECTOR)
     range_of2, pass_on2, wait_all2 = hand_over(shape.second, shape, VECTOR2)
     zero, DTYPE, RESETS, EACH = dtype(0), np.dtype(dtype), resets, 1 + SECOND
