@@ -29,7 +29,7 @@ The simulator runs the blocks of such a launch side by side, but its memory is c
 order: it cannot show a missing fence.
 """
 
-from .layout import total_step
+from .layout import COPIED, ON_THE_WAY, total_step
 from .runtime import cuda, device, primitives
 
 clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, combine = (
@@ -38,8 +38,6 @@ clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, com
     primitives.combine
 )  # fmt: skip
 release_one, wait_for = primitives.release_one, primitives.wait_for
-
-_ON_THE_WAY = 4  # loads of a thread from the second-level cache, while it reads weights
 
 
 @device
@@ -124,7 +122,7 @@ def block_product(tile, shape, weights, vector, totals):
     SPAN = Q * WIDTH
     STEP = threads * WIDTH  # between the vectors of a thread's weights
     SIZE = QUADS * M * STEP
-    SOME = -(-_ON_THE_WAY // M)  # vectors whose weights are read at a time
+    SOME = -(-ON_THE_WAY // M)  # vectors whose weights are read at a time
     FETCHED, SUMS, VECTORS = REGISTERS * M, rows * M, rows * ROW // WIDTH
 
     @device
@@ -141,7 +139,7 @@ def block_product(tile, shape, weights, vector, totals):
     @device
     def fetch_vectors(shared, exchange, start):
         """Load the vectors of all rows, or a piece of each, into shared memory."""
-        copy_rows(shared, vector, exchange, start, cuda.threadIdx.x, threads, VECTORS)
+        copy_rows(shared, vector, exchange, start, cuda.threadIdx.x, threads, VECTORS, COPIED)
         cuda.syncthreads()
 
     @device

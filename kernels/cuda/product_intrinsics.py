@@ -7,8 +7,6 @@ from numba.cuda import cgutils, types
 
 from .nvvm import VECTOR_BYTES, address, constant, data_of, intrinsic, load_vector
 
-_ON_THE_WAY = 8  # loads of a thread at a time: each takes four registers
-
 
 @intrinsic
 def fetch(typingctx, local, memory, start, stride, count):
@@ -56,22 +54,22 @@ def _store_vector(builder, data, index, values):
 
 
 @intrinsic
-def copy_rows(typingctx, shared, place, memory, start, thread, threads, total):
+def copy_rows(typingctx, shared, place, memory, start, thread, threads, total, at_once):
     """Copy `total` vectors of 16 bytes from `start` on, which other blocks have written.
 
-    All `threads` take part. A thread has some of its loads on their way at a time. `threads` and
-    `total` are literals.
+    All `threads` take part. A thread has `at_once` of its loads on their way at a time. These
+    three are literals.
     """
-    count, step = total.literal_value, threads.literal_value
+    count, step, some = total.literal_value, threads.literal_value, at_once.literal_value
     width = VECTOR_BYTES // (memory.dtype.bitwidth // 8)
 
     def codegen(context, builder, signature, args):
         into = data_of(context, builder, shared, args[0])
         data = data_of(context, builder, memory, args[2])
         rounds = list(range(0, count, step))
-        for k in range(0, len(rounds), _ON_THE_WAY):
+        for k in range(0, len(rounds), some):
             found = []
-            for first in rounds[k : k + _ON_THE_WAY]:
+            for first in rounds[k : k + some]:
                 vector = builder.add(args[4], constant(first))
                 inside = builder.icmp_signed("<", vector, constant(count))
                 if first + step > count:  # the others load one that is there
@@ -85,7 +83,7 @@ def copy_rows(typingctx, shared, place, memory, start, thread, threads, total):
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(shared, i, memory, i, i, threads, total), codegen
+    return types.void(shared, i, memory, i, i, threads, total, at_once), codegen
 
 
 @intrinsic

@@ -122,7 +122,7 @@ def combine(sums, lane, active, totals, start, row_step, rows, wide, lanes):
             totals[start + k // wide * row_step + k % wide] = value
 
 
-def copy_rows(shared, place, memory, start, thread, threads, total):
+def copy_rows(shared, place, memory, start, thread, threads, total, at_once):
     width = _width(memory)
     for k in range(thread * width, total * width, threads * width):
         shared[place + k : place + k + width] = memory[start + k : start + k + width]
