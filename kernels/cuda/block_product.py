@@ -29,7 +29,8 @@ The simulator runs the blocks of such a launch side by side, but its memory is c
 order: it cannot show a missing fence.
 """
 
-from .layout import COPIED, ON_THE_WAY, total_step
+from .banks import total_step
+from .layout import COPIED, ON_THE_WAY
 from .runtime import cuda, device, primitives
 
 clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, combine = (

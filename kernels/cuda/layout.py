@@ -5,11 +5,11 @@ from itertools import product
 from typing import NamedTuple
 
 from ..cells.registry import CELLS
+from .banks import BANKS, total_step
 
 VECTOR_BYTES = 16  # that a thread loads at once
 COPIED = 8  # loads of a thread on their way at a time while it copies: each takes four registers
 ON_THE_WAY = 4  # the same while it reads weights
-_BANKS = 32  # of shared memory, and lanes of a warp
 _UNROLLED = 2048  # multiply-adds in a straight line at most
 _OTHER = 56, 24  # registers of a thread besides weights, sums and vectors: fixed, for each word
 # The model's constants. None is measured with these kernels yet.
@@ -140,45 +140,6 @@ class Shape(NamedTuple):
         return self.places[-1] * itemsize
 
 
-@lru_cache(maxsize=1024)
-def total_step(tile, rows, units):
-    """From a row of a product's totals to the next, padded for few conflicts of memory's banks."""
-    if rows == 1 or not tile.inner:
-        return tile.total
-    words = VECTOR_BYTES // 4 // tile.width  # of a number, in banks of 4 bytes
-    return min(
-        range(tile.total, tile.total + _BANKS // words),
-        key=lambda step: (_conflicts(tile, rows, units, step, words), step),
-    )
-
-
-def _conflicts(tile, rows, units, step, words):
-    """Cycles in which a warp stores its totals, and in which it loads those of its units."""
-    count, mask, lanes = rows * tile.wide, tile.lanes // 2, range(_BANKS)
-    base = [0] * _BANKS
-    while mask:  # as in `combine`
-        if count % 2 == 0:
-            count //= 2
-            base = [
-                at + (count if lane & mask else 0) for at, lane in zip(base, lanes, strict=True)
-            ]
-        mask //= 2
-    cycles = 0
-    for k in range(count):
-        places = {
-            lane // tile.lanes * tile.wide + (at + k) // tile.wide * step + (at + k) % tile.wide
-            for at, lane in zip(base, lanes, strict=True)
-        }
-        cycles += _cycles(places, words)
-    return cycles + _cycles({lane // units % rows * step + lane % units for lane in lanes}, words)
-
-
-def _cycles(places, words):
-    """The most of these numbers that lie in one bank."""
-    banks = [place * words % _BANKS for place in places]
-    return max(map(banks.count, banks))
-
-
 NO_TILE = Tile(0, 0, 1, 1, 1, 0, 0)
 
 
@@ -227,7 +188,7 @@ def _placed(card, tiles, rows, threads, item):
     free = most - _OTHER[0] - _OTHER[1] * words
     shared = card.shared // item
     for tile in tiles:
-        shared -= rows * (tile.row + tile.total + _BANKS) + 16
+        shared -= rows * (tile.row + tile.total + BANKS) + 16
     placed = []
     for tile in tiles:
         if not tile.inner:

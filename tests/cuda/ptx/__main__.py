@@ -12,12 +12,13 @@ from fastbptt.kernels.source import SOURCE_KEY
 
 from . import device
 
+MISSING = 77  # the exit status that says so
 PARTS = ["controls", "tests", "sweeps"]
 TESTS = ["test_gradients_cuda.py", "test_losses_cuda.py", "test_resets_cuda.py"]
 
 
 def main(words=None):
-    """Run the checks; the exit status is 1 if one of them failed, 2 if something is missing."""
+    """Run the checks; the exit status is 1 if one of them failed, 77 without what it needs."""
     parser = argparse.ArgumentParser(prog="python -m tests.cuda.ptx", description=__doc__)
     parser.add_argument(
         "parts", nargs="*", metavar="PART",
@@ -34,7 +35,7 @@ def main(words=None):
     missing = device.missing()
     if missing is not None:
         print(missing)
-        return 2
+        return MISSING
     os.environ["FASTBPTT_DEVICE"] = "cuda"
     device.install()
     if args.case is not None:

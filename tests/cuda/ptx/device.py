@@ -47,7 +47,8 @@ class Launches:
 
     def compiled(self, kernel, kinds, threads, capability):
         """What takes the place of machine code: the PTX, kept in the emulator's folder."""
-        parts = SOURCE_KEY, kernel.__name__, kernel.key, kinds, threads, capability
+        versions = machine_code._versions()
+        parts = SOURCE_KEY, versions, kernel.__name__, kernel.key, kinds, threads, capability
         name = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
         file = emulator.folder() / f"{name}.ptx"
         if not file.exists():
