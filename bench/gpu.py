@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from fastbptt.kernels.cells import registry
-from fastbptt.kernels.cuda import gpus, machine_code, runtime, sweeps
-from fastbptt.kernels.cuda.layout import choose
+from fastbptt.kernels.cuda import gpus, layout, machine_code, runtime, sweeps
 
 import fastbptt as fb
 from bench import ptxas, stored
@@ -55,11 +54,12 @@ def check(processes, seconds):
     return "passed"
 
 
-def _compile(cell, dtype, H, B, gpu):
+def _compile(cell, dtype, H, B, gpu, words):
     """Compile both sweeps of a point, in a process of their own."""
+    layout.WORDS = words
     kind = getattr(np, dtype)
     for reverse in (False, True):
-        shape, _ = choose(gpu, cell, H, B, np.dtype(kind).itemsize, reverse)
+        shape, _ = layout.choose(gpu, cell, H, B, np.dtype(kind).itemsize, reverse)
         make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
         kernel = make(cell, kind, shape)
         kinds = ptxas.kinds(kernel, kind)
@@ -70,10 +70,10 @@ def compiling(pool, chosen):
     """Begin to compile the sweeps of all points in their order; gives what waits for a point's."""
     gpu, begun = gpus.card(gpus.current()), {}
     for name, _, B, H, dtype in chosen:
-        job = CELLS[name], dtype, H, B, gpu
+        job = CELLS[name], dtype, H, B, gpu, layout.WORDS
         if job not in begun:
             begun[job] = pool.apply_async(_compile, job)
-    return lambda point: begun[CELLS[point[0]], point[4], point[3], point[2], gpu]
+    return lambda point: begun[CELLS[point[0]], point[4], point[3], point[2], gpu, layout.WORDS]
 
 
 def ours(name, T, B, H, dtype):
@@ -277,9 +277,13 @@ def main():
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--only-time", action="store_true", help="skip the checks: for tuning")
     what.add_argument("--check-only", action="store_true", help="time nothing")
+    parser.add_argument(
+        "--words", action="store_true", help="grid sweeps exchange words and have no barrier"
+    )
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "gpu.json")
     args = parser.parse_args()
     budget = Budget(args.minutes)
+    layout.WORDS = args.words
     missing = devices.missing_gpu()
     if missing is not None or runtime.SIMULATED:
         parser.exit(2, f"bench.gpu needs a GPU: {missing or 'this is the simulator'}\n")
@@ -292,8 +296,8 @@ def main():
 
     def save(done, late):
         result = {
-            "machine": machine(), "rounds": args.rounds, "checked": checked, "points": done,
-            "no time left for": late,
+            "machine": machine(), "rounds": args.rounds, "checked": checked, "words": args.words,
+            "points": done, "no time left for": late,
         }  # fmt: skip
         stored.save(args.out, result)
 

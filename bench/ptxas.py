@@ -56,8 +56,8 @@ def kinds(kernel, dtype):
     """Return Numba's types of a kernel's arguments, by their names: scalars are ints by default."""
 
     def example(name):
-        if name in _INTEGERS:
-            return np.empty(0, _INTEGERS[name])
+        if name in _INTEGERS or (name == "exchange" and kernel.key[2].words):
+            return np.empty(0, _INTEGERS.get(name, np.int64))
         if name in _FLOATS:
             return np.empty(0, dtype)
         if name in _DOUBLES:

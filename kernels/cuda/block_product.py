@@ -25,6 +25,12 @@ each sequence, padded with zeros, or several pieces of all rows, one after the o
 copies one straight range, 16 bytes a load, and all its loads are on their way before the first is
 used.
 
+With `shape.words` there is no barrier. What blocks exchange are words of 64 bits, a number and the
+time that it is of, written by one store, and a block reads each until it has the time that it waits
+for, as NCCL does for short messages. A word is a whole: no fence is needed between its halves. A
+block that writes for step t+1 has read all others' words of step t, which they wrote after they had
+read those of step t-1 in that buffer. Padding says the last of all times.
+
 The simulator runs the blocks of such a launch side by side, but its memory is coherent and in
 order: it cannot show a missing fence.
 """
@@ -39,6 +45,7 @@ clear, copy_rows, fetch, give, give_rows, multiply_registers, multiply_read, com
     primitives.combine
 )  # fmt: skip
 release_one, wait_for = primitives.release_one, primitives.wait_for
+give_words, copy_words = primitives.give_words, primitives.copy_words
 
 
 @device
@@ -67,11 +74,12 @@ def hand_over(tile, shape, vector):
     shape : the Shape of the sweep
     vector : where the rows begin in shared memory, in elements
 
-    `pass_on` hands over those of a thread, a tuple of one a gate. After `wait_all` all threads may
-    multiply. In between others need not be waited for. `range_of` says where a block's rows are.
+    `pass_on` hands over those of a thread, a tuple of one a gate, for product number `time`. After
+    `wait_all` all threads may multiply. In between others need not be waited for. `range_of` says
+    where a block's rows are.
     """
     ROW, PIECES, H, R, PARTS = tile.row, tile.pieces, shape.hidden, shape.rows, shape.parts
-    TOGETHER = PARTS > 1
+    TOGETHER, WORDS = PARTS > 1, shape.words
 
     @device
     def range_of(before, times, b0, B):
@@ -80,8 +88,12 @@ def hand_over(tile, shape, vector):
         return before + (times & 1) * PIECES * step + b0 * ROW, step
 
     @device
-    def pass_on(shared, exchange, start, step, arrivals, values, mine, r, unit):
-        if TOGETHER:
+    def pass_on(shared, exchange, start, step, arrivals, values, mine, r, unit, time):
+        if WORDS:
+            if mine:
+                at = start + r * ROW
+                give_words(exchange, at, step, unit, H, values, ROW, PIECES, time + 1)
+        elif TOGETHER:
             if mine:
                 give_rows(exchange, start + r * ROW, step, unit, H, values, ROW, PIECES)
             arrive(arrivals, cuda.blockIdx.y)
@@ -90,7 +102,9 @@ def hand_over(tile, shape, vector):
 
     @device
     def wait_all(arrivals, times):
-        if TOGETHER:
+        if WORDS:
+            pass  # each word is waited for
+        elif TOGETHER:
             wait(arrivals, cuda.blockIdx.y, PARTS * times)
         else:
             cuda.syncthreads()
@@ -113,6 +127,7 @@ def block_product(tile, shape, weights, vector, totals):
     W : the packed weights of all blocks, as `layout.pack` orders them
     exchange : where `together`, the vectors of all sequences, (pieces, rows, tile.row)
     start, step : where this block's vectors begin there, and from a piece to the next
+    time : which product it is, counted from 0
     """
     rows, threads, together = shape.rows, shape.threads, shape.parts > 1
     WIDTH, Q, M, QUADS = tile.width, tile.lanes, tile.wide, tile.quads
@@ -121,6 +136,7 @@ def block_product(tile, shape, weights, vector, totals):
     PIECES, PIECE = tile.pieces, tile.piece
     ROW, GROUPS, TOTAL = tile.row, tile.groups, total_step(tile, rows, shape.units)
     SPAN = Q * WIDTH
+    WORDS = shape.words
     STEP = threads * WIDTH  # between the vectors of a thread's weights
     SIZE = QUADS * M * STEP
     SOME = -(-ON_THE_WAY // M)  # vectors whose weights are read at a time
@@ -138,9 +154,13 @@ def block_product(tile, shape, weights, vector, totals):
                 shared[place] = W[first + (REGISTERS * M + i) * STEP + c]
 
     @device
-    def fetch_vectors(shared, exchange, start):
+    def fetch_vectors(shared, exchange, start, time):
         """Load the vectors of all rows, or a piece of each, into shared memory."""
-        copy_rows(shared, vector, exchange, start, cuda.threadIdx.x, threads, VECTORS, COPIED)
+        tid = cuda.threadIdx.x
+        if WORDS:
+            copy_words(shared, vector, exchange, start, tid, threads, VECTORS, COPIED, time + 1)
+        else:
+            copy_rows(shared, vector, exchange, start, tid, threads, VECTORS, COPIED)
         cuda.syncthreads()
 
     @device
@@ -156,13 +176,13 @@ def block_product(tile, shape, weights, vector, totals):
             )
 
     @device
-    def multiply(shared, local, sums, W, exchange, start, step):
+    def multiply(shared, local, sums, W, exchange, start, step, time):
         """Set totals[row, column] to the product, which may be read after a syncthreads."""
         tid = cuda.threadIdx.x
         lane, group = tid % Q, tid // Q
         at = vector + lane * WIDTH
         if together:
-            fetch_vectors(shared, exchange, start)
+            fetch_vectors(shared, exchange, start, time)
         clear(sums, SUMS)
         multiply_registers(sums, local, shared, at, ROW, SPAN, rows, M, REGISTERS)
         for i in range(SHARED):
@@ -175,7 +195,7 @@ def block_product(tile, shape, weights, vector, totals):
             read(sums, W, first, shared, at, REGISTERS + SHARED, PIECE)
             for piece in range(1, PIECES):
                 cuda.syncthreads()
-                fetch_vectors(shared, exchange, start + piece * step)
+                fetch_vectors(shared, exchange, start + piece * step, time)
                 low = piece * PIECE
                 read(sums, W, first, shared, at - low * SPAN, low, min(QUADS, low + PIECE))
         combine(sums, lane, group < GROUPS, shared, totals + group * M, TOTAL, rows, M, Q)

@@ -12,15 +12,16 @@ from .product_intrinsics import (
     clear,
     combine,
     copy_rows,
+    copy_words,
     fetch,
     multiply_read,
     multiply_registers,
 )
 
 __all__ = [
-    "chosen", "clear", "combine", "copy_rows", "fetch", "give", "give_rows",
-    "multiply_read", "multiply_registers", "numbers", "only", "part", "plus", "prefetch",
-    "reciprocal", "release_one", "replaced", "take", "wait_for",
+    "chosen", "clear", "combine", "copy_rows", "copy_words", "fetch", "give", "give_rows",
+    "give_words", "multiply_read", "multiply_registers", "numbers", "only", "part", "plus",
+    "prefetch", "reciprocal", "release_one", "replaced", "take", "wait_for",
 ]  # fmt: skip
 
 
@@ -187,6 +188,29 @@ def only(typingctx, condition, values):
         return context.make_tuple(builder, values, found)
 
     return values(types.boolean, values), codegen
+
+
+@intrinsic
+def give_words(typingctx, array, start, step, index, stride, values, row, pieces, time):
+    """`give_rows` of words: the number of 32 bits, and above it the time, in one store."""
+    width = row.literal_value
+
+    def codegen(context, builder, signature, args):
+        data, place = data_of(context, builder, array, args[0]), args[3]
+        whole = ir.IntType(64)
+        tag = builder.shl(args[8], whole(32))
+        for value in cgutils.unpack_tuple(builder, args[5], len(values)):
+            piece = builder.udiv(place, constant(width))
+            at = builder.add(builder.mul(piece, args[2]), builder.urem(place, constant(width)))
+            low = builder.zext(builder.bitcast(value, ir.IntType(32)), whole)
+            pointer = address(builder, data, builder.add(args[1], at))
+            text = "st.relaxed.gpu.global.b64 [$0], $1;"
+            _say(builder, text, "l,l,", pointer, builder.or_(tag, low))
+            place = builder.add(place, args[4])
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(array, i, i, i, i, values, row, pieces, i), codegen
 
 
 def _read(builder, pointer):

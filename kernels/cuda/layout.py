@@ -10,6 +10,8 @@ from .banks import BANKS, total_step
 VECTOR_BYTES = 16  # that a thread loads at once
 COPIED = 8  # loads of a thread on their way at a time while it copies: each takes four registers
 ON_THE_WAY = 4  # the same while it reads weights
+# Whether float32 grid sweeps exchange words instead of having barriers: to be measured on a GPU.
+WORDS = False
 _UNROLLED = 2048  # multiply-adds in a straight line at most
 _OTHER = 56, 24  # registers of a thread besides weights, sums and vectors: fixed, for each word
 # The model's constants. None is measured with these kernels yet.
@@ -94,6 +96,7 @@ class Shape(NamedTuple):
     """A sweep: `parts` blocks of `units` units each, for `rows` sequences, in `threads` threads.
 
     first, second : the Tiles of the two products; `second` is NO_TILE where there is none
+    words : the blocks of a grid sweep exchange words that each say their step, and have no barrier
     """
 
     hidden: int
@@ -103,6 +106,7 @@ class Shape(NamedTuple):
     threads: int
     first: Tile
     second: Tile
+    words: bool = False
 
     @property
     def places(self):
@@ -236,7 +240,8 @@ def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
                     continue
                 placed = _placed(card, tiles, rows, threads, item)
                 if placed is not None:
-                    yield Shape(hidden, units, parts, rows, threads, *placed)
+                    words = WORDS and parts > 1 and item == 4
+                    yield Shape(hidden, units, parts, rows, threads, *placed, words)
 
 
 def _parts(card, hidden):

@@ -33,10 +33,13 @@ def fetch(typingctx, local, memory, start, stride, count):
 def _load_coherent(builder, data, index, dtype):
     """`load_vector` past this multiprocessor's own cache, which is not coherent."""
     pointer = address(builder, data, index)
-    count, letter = VECTOR_BYTES // (dtype.bitwidth // 8), {32: "f", 64: "d"}[dtype.bitwidth]
+    count, letter = VECTOR_BYTES // (dtype.bitwidth // 8), "l"
+    form = f"b{dtype.bitwidth}"
+    if isinstance(dtype, types.Float):
+        letter, form = {32: "f", 64: "d"}[dtype.bitwidth], f"f{dtype.bitwidth}"
     kind = ir.LiteralStructType([pointer.type.pointee] * count)
     into = ", ".join(f"${k}" for k in range(count))
-    text = f"ld.relaxed.gpu.global.v{count}.f{dtype.bitwidth} {{{into}}}, [${count}];"
+    text = f"ld.relaxed.gpu.global.v{count}.{form} {{{into}}}, [${count}];"
     asm = ir.InlineAsm(
         ir.FunctionType(kind, [pointer.type]), text, f"={letter}," * count + "l,~{memory}", True
     )
@@ -84,6 +87,47 @@ def copy_rows(typingctx, shared, place, memory, start, thread, threads, total, a
 
     i = types.int64
     return types.void(shared, i, memory, i, i, threads, total, at_once), codegen
+
+
+@intrinsic
+def copy_words(typingctx, shared, place, memory, start, thread, threads, total, at_once, time):
+    """`copy_rows` of words: each is read until it says the time, or a later one."""
+    count, step, some = total.literal_value, threads.literal_value, at_once.literal_value // 2
+    each = VECTOR_BYTES // (shared.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        into = data_of(context, builder, shared, args[0])
+        data = data_of(context, builder, memory, args[2])
+        rounds = list(range(0, count, step))
+        for k in range(0, len(rounds), some):
+            spin = builder.append_basic_block("spin")
+            builder.branch(spin)
+            builder.position_at_end(spin)
+            found, late = [], ir.Constant(ir.IntType(1), 0)
+            for first in rounds[k : k + some]:
+                vector = builder.add(args[4], constant(first))
+                inside = builder.icmp_signed("<", vector, constant(count))
+                if first + step > count:  # the others wait for one that comes
+                    vector = builder.select(inside, vector, constant(0))
+                place, values = builder.mul(vector, constant(each)), []
+                for c in range(0, each, 2):
+                    at = builder.add(builder.add(args[3], place), constant(c))
+                    for word in _load_coherent(builder, data, at, memory.dtype):
+                        tag = builder.ashr(word, constant(32))
+                        late = builder.or_(late, builder.icmp_signed("<", tag, args[8]))
+                        low = builder.trunc(word, ir.IntType(32))
+                        values.append(builder.bitcast(low, into.type.pointee))
+                found.append((builder.add(args[1], place), inside, first + step > count, values))
+            after = builder.append_basic_block("arrived")
+            builder.cbranch(late, spin, after)
+            builder.position_at_end(after)
+            for place, inside, guarded, values in found:
+                with builder.if_then(inside) if guarded else nullcontext():
+                    _store_vector(builder, into, place, values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(shared, i, memory, i, i, threads, total, at_once, i), codegen
 
 
 @intrinsic

@@ -31,6 +31,11 @@ def give_rows(array, start, step, index, stride, values, row, pieces):
         array[start + piece * step + place] = value
 
 
+def give_words(array, start, step, index, stride, values, row, pieces, time):
+    low = np.array(values, np.float32).view(np.uint32).astype(np.int64)
+    give_rows(array, start, step, index, stride, low | time << 32, row, pieces)
+
+
 def prefetch(array, index, stride, count):
     assert index >= 0 and index + (count - 1) * stride < array.size
 
@@ -126,6 +131,15 @@ def copy_rows(shared, place, memory, start, thread, threads, total, at_once):
     width = _width(memory)
     for k in range(thread * width, total * width, threads * width):
         shared[place + k : place + k + width] = memory[start + k : start + k + width]
+
+
+def copy_words(shared, place, memory, start, thread, threads, total, at_once, time):
+    width = _width(shared)
+    for k in range(thread * width, total * width, threads * width):
+        while np.any(memory[start + k : start + k + width] >> 32 < time):
+            threading.current_thread().rest()
+        words = memory[start + k : start + k + width].astype(np.uint32)
+        shared[place + k : place + k + width] = words.view(shared.dtype)
 
 
 def release_one(counts, index):

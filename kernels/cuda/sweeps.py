@@ -24,7 +24,7 @@ Arguments that both kernels take, all flat and C-contiguous, of the cell's dtype
 - restart : (S, H), what a reset sets the state to: the step reads it in place of that before it,
   which stays in `states`. Empty where there are no resets
 - exchange : two buffers for each product, by which the blocks of a grid sweep pass vectors on;
-  each is `Shape.exchanged` numbers, zeros where nothing is passed on
+  each is `Shape.exchanged` numbers, or words, as `exchange.buffers` makes them
 - arrivals : (slices,) int32 zeros, the counters of the grid barrier
 - t0, n : the span's first step and how many steps it has
 - first, rows : the span's first row of `states`, and how many rows there are
@@ -109,8 +109,8 @@ def forward_kernel(name, dtype, shape, resets=False):
         b0 = low + cuda.blockIdx.y * R
         b = b0 + r
         mine = r < R and unit < H and b < B
-        if not mine:  # reads what its own slice has, writes nothing
-            b, unit = b0, 0
+        if not mine:  # reads what its own block has, writes nothing
+            b, unit = b0, cuda.blockIdx.x * U
         if not TOGETHER:  # else the vectors come with their padding
             for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
                 shared[VECTOR + k] = zero
@@ -131,7 +131,7 @@ def forward_kernel(name, dtype, shape, resets=False):
         if RESETS and cursor < last and lengths[cursor] == t0:
             s = take(restart, unit, H, STATES)
             cursor += 1
-        pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit)
+        pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit, 0)
         size, at = B * H, b * H + unit  # of a step, and the thread's place in it
         at_state, at_residual = (first + 1) * size + at, first * RESIDUALS * size
         at_residual += b * RESIDUALS * H + unit
@@ -140,16 +140,16 @@ def forward_kernel(name, dtype, shape, resets=False):
         for t in range(n):
             live = mine and t0 + t < end
             wait_all(arrivals, t * EACH + 1)
-            multiply(shared, local, sums, W, exchange, begin, piece)
+            multiply(shared, local, sums, W, exchange, begin, piece, t)
             cuda.syncthreads()
             a = plus(biases, coming, 0)
             a = plus(a, take(shared, TOTALS + r % R * TOTAL + tid % U, U, FIRST), SPLIT)
             if SECOND > 0:
                 v = gate(a, s, p)
                 begin, piece2 = range_of2(2 * PIECES * piece, t, b0, B)
-                pass_on2(shared, exchange, begin, piece2, arrivals, (v,), mine, r, unit)
+                pass_on2(shared, exchange, begin, piece2, arrivals, (v,), mine, r, unit, t)
                 wait_all2(arrivals, t * EACH + 2)
-                multiply2(shared, local2, sums, W2, exchange, begin, piece2)
+                multiply2(shared, local2, sums, W2, exchange, begin, piece2, t)
                 cuda.syncthreads()
                 a = plus(a, take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1), FIRST)
             after, extra = step(a, s, p + take(x, (t * B + b) * I + I - DRIVES, 1, DRIVES))
@@ -160,7 +160,7 @@ def forward_kernel(name, dtype, shape, resets=False):
                     s = take(restart, unit, H, STATES)
                     cursor += 1
                 begin, piece = range_of(0, t + 1, b0, B)
-                pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit)
+                pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit, t + 1)
                 at_z += GATES * size
                 if tokens:
                     at_z = ids[(t + 1) * B + b] * GATES * H + unit
@@ -230,8 +230,8 @@ def reverse_kernel(name, dtype, shape, resets=False):
         b0 = low + cuda.blockIdx.y * R
         b = b0 + r
         mine = r < R and unit < H and b < B
-        if not mine:  # reads what its own slice has, writes nothing
-            b, unit = b0, 0
+        if not mine:  # reads what its own block has, writes nothing
+            b, unit = b0, cuda.blockIdx.x * U
         if not TOGETHER:  # else the vectors come with their padding
             for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
                 shared[VECTOR + k] = zero
@@ -268,17 +268,19 @@ def reverse_kernel(name, dtype, shape, resets=False):
             if SECOND > 0:
                 begin, piece2 = range_of2(2 * PIECES * piece, k, b0, B)
                 pass_on2(
-                    shared, exchange, begin, piece2, arrivals, part(d, FIRST, 1), mine, r, unit
+                    shared, exchange, begin, piece2, arrivals, part(d, FIRST, 1), mine, r, unit, k
                 )
                 wait_all2(arrivals, k * EACH + 1)
-                multiply2(shared, local2, sums, W2, exchange, begin, piece2)
+                multiply2(shared, local2, sums, W2, exchange, begin, piece2, k)
                 cuda.syncthreads()
                 more = take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1)
                 waiting, added, multiplied = ungate(more[0], previous, extra)
                 d = replaced(d, only(live, waiting))
                 passed = plus(passed, (added,), 0)
             begin, piece = range_of(0, k, b0, B)
-            pass_on(shared, exchange, begin, piece, arrivals, part(d, SPLIT, FIRST), mine, r, unit)
+            pass_on(
+                shared, exchange, begin, piece, arrivals, part(d, SPLIT, FIRST), mine, r, unit, k
+            )
             if mine:  # what follows has the barrier and the product to end
                 give(delta, at_delta, H, d)
                 if SECOND > 0:
@@ -293,7 +295,7 @@ def reverse_kernel(name, dtype, shape, resets=False):
                     prefetch(residuals, at_residual - AHEAD * RESIDUALS * size, H, RESIDUALS)
                     prefetch(dh, at - AHEAD * size, 0, 1)
             wait_all(arrivals, (k + 1) * EACH)
-            multiply(shared, local, sums, W, exchange, begin, piece)
+            multiply(shared, local, sums, W, exchange, begin, piece, k)
             cuda.syncthreads()
             passed = plus(passed, take(shared, TOTALS + r % R * TOTAL + tid % U, U, 1), 0)
             ds = chosen(live, passed, ds)

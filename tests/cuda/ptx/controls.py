@@ -10,10 +10,11 @@ from . import layouts
 from .device import launches
 from .emulator import Fault
 
-# Sweeps of both products, with shuffles, whose weights lie in all three places: grid and block.
+# Sweeps of both products, with shuffles, whose weights lie in all three places: of a grid, the same
+# with words in place of barriers, and of a block.
 CASES = [
-    layouts.Case(0, 0, "gru-before", "float32", 17, 3, parts, 2, "mixed", 1, "floats")
-    for parts in (2, 1)
+    layouts.Case(0, 0, "gru-before", "float32", 17, 3, parts, 2, "mixed", 1, "floats", words)
+    for parts, words in ((2, False), (2, True), (1, False))
 ]
 BARRIER, FENCE, RELEASE = r"^\s*bar\.sync \s*0;", r"^\s*fence\.acq_rel\.gpu;", r"\.release\b"
 
@@ -28,7 +29,7 @@ class Control(NamedTuple):
     number: int
 
     def __str__(self):
-        sweep = "grid" if self.case.parts > 1 else "block"
+        sweep = "words" if self.case.words else "grid" if self.case.parts > 1 else "block"
         what = self.pattern.replace(r"^\s*", "").replace(r"\b", "")
         return f"{sweep} sweep, {self.kernel}, {what} number {self.number}"
 
@@ -49,7 +50,7 @@ def all_controls():
             ptx = launches.shipped[kernel]
             for pattern, replacement in ((BARRIER, ""), (FENCE, ""), (RELEASE, ".relaxed")):
                 count = len(re.findall(pattern, ptx, re.M))
-                assert count or (case.parts == 1 and pattern != BARRIER)
+                assert count or (pattern != BARRIER and (case.words or case.parts == 1))
                 found += [Control(case, kernel, pattern, replacement, k) for k in range(count)]
     return found
 

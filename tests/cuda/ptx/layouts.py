@@ -58,6 +58,7 @@ class Case(NamedTuple):
     place: str  # of the recurrent weights
     pieces: int
     given: str  # "floats", "tokens" or "resets"
+    words: bool = False  # blocks exchange words instead of having barriers
 
     def __str__(self):
         return f"{self.seed}:{self.number} " + " ".join(map(str, self[2:]))
@@ -74,7 +75,7 @@ def drawn(seed, number):
     return Case(
         seed, number, cells[number % len(cells)], rng.choice(("float32", "float64")), H, B, parts,
         rows, "own" if pieces > 1 else rng.choice(PLACES), pieces,
-        rng.choice(("floats", "floats", "tokens", "resets")),
+        rng.choice(("floats", "floats", "tokens", "resets")), rng.random() < 0.3,
     )  # fmt: skip
 
 
@@ -121,7 +122,8 @@ def laid_out(case):
         ]
         wanted = [s for s in found if (s.parts, s.rows) == (case.parts, case.rows)]
         wanted = wanted or [s for s in found if s.parts == case.parts] or found
-        chosen[reverse] = rng.choice(wanted)
+        words = case.words and item == 4
+        chosen[reverse] = rng.choice(wanted)._replace(words=words and case.parts > 1)
         return chosen[reverse], 1.0
 
     layout._placed, weights.choose = placed, choose
