@@ -40,7 +40,8 @@ struct Machine : Launch {
     vsnprintf(text, sizeof text, more, values);
     va_end(values);
     char where[100];
-    snprintf(where, sizeof where, ", block (%u, %u) thread %u, PTX line %d", t.block_x, t.block_y, t.id, line);
+    snprintf(where, sizeof where, ", block (%u, %u) thread %u, PTX line %d", t.block_x, t.block_y,
+             t.id, line);
     said += std::string(what) + where + (*text ? ": " : "") + text + "\n";
   }
 
@@ -48,9 +49,9 @@ struct Machine : Launch {
   char* place(Thread& t, Space space, u64 address, u32 bytes, int line) {
     if (address % bytes) return fault(t, line, "misaligned", "%u bytes at %llx", bytes, address), nullptr;
     if (space == SHARED) {
-      if (address + bytes > task.shared_bytes || address > task.shared_bytes)
-        return fault(t, line, "outside shared memory", "byte %llu of %u", address, task.shared_bytes), nullptr;
-      return shared[t.block].data() + address;
+      if (address + bytes <= task.shared_bytes && address < task.shared_bytes)
+        return shared[t.block].data() + address;
+      return fault(t, line, "outside shared memory", "byte %llu of %u", address, task.shared_bytes), nullptr;
     }
     for (u32 i = 0; i < task.range_count; i++)
       if (address >= task.ranges[i].low && address + bytes <= task.ranges[i].high) return (char*)address;
@@ -67,7 +68,8 @@ struct Machine : Launch {
       if (is_store) word.any_store = line;
       if (space == CONSTANT) word.constant_load = line;
       if (word.any_store && word.constant_load)
-        fault(t, line, "stale", "ld.nc at line %d of what is stored at line %d", word.constant_load, word.any_store);
+        fault(t, line, "stale", "ld.nc at line %d of what is stored at line %d", word.constant_load,
+              word.any_store);
       const u32 time = model->now[t.number][t.number];
       const Access* other = model->note(word, {t.number, time, line, is_store, unit});
       if (!other) continue;
@@ -217,7 +219,8 @@ void load(Launch& l, Thread& t, Space space, u64 address, void* into, u32 bytes,
   const char* from = m.place(t, space, address, bytes, line);
   if (!from) return;
   for (u32 i = 0; space == SHARED && i < bytes; i++)
-    if (!m.written[t.block][address + i]) m.fault(t, line, "shared memory without a value", "byte %llu", address + i);
+    if (!m.written[t.block][address + i])
+      m.fault(t, line, "shared memory without a value", "byte %llu", address + i);
   m.note(t, space, address, bytes, false, false, line);
   memcpy(into, from, bytes);
 }
