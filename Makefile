@@ -17,7 +17,7 @@ PEERS ?= $(filter true 1,$(CI))
 TORCH := torch==2.13.0
 PEERS_STAMP := $(if $(PEERS),$(VENV)/peers.stamp)
 
-.PHONY: demo test fuzz pythons bench docs lint format clean
+.PHONY: demo test fuzz ptx pythons bench docs lint format clean
 
 demo: $(VENV)/cli.stamp
 	$(BIN)/python -m fastbptt demo $(ARGS)
@@ -31,6 +31,10 @@ test: $(VENV)/test.stamp $(PEERS_STAMP)
 MINUTES ?= 5
 fuzz: $(VENV)/test.stamp
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
+
+# The CUDA kernels' PTX on the CPU, or one sweep of it again: make ptx MINUTES=60, CASE=7:123.
+ptx: $(VENV)/test.stamp $(PEERS_STAMP)
+	$(BIN)/python -m tests.cuda.ptx --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(if $(CASE),--case $(CASE))
 
 # The core of the suite in every other Python from 3.10 to 3.14 that is here.
 pythons:

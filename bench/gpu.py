@@ -1,12 +1,13 @@
 """The CUDA kernels, checked and timed on this machine's GPU: python -m bench.gpu.
 
-First the checks: the tests of `tests/cuda`, and those of the whole package that run on any device,
-all with NumPy arrays sent to the GPU. If one fails, nothing is timed and the exit status is 1.
+First the checks, for half of the minutes at most: the tests that only a GPU can show, the others
+of `tests/cuda`, and those of the whole package that run on any device, with NumPy arrays sent to
+the GPU. If one fails, nothing is timed and the exit status is 1.
 
 Then the times: forward, and forward and backward, on arrays in GPU memory, beside PyTorch's cuDNN
 (with TF32 off and on) and FlashRNN where these are installed. Figures are medians of runs that take
-turns, in microseconds a time step. What did not fit in the time or in memory is listed in the
-result.
+turns, in microseconds a time step. The most valuable points come first, the result is written after
+each, and what did not fit in the minutes or in memory is listed in it.
 """
 
 import argparse
@@ -17,55 +18,62 @@ import subprocess
 import sys
 import time
 from importlib import util
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 from fastbptt.kernels.cells import registry
-from fastbptt.kernels.cuda import gpus, machine_code, runtime, sweeps
-from fastbptt.kernels.cuda.layout import choose
+from fastbptt.kernels.cuda import gpus, layout, machine_code, runtime, sweeps
 
 import fastbptt as fb
 from bench import ptxas, stored
+from bench.gpu_points import CELLS, Budget, points
 from fastbptt.backends import devices
 from fastbptt.commands import info
 from fastbptt.commands.bench import peers
 
 _ANY_DEVICE = ("forward", "gradients", "losses", "stack", "dropout", "own", "truncated", "errors")
+ON_A_GPU = ("tests/cuda/test_on_a_gpu.py",)
 SUITE = ("tests/cuda", *(f"tests/test_{name}.py" for name in _ANY_DEVICE))
-CELLS = {"RNN": "rnn-tanh", "GRU": "gru-after", "LSTM": "lstm"}
-GRID = tuple(product((1000, 100_000), (32, 64, 128, 192, 256, 512, 1024), (1, 16, 64)))  # T, H, B
 CUDNN = 65_535  # the most steps that it takes
 SHARE = 0.7  # of the free memory that a run may use
 
 
-def check(processes):
-    """Run the tests on the GPU; returns whether all passed."""
+def check(processes, seconds):
+    """Run the tests on the GPU; returns "passed", "failed" or "no time left"."""
     environment = {**os.environ, "FASTBPTT_DEVICE": "cuda"}
-    command = [sys.executable, "-m", "pytest", "-q", "--numprocesses", str(processes), *SUITE]
-    return subprocess.run(command, cwd=stored.ROOT, env=environment, check=False).returncode == 0
+    end = time.monotonic() + seconds
+    for tests in (ON_A_GPU, SUITE):
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", str(processes), *tests]
+        try:
+            left = max(1.0, end - time.monotonic())
+            done = subprocess.run(command, cwd=stored.ROOT, env=environment, timeout=left)
+        except subprocess.TimeoutExpired:
+            return "no time left"
+        if done.returncode:
+            return "failed"
+    return "passed"
 
 
-def _compile(job):
-    cell, dtype, H, B, reverse, gpu = job
+def _compile(cell, dtype, H, B, gpu, words):
+    """Compile both sweeps of a point, in a process of their own."""
+    layout.WORDS = words
     kind = getattr(np, dtype)
-    shape, _ = choose(gpu, cell, H, B, np.dtype(kind).itemsize, reverse)
-    make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
-    kernel = make(cell, kind, shape)
-    kinds = ptxas.kinds(kernel, kind)
-    machine_code.compiled(kernel, kinds, shape.threads, gpu.capability)
+    for reverse in (False, True):
+        shape, _ = layout.choose(gpu, cell, H, B, np.dtype(kind).itemsize, reverse)
+        make = sweeps.reverse_kernel if reverse else sweeps.forward_kernel
+        kernel = make(cell, kind, shape)
+        kinds = ptxas.kinds(kernel, kind)
+        machine_code.compiled(kernel, kinds, shape.threads, gpu.capability)
 
 
-def compile_all(processes, dtypes):
-    """Compile the sweeps that will be timed, in parallel processes."""
-    gpu = gpus.card(gpus.current())
-    sizes = sorted({(H, B) for _, H, B in GRID})
-    jobs = [
-        (cell, dtype, H, B, reverse, gpu)
-        for cell, dtype, (H, B), reverse in product(CELLS.values(), dtypes, sizes, (False, True))
-    ]
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        pool.map(_compile, jobs, chunksize=4)
+def compiling(pool, chosen):
+    """Begin to compile the sweeps of all points in their order; gives what waits for a point's."""
+    gpu, begun = gpus.card(gpus.current()), {}
+    for name, _, B, H, dtype in chosen:
+        job = CELLS[name], dtype, H, B, gpu, layout.WORDS
+        if job not in begun:
+            begun[job] = pool.apply_async(_compile, job)
+    return lambda point: begun[CELLS[point[0]], point[4], point[3], point[2], gpu, layout.WORDS]
 
 
 def ours(name, T, B, H, dtype):
@@ -234,37 +242,71 @@ def _cudnn_version():
     return sys.modules["torch"].backends.cudnn.version() if "torch" in sys.modules else None
 
 
+def time_all(chosen, budget, ready, makers, rounds, save):
+    """Time points while there is time, and save after each; returns those that were left out.
+
+    ready : of a point, what has `get(seconds)` that waits until its sweeps are compiled
+    """
+    done, late = [], []
+    for point in chosen:
+        if not budget.allows(point):
+            late.append(point)
+            continue
+        try:
+            ready(point).get(max(0.0, budget.left()))
+        except multiprocessing.TimeoutError:
+            late.append(point)
+            continue
+        begun = time.monotonic()
+        done.append(time_point(*point, makers, rounds))
+        if done[-1]["us_per_step"]["forward"]:
+            budget.took(point, time.monotonic() - begun)
+        print(line(done[-1]), flush=True)
+        save(done, late + chosen[len(done) + len(late) :])
+    save(done, late)
+    return late
+
+
 def main():
-    """Check, compile, time, and store the result."""
+    """Check, compile, time, and store the result; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything together")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--processes", type=int, default=min(8, os.cpu_count() or 1))
     parser.add_argument("--dtypes", nargs="+", default=["float32", "float64"])
-    parser.add_argument("--only-time", action="store_true", help="skip the checks: for tuning")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--only-time", action="store_true", help="skip the checks: for tuning")
+    what.add_argument("--check-only", action="store_true", help="time nothing")
+    parser.add_argument(
+        "--words", action="store_true", help="grid sweeps exchange words and have no barrier"
+    )
     parser.add_argument("--out", type=Path, default=stored.RESULTS / "gpu.json")
     args = parser.parse_args()
-    end = time.monotonic() + 60 * args.minutes
+    budget = Budget(args.minutes)
+    layout.WORDS = args.words
     missing = devices.missing_gpu()
     if missing is not None or runtime.SIMULATED:
         parser.exit(2, f"bench.gpu needs a GPU: {missing or 'this is the simulator'}\n")
-    if not args.only_time and not check(args.processes):
-        return 1
-    compile_all(args.processes, args.dtypes)
-    makers, points, late = _peers(), [], []
-    for (T, H, B), dtype, name in product(GRID, args.dtypes, CELLS):
-        point = name, T, B, H, dtype
-        if time.monotonic() > end:
-            late.append(point)
-            continue
-        points.append(time_point(*point, makers, args.rounds))
-        print(line(points[-1]), flush=True)
-    result = {
-        "machine": machine(), "rounds": args.rounds, "checked": not args.only_time,
-        "points": points, "no time left for": late,
-    }  # fmt: skip
-    stored.save(args.out, result)
-    print(f"{len(points)} points, {len(late)} for which no time was left; {args.out}")
+    share = 1.0 if args.check_only else 0.5
+    checked = "no" if args.only_time else check(args.processes, share * budget.left())
+    if args.check_only or checked == "failed":
+        print(f"checks: {checked}")
+        return 0 if checked == "passed" else 1
+    chosen = points(args.dtypes)
+
+    def save(done, late):
+        result = {
+            "machine": machine(), "rounds": args.rounds, "checked": checked, "words": args.words,
+            "points": done, "no time left for": late,
+        }  # fmt: skip
+        stored.save(args.out, result)
+
+    with multiprocessing.get_context("spawn").Pool(args.processes) as pool:
+        ready = compiling(pool, chosen)
+        late = time_all(chosen, budget, ready, _peers(), args.rounds, save)
+    print(f"{len(chosen) - len(late)} points; no time was left for {len(late)}; {args.out}")
+    for point in late:
+        print("left out:", *point)
     return 0
 
 

@@ -2,7 +2,8 @@
 
 No GPU is needed. Kernels are compiled to PTX, and `ptxas -v` reports their registers, stack and
 spills; so does the linker of the machine code that a GPU would run. Without --all, only the
-configurations that CI checks are compiled, for A100 and H100.
+configurations that CI checks are compiled, for A100 and H100. The table is written after each
+kernel, and what is in it is not compiled again by the same compiler from the same sources.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -22,6 +23,7 @@ from fastbptt.kernels.cuda import machine_code, rowwise, sweeps
 from fastbptt.kernels.cuda.gpus import KNOWN
 from fastbptt.kernels.cuda.layout import choose
 from fastbptt.kernels.loss_table import GIVEN
+from fastbptt.kernels.source import SOURCE_KEY
 
 from .stored import RESULTS
 
@@ -54,8 +56,8 @@ def kinds(kernel, dtype):
     """Return Numba's types of a kernel's arguments, by their names: scalars are ints by default."""
 
     def example(name):
-        if name in _INTEGERS:
-            return np.empty(0, _INTEGERS[name])
+        if name in _INTEGERS or (name == "exchange" and kernel.key[2].words):
+            return np.empty(0, _INTEGERS.get(name, np.int64))
         if name in _FLOATS:
             return np.empty(0, dtype)
         if name in _DOUBLES:
@@ -156,19 +158,52 @@ def faults(row):
     return found
 
 
-def table(whole, processes=1):
-    """Return the rows: of LONG for all GPUs if `whole`, else of SHORT for two."""
+def _job(row):
+    """The arguments of `sweep_row` that made a row, or None."""
+    if "cell" not in row:
+        return None
+    names = ("card", "cell", "dtype", "H", "B")
+    return (*(row[name] for name in names), row["kernel"] == "reverse")
+
+
+def kept(file):
+    """The rows of sweeps in a file that this compiler has made from these sources, by their job."""
+    if not file.exists():
+        return {}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if (found.get("sources"), found["versions"]) != (SOURCE_KEY, versions()):
+        return {}
+    return {_job(row): row for row in found["rows"] if _job(row)}
+
+
+def write(file, rows):
+    """Write the table, as a whole or not at all."""
+    head = json.dumps({"versions": versions(), "sources": SOURCE_KEY})[1:-1]
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(f'{{{head}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    part.replace(file)
+
+
+def table(whole, processes, file):
+    """Write the rows as they are made, and return them.
+
+    They are of LONG for all GPUs if `whole`, else of SHORT for two.
+    """
     gpus = KNOWN if whole else ("A100", "H100")
     jobs = [
         (card, *point, reverse)
         for card in gpus for point in (LONG if whole else SHORT) for reverse in (False, True)
     ]  # fmt: skip
-    if processes == 1:
-        rows = [sweep_row(*job) for job in jobs]
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            rows = list(pool.map(sweep_row, *zip(*jobs, strict=True), chunksize=4))
-    return rows + [row for card in gpus for row in head_rows(card)]
+    found = {job: row for job, row in kept(file).items() if job in set(jobs)}
+    with ProcessPoolExecutor(processes) as pool:
+        made = {pool.submit(sweep_row, *job): job for job in jobs if job not in found}
+        for done in as_completed(made):
+            found[made[done]] = done.result()
+            write(file, [found[job] for job in jobs if job in found])
+    rows = [found[job] for job in jobs] + [row for card in gpus for row in head_rows(card)]
+    write(file, rows)
+    return rows
 
 
 def main():
@@ -180,11 +215,8 @@ def main():
     args = parser.parse_args()
     if assembler() is None:
         parser.exit(2, "ptxas is not installed: pip install nvidia-cuda-nvcc\n")
-    rows = table(args.all, args.processes)
     file = args.out or (FILE.with_name("ptxas_all.json") if args.all else FILE)
-    lines = ",\n".join(json.dumps(row) for row in rows)
-    head = json.dumps({"versions": versions()})[1:-1]
-    file.write_text(f'{{{head}, "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+    rows = table(args.all, args.processes, file)
     wrong = [(row, faults(row)) for row in rows if faults(row)]
     for row, what in wrong:
         print(row["card"], row["kernel"], row.get("cell", ""), row["dtype"], row.get("H", ""),

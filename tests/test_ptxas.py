@@ -37,6 +37,18 @@ def test_no_kernel_of_the_table_spills_or_takes_more_than_a_card_has():
         assert not ptxas.faults(row), row
 
 
+def test_the_table_goes_on_where_it_was(tmp_path, monkeypatch):
+    file = tmp_path / "table.json"
+    ptxas.write(file, SWEEPS)
+    monkeypatch.setattr(ptxas, "sweep_row", None)  # nothing is compiled again
+    monkeypatch.setattr(ptxas, "head_rows", lambda card: [])
+    rows = ptxas.table(False, 1, file)
+    assert len(rows) == len(SWEEPS) and all(row in SWEEPS for row in rows)
+    assert json.loads(file.read_text())["rows"] == rows and list(tmp_path.iterdir()) == [file]
+    monkeypatch.setattr(ptxas, "SOURCE_KEY", "of other sources")
+    assert ptxas.kept(file) == {}
+
+
 @pytest.mark.parametrize("row", AGAIN, ids=row_id)
 def test_a_kernel_takes_what_the_table_says(row):
     names = ("card", "cell", "dtype", "H", "B")

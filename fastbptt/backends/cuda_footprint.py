@@ -42,7 +42,7 @@ def footprint(
                 vectors = tile.quads * tile.wide * shape.threads if tile.inner else 0
                 weights += 3 * shape.parts * vectors * tile.width * item  # as it is packed
             if shape.parts > 1:
-                weights += 2 * (cell.gates + 1) * hidden * batch * item
+                weights += 2 * sum(shape.exchanged(batch)) * (2 * 8 if shape.words else item)
         panels += cell.delta_blocks * hidden
         units += hidden * (2 + cell.second)
         before += hidden

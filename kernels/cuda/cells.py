@@ -9,7 +9,9 @@ import numpy as np
 from .. import maths
 from ..cells import emit
 from ..cells.registry import CELLS
-from .runtime import SIMULATED, device
+from .runtime import SIMULATED, device, primitives
+
+reciprocal = primitives.reciprocal
 
 
 @cache
@@ -36,9 +38,7 @@ def _mathematics(dtype):
 
     @device
     def sigmoid(x):
-        e = dtype(math.exp(-abs(x)))  # does not overflow
-        y = one / (one + e)
-        return y if x >= zero else e * y
+        return reciprocal(one + dtype(math.exp(-x)))  # 1 / infinity is 0
 
     @device
     def cast_like(value, x):

@@ -5,16 +5,29 @@ from itertools import product
 from typing import NamedTuple
 
 from ..cells.registry import CELLS
+from .banks import BANKS, total_step
 
 VECTOR_BYTES = 16  # that a thread loads at once
+COPIED = 8  # loads of a thread on their way at a time while it copies: each takes four registers
+ON_THE_WAY = 4  # the same while it reads weights
+# Whether float32 grid sweeps exchange words instead of having barriers: to be measured on a GPU.
+WORDS = False
 _UNROLLED = 2048  # multiply-adds in a straight line at most
 _OTHER = 56, 24  # registers of a thread besides weights, sums and vectors: fixed, for each word
-_READ = 24.0  # bytes a cycle of a multiprocessor from the second-level cache
-_BARRIER = 2000.0  # cycles of a grid barrier, and of loading what blocks exchange
-_EACH = 10.0  # the same for each block, since they arrive one after the other
-_SYNC = 40.0  # cycles of a syncthreads
-_LATENCY = 4.0  # cycles from a multiply-add to the next of the same sum
-_CELL = 260.0  # cycles of a cell's maths, one operation after the other
+# The model's constants. None is measured with these kernels yet.
+# Bytes a cycle of a multiprocessor from the second-level cache: half of what NVIDIA's whitepaper
+# on the A100 gives, 5120 for all 108.
+_READ = 24.0
+# Cycles of a load from there: 262 and 263 measured on A100 and H100, arXiv:2402.13499.
+_TRIP = 262.0
+# A grid barrier waits for it one time after the other: until what was written is there, for the
+# addition, for a read that missed it and one that finds it.
+_BARRIER = 4 * _TRIP
+_EACH = 10.0  # more for each block, since the counter adds one after the other: a guess
+_SYNC = 40.0  # cycles of a syncthreads: a guess, for 8 warps
+_LATENCY = 4.0  # from a multiply-add to the next of the same sum, arXiv:1804.06826
+# Of a cell's maths, one operation after the other: some 50 of 4 cycles, 4 of special functions.
+_CELL = 260.0
 
 
 class Card(NamedTuple):
@@ -83,6 +96,7 @@ class Shape(NamedTuple):
     """A sweep: `parts` blocks of `units` units each, for `rows` sequences, in `threads` threads.
 
     first, second : the Tiles of the two products; `second` is NO_TILE where there is none
+    words : the blocks of a grid sweep exchange words that each say their step, and have no barrier
     """
 
     hidden: int
@@ -92,6 +106,7 @@ class Shape(NamedTuple):
     threads: int
     first: Tile
     second: Tile
+    words: bool = False
 
     @property
     def places(self):
@@ -106,10 +121,23 @@ class Shape(NamedTuple):
         for tile in (self.first, self.second):
             found.append(at)
             at += self.rows * tile.row
-        for tile in (self.first, self.second):
+        for step in self.total_steps:
             found.append(at)
-            at += self.rows * tile.total + 3 & ~3
+            at += self.rows * step + 3 & ~3
         return (*found, at)
+
+    @property
+    def total_steps(self):
+        """From a row of either product's totals to the next."""
+        return [total_step(tile, self.rows, self.units) for tile in (self.first, self.second)]
+
+    def exchanged(self, batch):
+        """Numbers that the blocks of a grid sweep pass on for each product, in one buffer of two.
+
+        There is a row for each sequence of all slices, as it is in shared memory.
+        """
+        batch = _up(batch, self.rows)
+        return [tile.pieces * batch * tile.row for tile in (self.first, self.second)]
 
     def shared_bytes(self, itemsize):
         """Bytes of shared memory."""
@@ -132,7 +160,9 @@ def _cost(card, tile, rows, threads, item):
     adds = each * max(rows * tile.wide, _LATENCY, warps / 4 * rows * tile.wide)
     loads = warps * tile.quads * rows * 2  # of vectors, each the same for many threads
     loads += warps * tile.shared * tile.wide * 4
-    read = (tile.quads - tile.registers - tile.shared) * tile.wide * threads * VECTOR_BYTES / _READ
+    vectors = (tile.quads - tile.registers - tile.shared) * tile.wide  # that a thread reads
+    trips = -(-vectors // max(ON_THE_WAY, tile.wide))
+    read = max(vectors * threads * VECTOR_BYTES / _READ, trips * _TRIP)
     sums, shuffles = rows * tile.wide, 0.0
     lanes = tile.lanes
     while lanes > 1:
@@ -162,7 +192,7 @@ def _placed(card, tiles, rows, threads, item):
     free = most - _OTHER[0] - _OTHER[1] * words
     shared = card.shared // item
     for tile in tiles:
-        shared -= rows * (tile.row + tile.total) + 16
+        shared -= rows * (tile.row + tile.total + BANKS) + 16
     placed = []
     for tile in tiles:
         if not tile.inner:
@@ -210,7 +240,8 @@ def _candidates(card, cell, hidden, batch, item, reverse, pieces=1):
                     continue
                 placed = _placed(card, tiles, rows, threads, item)
                 if placed is not None:
-                    yield Shape(hidden, units, parts, rows, threads, *placed)
+                    words = WORDS and parts > 1 and item == 4
+                    yield Shape(hidden, units, parts, rows, threads, *placed, words)
 
 
 def _parts(card, hidden):
@@ -224,17 +255,21 @@ def _step_cost(card, shape, batch, item):
     slices = -(-batch // shape.rows)
     at_once = max(1, card.processors // shape.parts)
     cycles = _CELL + 2 * _SYNC + _cost(card, shape.first, shape.rows, shape.threads, item)
-    staged = shape.rows * shape.first.row
-    barriers = 1
+    exchange = _exchange_cost(shape, shape.first, item)
     if shape.second.inner:
         cycles += _CELL + 2 * _SYNC
         cycles += _cost(card, shape.second, shape.rows, shape.threads, item)
-        staged += shape.rows * shape.second.row
-        barriers = 2
+        exchange += _exchange_cost(shape, shape.second, item)
     if shape.parts > 1:
-        barrier = _BARRIER + _EACH * shape.parts
-        cycles += barriers * barrier + staged * item / _READ
+        cycles += exchange
     return -(-slices // at_once) * cycles
+
+
+def _exchange_cost(shape, tile, item):
+    """Cycles of a grid barrier, and of copying what all blocks have passed on."""
+    size = tile.pieces * shape.rows * tile.row * item
+    trips = -(-size // (VECTOR_BYTES * shape.threads * COPIED))
+    return _BARRIER + _EACH * shape.parts + trips * _TRIP + size / _READ
 
 
 @lru_cache(maxsize=1024)

@@ -6,7 +6,7 @@ cell, dtype and layout, the types of the arguments, and the card's capability.
 
 import hashlib
 import re
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import metadata
 
 import numpy as np
@@ -41,30 +41,45 @@ def compile_ptx(kernel, kinds, threads, capability):
     return cuda.compile_ptx(kernel, kinds, cc=capability, launch_bounds=(threads, 1))[0]
 
 
-def machine_code(kernel, kinds, threads, capability):
-    """Machine code of a kernel, and the assembler's report on it.
-
-    It is linked from LTO-IR. From PTX the linker would make code that spills registers where there
-    are shuffles. A driver older than the compiler can load it, too.
-    """
+@contextmanager
+def _linked(kernel, kinds, threads, capability, *options):
+    """nvJitLink, and its handle of a kernel linked from LTO-IR."""
     from cuda.bindings import nvjitlink
 
     code, _ = cuda.compile(
         kernel, kinds, cc=capability, launch_bounds=(threads, 1), output="ltoir", abi="numba",
         device=False,
     )  # fmt: skip
-    options = ["-arch=sm_{}{}".format(*capability), "-lto", "-Xptxas=--verbose"]
+    options = ["-arch=sm_{}{}".format(*capability), "-lto", *options]
     handle = nvjitlink.create(len(options), options)
     try:
         nvjitlink.add_data(handle, nvjitlink.InputType.LTOIR, code, len(code), kernel.__name__)
         nvjitlink.complete(handle)
-        cubin = bytearray(nvjitlink.get_linked_cubin_size(handle))
-        nvjitlink.get_linked_cubin(handle, cubin)
-        said = bytearray(nvjitlink.get_info_log_size(handle))
-        nvjitlink.get_info_log(handle, said)
+        yield nvjitlink, handle
     finally:
         nvjitlink.destroy(handle)
+
+
+def machine_code(kernel, kinds, threads, capability):
+    """Machine code of a kernel, and the assembler's report on it.
+
+    It is linked from LTO-IR. From PTX the linker would make code that spills registers where there
+    are shuffles. A driver older than the compiler can load it, too.
+    """
+    with _linked(kernel, kinds, threads, capability, "-Xptxas=--verbose") as (link, handle):
+        cubin = bytearray(link.get_linked_cubin_size(handle))
+        link.get_linked_cubin(handle, cubin)
+        said = bytearray(link.get_info_log_size(handle))
+        link.get_info_log(handle, said)
     return bytes(cubin), said.decode()
+
+
+def shipped_ptx(kernel, kinds, threads, capability):
+    """The PTX of which the linker makes a kernel's machine code."""
+    with _linked(kernel, kinds, threads, capability, "-ptx") as (link, handle):
+        text = bytearray(link.get_linked_ptx_size(handle))
+        link.get_linked_ptx(handle, text)
+    return bytes(text).rstrip(b"\0").decode()
 
 
 def entry_of(cubin):

@@ -1,5 +1,7 @@
 """Vector loads, the multiply-adds of a product, and the shuffles that combine their sums."""
 
+from contextlib import nullcontext
+
 from llvmlite import ir
 from numba.cuda import cgutils, types
 
@@ -26,6 +28,106 @@ def fetch(typingctx, local, memory, start, stride, count):
         return context.get_dummy_value()
 
     return types.void(local, memory, types.int64, types.int64, count), codegen
+
+
+def _load_coherent(builder, data, index, dtype):
+    """`load_vector` past this multiprocessor's own cache, which is not coherent."""
+    pointer = address(builder, data, index)
+    count, letter = VECTOR_BYTES // (dtype.bitwidth // 8), "l"
+    form = f"b{dtype.bitwidth}"
+    if isinstance(dtype, types.Float):
+        letter, form = {32: "f", 64: "d"}[dtype.bitwidth], f"f{dtype.bitwidth}"
+    kind = ir.LiteralStructType([pointer.type.pointee] * count)
+    into = ", ".join(f"${k}" for k in range(count))
+    text = f"ld.relaxed.gpu.global.v{count}.{form} {{{into}}}, [${count}];"
+    asm = ir.InlineAsm(
+        ir.FunctionType(kind, [pointer.type]), text, f"={letter}," * count + "l,~{memory}", True
+    )
+    found = builder.call(asm, [pointer])
+    return [builder.extract_value(found, k) for k in range(count)]
+
+
+def _store_vector(builder, data, index, values):
+    """Store 16 bytes to an aligned element."""
+    pointer = address(builder, data, index)
+    whole = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
+    for k, value in enumerate(values):
+        whole = builder.insert_element(whole, value, ir.Constant(ir.IntType(32), k))
+    builder.store(whole, builder.bitcast(pointer, whole.type.as_pointer()), align=VECTOR_BYTES)
+
+
+@intrinsic
+def copy_rows(typingctx, shared, place, memory, start, thread, threads, total, at_once):
+    """Copy `total` vectors of 16 bytes from `start` on, which other blocks have written.
+
+    All `threads` take part. A thread has `at_once` of its loads on their way at a time. These
+    three are literals.
+    """
+    count, step, some = total.literal_value, threads.literal_value, at_once.literal_value
+    width = VECTOR_BYTES // (memory.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        into = data_of(context, builder, shared, args[0])
+        data = data_of(context, builder, memory, args[2])
+        rounds = list(range(0, count, step))
+        for k in range(0, len(rounds), some):
+            found = []
+            for first in rounds[k : k + some]:
+                vector = builder.add(args[4], constant(first))
+                inside = builder.icmp_signed("<", vector, constant(count))
+                if first + step > count:  # the others load one that is there
+                    vector = builder.select(inside, vector, constant(0))
+                place = builder.mul(vector, constant(width))
+                values = _load_coherent(builder, data, builder.add(args[3], place), memory.dtype)
+                found.append((builder.add(args[1], place), inside, first + step > count, values))
+            for place, inside, guarded, values in found:
+                with builder.if_then(inside) if guarded else nullcontext():
+                    _store_vector(builder, into, place, values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(shared, i, memory, i, i, threads, total, at_once), codegen
+
+
+@intrinsic
+def copy_words(typingctx, shared, place, memory, start, thread, threads, total, at_once, time):
+    """`copy_rows` of words: each is read until it says the time, or a later one."""
+    count, step, some = total.literal_value, threads.literal_value, at_once.literal_value // 2
+    each = VECTOR_BYTES // (shared.dtype.bitwidth // 8)
+
+    def codegen(context, builder, signature, args):
+        into = data_of(context, builder, shared, args[0])
+        data = data_of(context, builder, memory, args[2])
+        rounds = list(range(0, count, step))
+        for k in range(0, len(rounds), some):
+            spin = builder.append_basic_block("spin")
+            builder.branch(spin)
+            builder.position_at_end(spin)
+            found, late = [], ir.Constant(ir.IntType(1), 0)
+            for first in rounds[k : k + some]:
+                vector = builder.add(args[4], constant(first))
+                inside = builder.icmp_signed("<", vector, constant(count))
+                if first + step > count:  # the others wait for one that comes
+                    vector = builder.select(inside, vector, constant(0))
+                place, values = builder.mul(vector, constant(each)), []
+                for c in range(0, each, 2):
+                    at = builder.add(builder.add(args[3], place), constant(c))
+                    for word in _load_coherent(builder, data, at, memory.dtype):
+                        tag = builder.ashr(word, constant(32))
+                        late = builder.or_(late, builder.icmp_signed("<", tag, args[8]))
+                        low = builder.trunc(word, ir.IntType(32))
+                        values.append(builder.bitcast(low, into.type.pointee))
+                found.append((builder.add(args[1], place), inside, first + step > count, values))
+            after = builder.append_basic_block("arrived")
+            builder.cbranch(late, spin, after)
+            builder.position_at_end(after)
+            for place, inside, guarded, values in found:
+                with builder.if_then(inside) if guarded else nullcontext():
+                    _store_vector(builder, into, place, values)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(shared, i, memory, i, i, threads, total, at_once, i), codegen
 
 
 @intrinsic
@@ -90,27 +192,33 @@ def multiply_registers(typingctx, sums, local, memory, start, row_step, step, ro
 
 
 @intrinsic
-def multiply_read(typingctx, sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
-    """The same for one vector, whose weights m lie `w_step` apart in shared or global memory."""
-    R, M = rows.literal_value, wide.literal_value
+def multiply_read(
+    typingctx, sums, weights, w_start, w_step, memory, start, row_step, step, rows, wide, count
+):
+    """The same with weights in shared or global memory, all of which are loaded first.
+
+    Weight m of vector i lies `i * wide + m` times `w_step` from the first.
+    """
+    R, M, N = rows.literal_value, wide.literal_value, count.literal_value
 
     def codegen(context, builder, signature, args):
         sums_data = data_of(context, builder, sums, args[0])
         weights_data = data_of(context, builder, weights, args[1])
         data = data_of(context, builder, memory, args[4])
         found, index = [], args[2]
-        for _ in range(M):
+        for _ in range(N * M):
             found.append(load_vector(builder, weights_data, index, memory.dtype))
             index = builder.add(index, args[3])
-        vectors, index = [], args[5]
-        for _ in range(R):
-            vectors.append(load_vector(builder, data, index, memory.dtype))
-            index = builder.add(index, args[6])
-        _multiply(builder, sums_data, found, vectors)
+        for i in range(N):
+            vectors, index = [], builder.add(args[5], builder.mul(args[7], constant(i)))
+            for _ in range(R):
+                vectors.append(load_vector(builder, data, index, memory.dtype))
+                index = builder.add(index, args[6])
+            _multiply(builder, sums_data, found[i * M : (i + 1) * M], vectors)
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(sums, weights, i, i, memory, i, i, rows, wide), codegen
+    return types.void(sums, weights, i, i, memory, i, i, i, rows, wide, count), codegen
 
 
 @intrinsic

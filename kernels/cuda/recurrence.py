@@ -10,6 +10,7 @@ import numpy as np
 
 from ..layer import LayerHead, LayerRecurrence
 from . import gpus, rowwise, runtime
+from .exchange import buffers
 from .weights import Matrix
 
 _SLICES = 32768  # blocks of a launch along the batch
@@ -176,15 +177,15 @@ class Recurrence(LayerRecurrence):
         if self.restart is not None:
             kernel = self.weights.kernel(reverse, shape, resets=True)
         if reverse not in self._exchanges:
-            cell = self.cell
-            rows = 0 if shape.parts == 1 else 2 * (cell.gates - cell.second + 1) if reverse else 4
-            size = rows * self.batch * self.hidden
-            self._exchanges[reverse] = runtime.arrays().empty(size, self.dtype)
+            xp = runtime.arrays()
+            self._exchanges[reverse] = buffers(xp, shape, self.batch, self.dtype)
         return kernel, shape, packed, self._exchanges[reverse]
 
     def _launch(self, kernel, shape, exchange, args):
         """Launch a sweep, as many sequences at a time as the card has room for."""
         xp, B = runtime.arrays(), self.batch
+        if shape.words:  # those of the launch before say later times
+            exchange = exchange.copy()
         at_once = _SLICES
         if shape.parts > 1:
             at_once = max(1, gpus.card(gpus.current()).processors // shape.parts)

@@ -25,6 +25,25 @@ def give(array, index, stride, values):
         array[index + k * stride] = value
 
 
+def give_rows(array, start, step, index, stride, values, row, pieces):
+    for k, value in enumerate(values):
+        piece, place = divmod(index + k * stride, row) if pieces > 1 else (0, index + k * stride)
+        array[start + piece * step + place] = value
+
+
+def give_words(array, start, step, index, stride, values, row, pieces, time):
+    low = np.array(values, np.float32).view(np.uint32).astype(np.int64)
+    give_rows(array, start, step, index, stride, low | time << 32, row, pieces)
+
+
+def prefetch(array, index, stride, count):
+    assert index >= 0 and index + (count - 1) * stride < array.size
+
+
+def reciprocal(value):
+    return 1 / value
+
+
 def numbers(array, values):
     return tuple(array.dtype.type(value) for value in values)
 
@@ -78,10 +97,10 @@ def multiply_registers(sums, local, memory, start, row_step, step, rows, wide, c
         sums[: rows * wide] += np.einsum("ric,imc->rm", vectors, weights).reshape(-1)
 
 
-def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, rows, wide):
+def multiply_read(sums, weights, w_start, w_step, memory, start, row_step, step, rows, wide, count):
     width = _width(memory)
-    vectors = memory[start + _places(rows, 1, width, row_step, 0)]
-    found = weights[w_start + _places(wide, 1, width, w_step, 0)]
+    vectors = memory[start + _places(rows, count, width, row_step, step)]
+    found = weights[w_start + _places(wide, count, width, w_step, wide * w_step)]
     sums[: rows * wide] += np.einsum("ric,mic->rm", vectors, found).reshape(-1)
 
 
@@ -108,8 +127,23 @@ def combine(sums, lane, active, totals, start, row_step, rows, wide, lanes):
             totals[start + k // wide * row_step + k % wide] = value
 
 
-def coherent(array, index):
-    return array[index]
+def copy_rows(shared, place, memory, start, thread, threads, total, at_once):
+    width = _width(memory)
+    for k in range(thread * width, total * width, threads * width):
+        shared[place + k : place + k + width] = memory[start + k : start + k + width]
+
+
+def copy_words(shared, place, memory, start, thread, threads, total, at_once, time):
+    width = _width(shared)
+    for k in range(thread * width, total * width, threads * width):
+        while np.any(memory[start + k : start + k + width] >> 32 < time):
+            threading.current_thread().rest()
+        words = memory[start + k : start + k + width].astype(np.uint32)
+        shared[place + k : place + k + width] = words.view(shared.dtype)
+
+
+def release_one(counts, index):
+    counts[index] += 1
 
 
 def wait_for(counts, index, least):

@@ -23,7 +23,8 @@ Arguments that both kernels take, all flat and C-contiguous, of the cell's dtype
   the resets, sequence by sequence: those of sequence b lie between place b and the next
 - restart : (S, H), what a reset sets the state to: the step reads it in place of that before it,
   which stays in `states`. Empty where there are no resets
-- exchange : two buffers for each product, by which the blocks of a grid sweep pass vectors on
+- exchange : two buffers for each product, by which the blocks of a grid sweep pass vectors on;
+  each is `Shape.exchanged` numbers, or words, as `exchange.buffers` makes them
 - arrivals : (slices,) int32 zeros, the counters of the grid barrier
 - t0, n : the span's first step and how many steps it has
 - first, rows : the span's first row of `states`, and how many rows there are
@@ -35,14 +36,15 @@ from functools import lru_cache
 import numpy as np
 
 from ..cells.registry import CELLS
-from .block_product import block_product, grid_barrier
+from .block_product import block_product, hand_over
 from .cells import functions
 from .runtime import cuda, device, primitives
 
-take, give, numbers, part, plus, replaced, chosen, only = (
+take, give, numbers, part, plus, prefetch, replaced, chosen, only = (
     primitives.take, primitives.give, primitives.numbers, primitives.part, primitives.plus,
-    primitives.replaced, primitives.chosen, primitives.only
+    primitives.prefetch, primitives.replaced, primitives.chosen, primitives.only
 )  # fmt: skip
+AHEAD = 8  # steps before a number is loaded, it is brought to the second-level cache
 
 
 @device
@@ -79,32 +81,20 @@ def forward_kernel(name, dtype, shape, resets=False):
     STATES, RESIDUALS = cell.states, cell.residuals
     SPLIT, SECOND, DRIVES = int(cell.split), cell.second, cell.drives
     FIRST = cell.gates - SECOND
-    H, U, R, PARTS = shape.hidden, shape.units, shape.rows, shape.parts
-    TOGETHER = PARTS > 1
+    H, U, R, PIECES = shape.hidden, shape.units, shape.rows, shape.first.pieces
+    TOGETHER = shape.parts > 1
     THREADS = shape.threads
     ROW, ROW2 = shape.first.row, shape.second.row
-    TOTAL, TOTAL2 = shape.first.total, shape.second.total
+    TOTAL, TOTAL2 = shape.total_steps
     WEIGHTS, WEIGHTS2, VECTOR, VECTOR2, TOTALS, TOTALS2, _ = shape.places
     SUMS = R * max(shape.first.wide, shape.second.wide)
     LOCAL, LOCAL2 = shape.first.local_size, shape.second.local_size
     step, _, gate, _ = functions(name, dtype)
-    start, multiply = block_product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
-    start2, multiply2 = block_product(
-        shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
-    )
-    zero, DTYPE, RESETS = dtype(0), np.dtype(dtype), resets
-
-    @device
-    def pass_on(shared, exchange, base, arrivals, times, place, value, mine, b, unit):
-        """Pass on `value`, of a unit, to all threads that multiply it."""
-        if TOGETHER:
-            if mine:
-                exchange[base + b * H + unit] = value
-            grid_barrier(arrivals, cuda.blockIdx.y, PARTS, times)
-        else:
-            if mine:
-                shared[place + unit] = value
-            cuda.syncthreads()
+    start, multiply = block_product(shape.first, shape, WEIGHTS, VECTOR, TOTALS)
+    start2, multiply2 = block_product(shape.second, shape, WEIGHTS2, VECTOR2, TOTALS2)
+    range_of, pass_on, wait_all = hand_over(shape.first, shape, VECTOR)
+    range_of2, pass_on2, wait_all2 = hand_over(shape.second, shape, VECTOR2)
+    zero, DTYPE, RESETS, EACH = dtype(0), np.dtype(dtype), resets, 1 + SECOND
 
     def forward(
         z, x, ids, tokens, bias, W, W2, params, states, residuals, h, lengths, restart, exchange,
@@ -119,10 +109,12 @@ def forward_kernel(name, dtype, shape, resets=False):
         b0 = low + cuda.blockIdx.y * R
         b = b0 + r
         mine = r < R and unit < H and b < B
-        if not mine:  # reads what is there, writes nothing
-            b, unit = low, 0
-        for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
-            shared[VECTOR + k] = zero
+        if not mine:  # reads what its own block has, writes nothing
+            b, unit = b0, cuda.blockIdx.x * U
+        if not TOGETHER:  # else the vectors come with their padding
+            for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
+                shared[VECTOR + k] = zero
+            cuda.syncthreads()
         plane = rows * B * H
         here = first if cached else first & 1
         start(shared, local, W)
@@ -135,50 +127,53 @@ def forward_kernel(name, dtype, shape, resets=False):
         cursor, last = 0, 0
         if RESETS:
             cursor, last = find(lengths, B, b, t0)
-        row = ids[b] if tokens else b
-        coming = take(z, row * GATES * H + unit, H, GATES)
-        cuda.syncthreads()
-        times = 0
+        begin, piece = range_of(0, 0, b0, B)
+        if RESETS and cursor < last and lengths[cursor] == t0:
+            s = take(restart, unit, H, STATES)
+            cursor += 1
+        pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit, 0)
+        size, at = B * H, b * H + unit  # of a step, and the thread's place in it
+        at_state, at_residual = (first + 1) * size + at, first * RESIDUALS * size
+        at_residual += b * RESIDUALS * H + unit
+        at_z = (ids[b] if tokens else b) * GATES * H + unit
+        coming = take(z, at_z, H, GATES)
         for t in range(n):
             live = mine and t0 + t < end
-            if RESETS and cursor < last and lengths[cursor] == t0 + t:
-                s = take(restart, unit, H, STATES)
-                cursor += 1
-            times += 1
-            base = (t & 1) * B * H
-            pass_on(shared, exchange, base, arrivals, times, VECTOR + r * ROW, s[0], mine, b, unit)
-            a = plus(biases, coming, 0)
-            if t + 1 < n:  # the loads of the next step have this one to arrive
-                row = (t + 1) * B + b
-                if tokens:
-                    row = ids[row]
-                coming = take(z, row * GATES * H + unit, H, GATES)
-            multiply(shared, local, sums, W, exchange, base, b0, B)
+            wait_all(arrivals, t * EACH + 1)
+            multiply(shared, local, sums, W, exchange, begin, piece, t)
             cuda.syncthreads()
+            a = plus(biases, coming, 0)
             a = plus(a, take(shared, TOTALS + r % R * TOTAL + tid % U, U, FIRST), SPLIT)
             if SECOND > 0:
                 v = gate(a, s, p)
-                times += 1
-                base = (2 + (t & 1)) * B * H
-                pass_on(
-                    shared, exchange, base, arrivals, times, VECTOR2 + r * ROW2, v, mine, b, unit
-                )
-                multiply2(shared, local2, sums, W2, exchange, base, b0, B)
+                begin, piece2 = range_of2(2 * PIECES * piece, t, b0, B)
+                pass_on2(shared, exchange, begin, piece2, arrivals, (v,), mine, r, unit, t)
+                wait_all2(arrivals, t * EACH + 2)
+                multiply2(shared, local2, sums, W2, exchange, begin, piece2, t)
                 cuda.syncthreads()
                 a = plus(a, take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1), FIRST)
             after, extra = step(a, s, p + take(x, (t * B + b) * I + I - DRIVES, 1, DRIVES))
             s = chosen(live, numbers(shared, after), s)
+            kept = s
+            if t + 1 < n:  # hand it over first: what follows has the barrier and the product to end
+                if RESETS and cursor < last and lengths[cursor] == t0 + t + 1:
+                    s = take(restart, unit, H, STATES)
+                    cursor += 1
+                begin, piece = range_of(0, t + 1, b0, B)
+                pass_on(shared, exchange, begin, piece, arrivals, (s[0],), mine, r, unit, t + 1)
+                at_z += GATES * size
+                if tokens:
+                    at_z = ids[(t + 1) * B + b] * GATES * H + unit
+                elif t + 1 + AHEAD < n:
+                    prefetch(z, at_z + AHEAD * GATES * size, H, GATES)
+                coming = take(z, at_z, H, GATES)
             if mine:
                 if cached:
-                    give(states, ((first + t + 1) * B + b) * H + unit, plane, s)
-                    give(
-                        residuals,
-                        ((first + t) * B + b) * RESIDUALS * H + unit,
-                        H,
-                        numbers(shared, extra),
-                    )
+                    give(states, at_state, plane, kept)
+                    give(residuals, at_residual, H, numbers(shared, extra))
                 if wanted:
-                    h[(t * B + b) * H + unit] = s[0] if live else zero
+                    h[at] = kept[0] if live else zero
+            at, at_state, at_residual = at + size, at_state + size, at_residual + RESIDUALS * size
         if mine and not cached:
             give(states, (((first + n) & 1) * B + b) * H + unit, plane, s)
 
@@ -207,32 +202,20 @@ def reverse_kernel(name, dtype, shape, resets=False):
     DELTAS, PARAMS = cell.delta_blocks, len(cell.sums)
     SPLIT, SECOND, DRIVES = int(cell.split), cell.second, cell.drives
     FIRST = cell.gates - SECOND
-    H, U, R, PARTS = shape.hidden, shape.units, shape.rows, shape.parts
-    TOGETHER = PARTS > 1
+    H, U, R, PIECES = shape.hidden, shape.units, shape.rows, shape.first.pieces
+    TOGETHER = shape.parts > 1
     THREADS = shape.threads
     ROW, ROW2 = shape.first.row, shape.second.row
-    TOTAL, TOTAL2 = shape.first.total, shape.second.total
+    TOTAL, TOTAL2 = shape.total_steps
     WEIGHTS, WEIGHTS2, VECTOR, VECTOR2, TOTALS, TOTALS2, _ = shape.places
     SUMS = R * max(shape.first.wide, shape.second.wide)
     LOCAL, LOCAL2 = shape.first.local_size, shape.second.local_size
     _, step, _, ungate = functions(name, dtype)
-    start, multiply = block_product(shape.first, R, THREADS, WEIGHTS, VECTOR, TOTALS, TOGETHER)
-    start2, multiply2 = block_product(
-        shape.second, R, THREADS, WEIGHTS2, VECTOR2, TOTALS2, TOGETHER
-    )
-    zero, DTYPE, RESETS = dtype(0), np.dtype(dtype), resets
-
-    @device
-    def pass_on(shared, exchange, base, arrivals, times, place, d, mine, unit):
-        """Pass on the deltas `d` of a unit, a tuple with one a gate, to all threads."""
-        if TOGETHER:
-            if mine:
-                give(exchange, base + unit, H, d)
-            grid_barrier(arrivals, cuda.blockIdx.y, PARTS, times)
-        else:
-            if mine:
-                give(shared, place + unit, H, d)
-            cuda.syncthreads()
+    start, multiply = block_product(shape.first, shape, WEIGHTS, VECTOR, TOTALS)
+    start2, multiply2 = block_product(shape.second, shape, WEIGHTS2, VECTOR2, TOTALS2)
+    range_of, pass_on, wait_all = hand_over(shape.first, shape, VECTOR)
+    range_of2, pass_on2, wait_all2 = hand_over(shape.second, shape, VECTOR2)
+    zero, DTYPE, RESETS, EACH = dtype(0), np.dtype(dtype), resets, 1 + SECOND
 
     def reverse(
         states, residuals, dh, carry, delta, v, lengths, restart, restart_sums, W, W2, params, x,
@@ -247,10 +230,12 @@ def reverse_kernel(name, dtype, shape, resets=False):
         b0 = low + cuda.blockIdx.y * R
         b = b0 + r
         mine = r < R and unit < H and b < B
-        if not mine:  # reads what is there, writes nothing
-            b, unit = low, 0
-        for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
-            shared[VECTOR + k] = zero
+        if not mine:  # reads what its own block has, writes nothing
+            b, unit = b0, cuda.blockIdx.x * U
+        if not TOGETHER:  # else the vectors come with their padding
+            for k in range(tid, R * (ROW + SECOND * ROW2), THREADS):
+                shared[VECTOR + k] = zero
+            cuda.syncthreads()
         start(shared, local, W)
         if SECOND > 0:
             start2(shared, local2, W2)
@@ -258,16 +243,18 @@ def reverse_kernel(name, dtype, shape, resets=False):
         ds = take(carry, (current * B + b) * H + unit, 2 * B * H, STATES)
         p = take(params, unit, H, PARAMS)
         end = lengths[b]
-        at = first + n - 1  # the row of the state before the step
-        s = take(states, ((at + 1) * B + b) * H + unit, plane, STATES)
-        before = take(states, (at * B + b) * H + unit, plane, STATES)
-        extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
-        into = dh[((n - 1) * B + b) * H + unit]
+        size = B * H  # of a step; then the thread's places in the last
+        at, at_state = ((n - 1) * B + b) * H + unit, ((first + n - 1) * B + b) * H + unit
+        at_residual = ((first + n - 1) * B + b) * RESIDUALS * H + unit
+        at_delta = ((n - 1) * B + b) * DELTAS * H + unit
+        s = take(states, at_state + size, plane, STATES)
+        before = take(states, at_state, plane, STATES)
+        extra = take(residuals, at_residual, H, RESIDUALS)
+        into = dh[at]
         cursor = 0
         if RESETS:
             cursor, _ = find(lengths, B, b, t0 + n)
-        cuda.syncthreads()
-        times = 0
+        begin, piece = range_of(0, 0, b0, B)
         for k in range(n):
             t = n - 1 - k
             live = mine and t0 + t < end
@@ -279,31 +266,36 @@ def reverse_kernel(name, dtype, shape, resets=False):
             d, passed = step(plus(ds, (into,), 0), s, previous, extra, own)
             d, passed = only(live, numbers(shared, d)), numbers(shared, passed)
             if SECOND > 0:
-                times += 1
-                base = (2 * FIRST + (k & 1)) * B * H
-                pass_on(shared, exchange, base + b * H, arrivals, times, VECTOR2 + r * ROW2,
-                          part(d, FIRST, 1), mine, unit)  # fmt: skip
-                multiply2(shared, local2, sums, W2, exchange, base, b0, B)
+                begin, piece2 = range_of2(2 * PIECES * piece, k, b0, B)
+                pass_on2(
+                    shared, exchange, begin, piece2, arrivals, part(d, FIRST, 1), mine, r, unit, k
+                )
+                wait_all2(arrivals, k * EACH + 1)
+                multiply2(shared, local2, sums, W2, exchange, begin, piece2, k)
                 cuda.syncthreads()
                 more = take(shared, TOTALS2 + r % R * TOTAL2 + tid % U, U, 1)
                 waiting, added, multiplied = ungate(more[0], previous, extra)
                 d = replaced(d, only(live, waiting))
                 passed = plus(passed, (added,), 0)
-                if mine:
-                    v[(t * B + b) * H + unit] = multiplied if live else zero
-            if mine:
-                give(delta, (t * B + b) * DELTAS * H + unit, H, d)
-            times += 1
-            base = (k & 1) * FIRST * B * H
-            pass_on(shared, exchange, base + b * FIRST * H, arrivals, times, VECTOR + r * ROW,
-                      part(d, SPLIT, FIRST), mine, unit)  # fmt: skip
-            if t > 0:  # the loads of the next step have this product to arrive
-                s = before
-                at = first + t - 1
-                before = take(states, (at * B + b) * H + unit, plane, STATES)
-                extra = take(residuals, (at * B + b) * RESIDUALS * H + unit, H, RESIDUALS)
-                into = dh[((t - 1) * B + b) * H + unit]
-            multiply(shared, local, sums, W, exchange, base, b0, B)
+            begin, piece = range_of(0, k, b0, B)
+            pass_on(
+                shared, exchange, begin, piece, arrivals, part(d, SPLIT, FIRST), mine, r, unit, k
+            )
+            if mine:  # what follows has the barrier and the product to end
+                give(delta, at_delta, H, d)
+                if SECOND > 0:
+                    v[at] = multiplied if live else zero
+            if t > 0:
+                at, at_state, at_delta = at - size, at_state - size, at_delta - DELTAS * size
+                at_residual -= RESIDUALS * size
+                s, before = before, take(states, at_state, plane, STATES)
+                extra, into = take(residuals, at_residual, H, RESIDUALS), dh[at]
+                if t > AHEAD:
+                    prefetch(states, at_state - AHEAD * size, plane, STATES)
+                    prefetch(residuals, at_residual - AHEAD * RESIDUALS * size, H, RESIDUALS)
+                    prefetch(dh, at - AHEAD * size, 0, 1)
+            wait_all(arrivals, (k + 1) * EACH)
+            multiply(shared, local, sums, W, exchange, begin, piece, k)
             cuda.syncthreads()
             passed = plus(passed, take(shared, TOTALS + r % R * TOTAL + tid % U, U, 1), 0)
             ds = chosen(live, passed, ds)

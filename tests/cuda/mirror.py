@@ -80,6 +80,10 @@ class DeviceArray:
         return getattr(self.inside, name)
 
     @property
+    def data(self):
+        return SimpleNamespace(ptr=self.inside.ctypes.data)
+
+    @property
     def T(self):
         return DeviceArray(self.inside.T)
 

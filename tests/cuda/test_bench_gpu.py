@@ -1,8 +1,11 @@
 """The harness of bench.gpu without a GPU: the tests give it a simulated clock."""
 
+import multiprocessing
+
 import pytest
 
 gpu = pytest.importorskip("bench.gpu")
+gpu_points = pytest.importorskip("bench.gpu_points")
 
 
 @pytest.fixture
@@ -46,5 +49,33 @@ def test_what_does_not_fit_on_the_card_is_said(seconds):
     assert "do not fit" in point["missing"]["fastbptt"] and gpu.line(point)
 
 
-def test_the_grid_is_the_whole_one():
-    assert len(gpu.GRID) == 2 * 7 * 3 and {T for T, _, _ in gpu.GRID} == {1000, 100_000}
+def test_the_most_valuable_points_come_first():
+    chosen = gpu_points.points(["float32", "float64"])
+    assert len(set(chosen)) == len(chosen) == 2 * (3 * 2 * 7 * 3 + 1)
+    assert {point[0] for point in chosen[:16]} == {"LSTM"}
+    assert chosen[15] == ("LSTM", 1024, 16, 768, "float32")
+    assert {point[4] for point in chosen[:46]} == {"float32"}
+    assert {point[1] for point in chosen[:92]} == {1000, 1024}
+
+
+class Ready:
+    def get(self, seconds):
+        if seconds <= 0:
+            raise multiprocessing.TimeoutError
+
+
+def test_points_are_saved_as_they_come_and_the_minutes_are_kept(seconds, monkeypatch):
+    now, saved = [100.0], []
+    monkeypatch.setattr(gpu_points.time, "monotonic", lambda: now[0])
+
+    def slow(name, T, B, H, dtype):
+        now[0] += T / 1000  # a second for each thousand steps, and twice that for its runs
+        return {"forward": lambda: 1.0, "both": lambda: 2.0}
+
+    chosen = [("LSTM", T, 1, 8, "float32") for T in (1000, 20_000, 500, 400)]
+    budget = gpu_points.Budget(0.25, spare=0)
+    budget.factor = 0.0
+    args = chosen, budget, lambda point: Ready(), {"fastbptt": slow}, 1
+    late = gpu.time_all(*args, lambda done, left: saved.append((len(done), list(left))))
+    assert late == [chosen[1]] and now[0] <= 115
+    assert saved == [(1, chosen[1:]), (2, [chosen[1], chosen[3]]), (3, late), (3, late)]
