@@ -23,7 +23,8 @@ def add_command(commands: Any) -> None:
         help="predict a stream row by row, and learn from each row as it comes",
         description="Reads rows of numbers, predicts columns of the row to come, and learns by "
         "truncated BPTT or RTRL. Columns are scaled by their mean and deviation so far; an empty "
-        "field is left out. The error is that of the scaled numbers: 1 is what the mean alone leaves.",
+        "field is left out. The error is that of the scaled numbers: 1 is what the mean alone "
+        "leaves.",
     )
     whole = parser.number(int, 1)
     parser.add_argument("data", metavar="DATA", help="a CSV file, an .npy file, or - for stdin")
