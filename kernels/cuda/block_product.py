@@ -196,8 +196,10 @@ def block_product(tile, shape, weights, vector, totals):
             for piece in range(1, PIECES):
                 cuda.syncthreads()
                 fetch_vectors(shared, exchange, start + piece * step, time)
-                low = piece * PIECE
-                read(sums, W, first, shared, at - low * SPAN, low, min(QUADS, low + PIECE))
+                low = piece * PIECE  # past the end of few vectors in many pieces
+                read(
+                    sums, W, first, shared, at - low * SPAN, low, max(low, min(QUADS, low + PIECE))
+                )
         combine(sums, lane, group < GROUPS, shared, totals + group * M, TOTAL, rows, M, Q)
 
     return start, multiply

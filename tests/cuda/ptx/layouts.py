@@ -122,8 +122,8 @@ def laid_out(case):
         ]
         wanted = [s for s in found if (s.parts, s.rows) == (case.parts, case.rows)]
         wanted = wanted or [s for s in found if s.parts == case.parts] or found
-        words = case.words and item == 4
-        chosen[reverse] = rng.choice(wanted)._replace(words=words and case.parts > 1)
+        shape = rng.choice(wanted)
+        chosen[reverse] = shape._replace(words=case.words and item == 4 and shape.parts > 1)
         return chosen[reverse], 1.0
 
     layout._placed, weights.choose = placed, choose
