@@ -86,7 +86,7 @@ def budget(H, T=100_000):
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((T, 1, H), np.float32), rng.standard_normal((T, 1, 1), np.float32)
     full = fb.plan(network, T)
-    within = max(fb.frontier(network, T)[1].peak_bytes, full.peak_bytes // 50)
+    within = max(fb.frontier(network, T).checkpointed[1].peak_bytes, full.peak_bytes // 50)
     plan = fb.plan(network, T, memory=within)
     times = medians(
         5, lambda: fb.bptt(network, x, y), lambda: fb.bptt(network, x, y, memory=within)

@@ -66,7 +66,7 @@ INTEGERS = {
     "seed of a reach": (lambda v: reach(seed=v), "seed", 0, HUGE),
     "threads": (lambda v: fb.set_num_threads(v), "n", 1, 4096),
 }  # fmt: skip
-NONE_IS_ONE = {"length", "max_lag", "budget", "segment", "seed of plan"}
+NONE_IS_ONE = {"T of plan", "length", "max_lag", "budget", "segment", "seed of plan"}
 
 
 def reach(**given):

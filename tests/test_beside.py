@@ -48,7 +48,7 @@ def calls(layer, T, B, lengths):
     h, state, cache = fb.forward(layer, x, lengths=lengths, seed=seed)
     yield h, state, fb.backward(cache, dh, state, keep=True)
     yield (fb.backward(cache, dh, input_grad=False),)
-    for memory in ("full", fb.frontier(network, T, B)[-1].peak_bytes):
+    for memory in ("full", fb.frontier(network, T, B).checkpointed[-1].peak_bytes):
         yield (fb.bptt(network, x, y, lengths=lengths, seed=seed, memory=memory, input_grad=True),)
 
 

@@ -181,7 +181,7 @@ def test_a_schedule_too_long_to_draw_is_refused(capsys):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     arguments = ["plan", "--cell=rnn", "-H=1", "-I=1", "-O=1", "-T=10000000", "--memory=70kB"]
     network = fb.Network(fb.RNN.init(1, 1, rng=0), fb.Readout.init(1, 1, rng=0))
-    least = fb.frontier(network, 10**7)[-1].peak_bytes
+    least = fb.frontier(network, 10**7).checkpointed[-1].peak_bytes
     arguments[-1] = f"--memory={least}"
     refused([*arguments, "--out=a.png"], capsys, "--out", "actions")
 

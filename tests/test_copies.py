@@ -36,7 +36,7 @@ def network(layer, activation="softmax"):
 
 def memory_of(name, net):
     if name == "least":
-        return fb.Checkpointed(fb.frontier(net, T, B)[-1].peak_bytes)
+        return fb.Checkpointed(fb.frontier(net, T, B).checkpointed[-1].peak_bytes)
     return fb.Truncated(8, 20) if name == "windows" else "full"
 
 

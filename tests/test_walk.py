@@ -50,7 +50,7 @@ def results(layer):
         g = fb.backward(cache, h, deltas=True)
         found.append((h, state, g.layer, g.x, g.state, g.deltas))
         net = fb.Network(layer, readout)
-        budget = fb.frontier(net, T, B)[-1].peak_bytes
+        budget = fb.frontier(net, T, B).checkpointed[-1].peak_bytes
         policies = [fb.Full(), fb.Checkpointed(budget), fb.Truncated(8, 20)]
         for memory in policies[: 2 if isinstance(layer, fb.Bidirectional) else 3]:
             for loss, y, weights, own in (

@@ -275,7 +275,9 @@ class Frontier(tuple[Plan, ...]):
         head = ["recomputes", "peak memory", "states and cache", "forward steps", "time factor"]
         rows = [
             [
-                str(plan.recomputes) if plan.recomputes else f"0 ({plan.memory})",
+                str(plan.recomputes)
+                if plan.recomputes
+                else f"0 ({'full' if plan.step_bytes else plan.memory})",
                 human(plan.peak_bytes),
                 human(plan.cache_bytes),
                 f"{plan.forward_steps:,}",

@@ -219,7 +219,7 @@ def plans(case):
             assert plan.peak_bytes <= memory
     steps = [fb.plan(case.network, *size, memory=budget).forward_steps for budget in budgets]
     assert steps == sorted(steps, reverse=True), f"{budgets}: {steps} steps"
-    for row in fb.frontier(case.network, *size):
+    for row in fb.frontier(case.network, *size).checkpointed:
         plan = fb.plan(case.network, *size, memory=row.peak_bytes)
         assert plan.forward_steps <= row.forward_steps and plan.peak_bytes <= row.peak_bytes
     assert fb.explain(case.network, *size)
