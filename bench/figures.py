@@ -8,7 +8,7 @@ import statistics
 
 from fastbptt.display.tables import markdown
 
-from .frameworks import jax_calls, torch_modules
+from .frameworks import distributed, jax_calls, torch_modules
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load
 from .wording import joined, load_before, or_nothing, short, size, where
@@ -260,37 +260,6 @@ def ragged():
             f"{point['ratio']:.1f}",
         ])  # fmt: skip
     return joined(lines + markdown(head, rows, left=(0, 1)))
-
-
-def distributed():
-    """Return the tables of one gradient over two processes, and of what their talk costs."""
-    result = load("distributed")
-    machine, over = result["machine"], result["talk"][0]["ms"]
-    titles = {"mpi": "MPI", "torch": "gloo"}
-    lines = [
-        f"Milliseconds of a gradient in float32, medians of {result['rounds']} runs, one thread a "
-        f"process, blocks of {result['block']} sequences, {machine['CPU']}, "
-        f"{machine['date'][:10]}. {load_before(machine)}",
-        "",
-    ]
-    rows = []
-    for point in result["points"]:
-        pairs = [point["ms"][name] for name in over]
-        rows.append([
-            point["cell"], *(f"{point[key]:,}" for key in ("T", "sequences", "I", "H")),
-            short(point["alone_ms"]), *(short(pair[n]) for pair in pairs for n in ("1", "2")),
-            *(f"{point['alone_ms'] / pair['2']:.2f}" for pair in pairs),
-        ])  # fmt: skip
-    each = [f"{titles[name]}, {n}" for name in over for n in (1, 2)]
-    gain = [f"alone / {titles[name]}, 2" for name in over]
-    head = ["layer", "T", "sequences", "I", "H", "`fb.bptt`, 1 process", *each, *gain]
-    lines += [*markdown(head, rows, left=(0,)), ""]
-    lines += ["Calls without time steps, in two processes: what there is to talk about.", ""]
-    rows = [
-        [size(row["bytes"]), *(short(row["ms"][name]) for name in over)] for row in result["talk"]
-    ]
-    head = ["gradient", *(f"{titles[name]}, ms" for name in over)]
-    return joined(lines + markdown(head, rows))
 
 
 def output(name):

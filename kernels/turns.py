@@ -22,7 +22,7 @@ _files = {}  # open for as long as the process lives: to close one would end its
 
 
 def _file(places):
-    """The file that this user's processes share in the first of the folders that allows it."""
+    """A descriptor of the file that processes share in the first of the folders that allows it."""
     key = tuple(places)
     if key not in _files:
         _files[key] = None
@@ -30,7 +30,8 @@ def _file(places):
             with suppress(OSError):
                 os.makedirs(folder, disk.NEW_FOLDER, exist_ok=True)
                 if disk.trusted(os.stat(folder)):
-                    _files[key] = open(folder / "fastbptt.turns", "ab")  # noqa: SIM115
+                    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
+                    _files[key] = os.open(folder / "fastbptt.turns", flags, disk.NEW_FILE)
                     break
     return _files[key]
 

@@ -60,8 +60,13 @@ def _memory(text: str) -> Memory:
     if name not in _POLICIES:
         raise ValueError(f"spec must name one of {', '.join(_POLICIES)}, not {name!r}")
     pairs = (field.split("=") for field in fields.split(", ") if field)
-    given = {key: None if value == "None" else int(value) for key, value in pairs}
-    return getattr(policies, name)(**given)
+    return getattr(policies, name)(**{key: _value(value) for key, value in pairs})
+
+
+def _value(text: str) -> int | str | None:
+    if text == "None":
+        return None
+    return int(text) if text.isdecimal() else text
 
 
 def memory_text(memory: Memory) -> str:

@@ -11,7 +11,8 @@ from ..flat import data, get, itemsize, put
 from ..jit import entry, inner
 from ..maths import cast_like
 from .addresses import address, copy_bytes, doubles, view, zero_bytes
-from .products import PANEL_BYTES, pack_panels
+from .packing import pack_panels
+from .products import PANEL_BYTES
 from .slots import HEAD, HEAD_AT, LANE, LAYER
 
 # What a slot's number is relative to: nothing, the call's memory, that of the way forward before

@@ -6,7 +6,8 @@ import numpy as np
 
 from ..layer import LayerWeights, WeightMatrix
 from .memory import flat
-from .products import build_pack, packed_size
+from .packing import build_pack
+from .products import packed_size
 from .shared import ready
 from .team import team_for
 
