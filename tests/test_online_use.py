@@ -4,12 +4,12 @@ import copy
 import io
 import pickle
 import signal
-import threading
 import tracemalloc
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from fastbptt.kernels.cpu.bound import Bound
 from helpers import make_problem
 
 import fastbptt as fb
@@ -160,17 +160,23 @@ def test_a_loss_that_raises_leaves_the_learner_as_it_was():
         learner.push(q.x[:4], y[:4])
 
 
-def test_ctrl_c_in_a_long_push_is_heard_and_leaves_the_learner_as_it_was():
+def test_ctrl_c_in_a_long_push_is_heard_and_leaves_the_learner_as_it_was(monkeypatch):
     q = problem(T=40)
     learner = fb.Online(q.network, 2, gradient=fb.Truncated(5, 12))
     learner.push(q.x, q.y)
     due = rest(copy.copy(learner), q, 0)
-    x, y = np.tile(q.x, (20_000, 1, 1)), np.tile(q.y, (20_000, 1, 1))
-    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        learner.push(x, y)
-    timer.join()
+    walk, stretches = Bound.walk, []
+
+    def interrupted(self, rows, budget):
+        status = walk(self, rows, budget)
+        stretches.append(status)
+        if len(stretches) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return status
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Bound, "walk", interrupted)
+        learner.push(np.tile(q.x, (500, 1, 1)), np.tile(q.y, (500, 1, 1)))
     assert learner.time == 40
     assert_same(rest(learner, q, 0), due)
 
