@@ -14,7 +14,7 @@ from uuid import uuid4
 _CHECKSUM = hashlib.sha256
 _SIZE = _CHECKSUM().digest_size
 _OTHERS_WRITE = 0o022
-NEW_FOLDER, _NEW_FILE = 0o755, 0o644  # before the umask
+NEW_FOLDER, NEW_FILE = 0o755, 0o644  # before the umask
 
 
 def user_folder():
@@ -67,7 +67,7 @@ def write(name, content, places):
             os.makedirs(folder, NEW_FOLDER, exist_ok=True)
             if not trusted(os.stat(folder)):
                 continue
-            with replacing(folder / name, _NEW_FILE) as file:
+            with replacing(folder / name, NEW_FILE) as file:
                 file.write(_checksum(name, content) + content)
             return
 
