@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -55,6 +56,11 @@ def module_of(array: Any) -> Any:
     from .kernels.cuda import runtime
 
     return runtime.arrays()
+
+
+def on_its_gpu(array: Any) -> AbstractContextManager[Any]:
+    """Within it CuPy works on the GPU of a CuPy array: on its current one it makes new arrays."""
+    return array.device if on_gpu(array) else nullcontext()  # type: ignore[no-any-return]
 
 
 def wrapped(value: Any) -> Array:
