@@ -14,7 +14,21 @@ from typing import ClassVar
 import numpy as np
 
 __version__ = "0"
-DEVICE = SimpleNamespace(id=0)
+
+
+class Device:
+    """The GPU of an array, which work is done on within it."""
+
+    id = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+DEVICE = Device()
 
 
 def _inside(value):
@@ -128,7 +142,7 @@ def _method(name):
     return method
 
 
-for _name in ("reshape", "astype", "copy", "transpose", "sum", "min", "max", "any", "all"):
+for _name in ("reshape", "astype", "copy", "transpose", "sum", "min", "max", "any", "all", "ravel"):
     setattr(DeviceArray, _name, _method(_name))
 
 
@@ -139,8 +153,8 @@ def _operator(name):
     return apply
 
 
-for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or",
-              "xor", "neg", "invert", "abs", "iadd", "imul", "iand", "isub"):  # fmt: skip
+for _name in ("add", "sub", "mul", "truediv", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and",
+              "or", "xor", "neg", "invert", "abs", "iadd", "imul", "iand", "isub"):  # fmt: skip
     _dunder = f"__{_name}__"
     setattr(DeviceArray, _dunder, _operator(_dunder))
 for _name in ("add", "mul", "and"):
