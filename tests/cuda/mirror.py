@@ -209,6 +209,25 @@ def asarray(value, dtype=None):
     return DeviceArray(np.array(value, dtype))
 
 
+class _Host:
+    """An array of another package on the device, as NumPy reads it by DLPack."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __dlpack__(self, **given):
+        return self.value.__dlpack__()
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+def from_dlpack(value):
+    """An array of another package on the device, over the same memory."""
+    assert value.__dlpack_device__()[0] == 2
+    return DeviceArray(np.from_dlpack(_Host(value)))
+
+
 ndarray = DeviceArray
 
 
