@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,7 +36,24 @@ Shape: TypeAlias = "tuple[int | str, ...]"
 
 def on_gpu(value: Any) -> bool:
     """Whether `value` is an array on a GPU, of any package."""
-    return hasattr(value, "__cuda_array_interface__")
+    if isinstance(value, np.ndarray):
+        return False
+    return hasattr(value, "__cuda_array_interface__") or _dlpack_device(value) in _CUDA
+
+
+_CPU, _CUDA = (1, 3, 11), (2, 13)
+"""DLPack devices: those whose memory NumPy reads, the CPU's and what CUDA or ROCm pinned there; and
+those whose memory CuPy reads."""
+
+
+def _dlpack_device(value: Any) -> int | None:
+    """The kind of device that a value says by DLPack that it is on, or None."""
+    if not hasattr(type(value), "__dlpack_device__"):
+        return None
+    try:
+        return int(value.__dlpack_device__()[0])
+    except Exception:  # what is traced, or has no memory, raises its package's own
+        return None
 
 
 def on_host(array: Any) -> bool:
@@ -57,6 +75,11 @@ def module_of(array: Any) -> Any:
     return runtime.arrays()
 
 
+def on_its_gpu(array: Any) -> AbstractContextManager[Any]:
+    """Within it CuPy works on the GPU of a CuPy array: on its current one it makes new arrays."""
+    return array.device if on_gpu(array) else nullcontext()  # type: ignore[no-any-return]
+
+
 def wrapped(value: Any) -> Array:
     """A GPU array of any package as a CuPy array over the same memory, on the same GPU."""
     from .kernels.cuda import runtime
@@ -64,6 +87,8 @@ def wrapped(value: Any) -> Array:
     xp = runtime.arrays()
     if isinstance(value, xp.ndarray):
         return value
+    if not hasattr(value, "__cuda_array_interface__"):
+        return xp.from_dlpack(value)  # which has its package wait for CuPy's current stream
     address = value.__cuda_array_interface__["data"][0]
     if not address or xp is np:
         return xp.asarray(value)
@@ -84,7 +109,7 @@ def stream_of(value: Any) -> int | None:
         return int(torch.cuda.current_stream(value.device).cuda_stream)
     if type(value).__module__.partition(".")[0] == "cupy" or not on_gpu(value):
         return None
-    stream = value.__cuda_array_interface__.get("stream")
+    stream = getattr(value, "__cuda_array_interface__", {}).get("stream")
     return None if stream is None else int(stream)
 
 
@@ -178,10 +203,6 @@ def _of_numbers(value: Any) -> Array:
         names = ", ".join(sorted(own.__name__ for own in types))
         raise Unreadable(f"its numbers are of several types, {names}; make an array of it")
     return np.asarray(value)
-
-
-_CPU = (1, 3, 11)
-"""The DLPack devices whose memory NumPy reads: the CPU's, and what CUDA or ROCm pinned there."""
 
 
 def _exported(name: str, value: Any, lazy: bool) -> AlongTime:

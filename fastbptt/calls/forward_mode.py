@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import Array
+from ..arrays import Array, on_gpu
 from ..backends import devices
 from ..backends.base import Backend
 from ..engine.problem import Problem
@@ -22,7 +22,9 @@ from . import inputs, loss_inputs
 from .progress import Progress, reporter
 
 
-def check(layer: Layer, policy: ForwardMode, input_grad: bool, device: str | None) -> None:
+def check(
+    layer: Layer, policy: ForwardMode, input_grad: bool, device: str | None, x: Any = None
+) -> None:
     """Raise where the policy cannot be had."""
     if input_grad:
         raise ValueError(f"input_grad must be False with memory={policy}, which has no dL/dx")
@@ -32,7 +34,8 @@ def check(layer: Layer, policy: ForwardMode, input_grad: bool, device: str | Non
             f"memory must not be {policy} with a Bidirectional layer, which needs the future"
         )
     name, source = devices.named(device)
-    if name not in (None, "cpu") or not all(isinstance(a, np.ndarray) for a in layer.arrays()):
+    here = not on_gpu(x) and all(isinstance(a, np.ndarray) for a in layer.arrays())
+    if name not in (None, "cpu") or not here:
         where = "arrays on a GPU" if name in (None, "cpu") else f"{source}={name!r}"
         raise ValueError(f"memory={policy} runs on the CPU, for now, not with {where}")
 

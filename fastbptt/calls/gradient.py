@@ -189,7 +189,7 @@ def bptt(
             return Result(**done)
     input_grad = arguments.flag("input_grad", input_grad)
     if carried is not None:
-        forward_mode.check(layer, carried, input_grad, device)
+        forward_mode.check(layer, carried, input_grad, device, x)
         device = "cpu"
     own = inputs.check(
         layer, x, state, lengths, device, resets=resets, own_state=network.state, seed=seed, t0=t0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import imul
 from typing import Any
 
-from ..arrays import Array, home, module_of
+from ..arrays import Array, home, module_of, on_its_gpu
 from ..calls import gradient
 from ..calls.gradient import Result
 from ..calls.progress import Progress, reporter
@@ -73,6 +73,10 @@ class Run:
         grad : the gradient of all sequences, in one vector; loss : theirs
         factor : what both, and the derivatives of the own sequences, are multiplied by
         """
+        with on_its_gpu(self.share.network.arrays()[0]):
+            return self._result(grad, loss, factor)
+
+    def _result(self, grad: Array, loss: float, factor: float) -> Result[Any]:
         assert self.plan is not None
         network, xp = self.share.network, module_of(self.share.network.arrays()[0])
         grad_state = mapped(_joined, *self.grad_states)

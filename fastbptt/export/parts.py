@@ -38,7 +38,8 @@ def converted(network: Network, dtype: DTypeLike, finite: bool) -> Network:
 
     finite : NaN and infinity are a ValueError; else they stay what they are
     """
-    pairs = zip(_names(network), map(home, network.arrays()), strict=True)
+    network = network._moved(home)
+    pairs = zip(_names(network), network.arrays(), strict=True)
     arrays = [_converted(name, array, dtype, finite) for name, array in pairs]
     return network.replace_arrays(arrays)
 

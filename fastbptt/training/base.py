@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import File
-from ..arrays import Array, module_of
+from ..arrays import Array, home, module_of, on_its_gpu
 from ..layers.model import Model, save
 from ..layers.stored import Stored
 from . import rows
@@ -48,7 +48,7 @@ class Optimiser(Stored):
         Parameters
         ----------
         network : Network, layer or readout; its arrays must be writable. From the first step on its
-            arrays must keep their shapes and dtype; they may be other arrays
+            arrays must keep their shapes and dtype; they may be other arrays, and on a GPU
         grad : the gradient, of the same type and shapes, as calls return it. A `state` that is None
             leaves the network's own state as it is
 
@@ -93,13 +93,21 @@ class Optimiser(Stored):
         self._check()
         rate = self.rate()
         pairs = rows.pairs(network, grad)
+        with on_its_gpu(pairs[0][0]):
+            return self._move(network, pairs, rate, finite)
+
+    def _move(self, network: Model, pairs: rows.Pairs, rate: float, finite: bool) -> float:
         means = self._means if self._kept else ((),) * len(pairs)
         if not means or len(means[0]) != self._kept:
             means = tuple(
                 tuple(module_of(a).zeros(a.shape, a.dtype) for _ in range(self._kept))
                 for a in network.arrays()
             )
-        self._check_means(pairs, means)
+        if self._check_means(pairs, means):  # the network, or a file, was elsewhere before
+            means = tuple(
+                tuple(module_of(a).asarray(home(array)) for array in kept)
+                for a, kept in zip(network.arrays(), means, strict=True)
+            )
         self._rows = table = rows.rows_for(pairs, self._rows)
         table.take(pairs, means)
         norm = table.norm() if finite or self.clip is not None else 0.0
@@ -127,15 +135,16 @@ class Optimiser(Stored):
         """Change what the table says."""
         raise NotImplementedError
 
-    def _check_means(self, pairs: rows.Pairs, means: tuple[tuple[Array, ...], ...]) -> None:
-        """Raise unless the kept arrays fit; those of a state without a gradient come last."""
+    def _check_means(self, pairs: rows.Pairs, means: tuple[tuple[Array, ...], ...]) -> bool:
+        """Raise unless the kept arrays fit; those of a state without a gradient come last.
+
+        Returns whether some lie elsewhere than the weights.
+        """
+        moved = False
         for index, ((weight, _), kept) in enumerate(zip(pairs, means, strict=False)):
             name = f"network.arrays()[{index}]"
             for array in kept[:1]:
-                if module_of(weight) is not module_of(array):
-                    raise TypeError(
-                        f"{name} must lie where it did at the first step of this optimiser"
-                    )
+                moved |= module_of(weight) is not module_of(array)
                 if weight.shape != array.shape or weight.dtype != array.dtype:
                     raise ValueError(
                         f"{name} must be a {array.dtype} array of shape {array.shape}, as at the "
@@ -146,6 +155,7 @@ class Optimiser(Stored):
                 f"network must have {len(means)} arrays, as at the first step of this optimiser, "
                 f"not {len(pairs)}"
             )
+        return moved
 
     def _settings(self) -> dict[str, Any]:
         """The fields by name, as Python's own numbers; an lr that is a function is None."""
@@ -183,7 +193,8 @@ class Optimiser(Stored):
     def _take(self, other: Self) -> None:
         """Have the settings of another one, and copies of what it keeps."""
         means = self._means
-        if [len(kept) for kept in means] != [len(kept) for kept in other._means]:
+        forms = ([[module_of(a) for a in kept] for kept in each] for each in (means, other._means))
+        if next(forms) != next(forms):
             means = tuple(tuple(a.copy() for a in kept) for kept in other._means)
         for own, kept in zip(means, other._means, strict=True):
             for to, of in zip(own, kept, strict=True):

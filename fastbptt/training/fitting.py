@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import Path
-from ..arrays import ArrayLike
+from ..arrays import ArrayLike, home, module_of, on_its_gpu
 from ..calls import inputs, loss_inputs, planning
 from ..calls.progress import Progress
 from ..engine.losses import Loss, Reduction
@@ -135,13 +135,29 @@ def fit(
         start = place.read(settings, seed)
     if start is None:
         own = seed if seed is not None else int(np.random.default_rng().integers(2**62))
-        first, last, best = (copied(network) for _ in range(3))
+        with on_its_gpu(network.arrays()[0]):
+            first, last, best = (copied(network) for _ in range(3))
         kept = optimizer._copied()
         start = Fit(first, (), kept, None, "epochs")._with(last, best, own, settings)
     start.optimizer.lr = optimizer.lr  # files hold no functions
-    training = Training(start, data, held, call, batch, window, place)
     functions = _functions(callbacks)
-    return training.run(epochs, patience, functions, progress)
+    with on_its_gpu(network.arrays()[0]):
+        _move(start, network)
+        training = Training(start, data, held, call, batch, window, place)
+        return training.run(epochs, patience, functions, progress)
+
+
+def _move(start: Fit[Any], network: Network[Any]) -> None:
+    """Have the networks of a Fit, which may be from a file, lie where the given one does."""
+    xp = module_of(network.arrays()[0])
+
+    def there(own: Network[Any]) -> Network[Any]:
+        if all(module_of(array) is xp for array in own.arrays()):
+            return own
+        return own._moved(lambda array: xp.asarray(home(array)))
+
+    start.network = there(start.network)
+    start._last, start._best = there(start._last), there(start._best)
 
 
 def _validation(

@@ -142,7 +142,7 @@ class Training(Generic[AnyLayer]):
             value = total.value()
             if not math.isfinite(value):
                 raise self._not_finite(epoch, f"the loss of the validation data is {value}")
-        elif not all(bool(np.isfinite(_sum(a))) for a in self.live.arrays()):
+        elif not all(math.isfinite(_sum(a)) for a in self.live.arrays()):
             raise self._not_finite(epoch, "the weights are not finite")
         return value
 
@@ -221,5 +221,5 @@ def write_over(target: Network, source: Network) -> None:
         to[...] = of
 
 
-def _sum(array: Any) -> Any:
-    return array.sum(dtype=np.float64)
+def _sum(array: Any) -> float:
+    return float(array.sum(dtype=np.float64))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from .. import arguments
-from ..arrays import Array, module_of
+from ..arrays import Array, module_of, on_its_gpu
 from ..layers.model import Model
 from . import rows
 from .base import Optimiser, Rate, number, plain_rate, positive
@@ -151,9 +151,10 @@ def clip_norm(grad: AnyModel, norm: float) -> AnyModel:
             f"grad must be a Network, a layer or a readout, not {arguments.describe(grad)}"
         )
     norm = positive("norm", norm)
-    out = [module_of(a).zeros(a.shape, a.dtype) for a in grad.arrays()]
-    pairs = list(zip(out, grad.arrays(), strict=True))
-    table = rows.rows_for(pairs)
-    table.take(pairs, [()] * len(pairs))
-    table.scale(rows.clipping(table.norm(), norm))
+    with on_its_gpu(grad.arrays()[0]):
+        out = [module_of(a).zeros(a.shape, a.dtype) for a in grad.arrays()]
+        pairs = list(zip(out, grad.arrays(), strict=True))
+        table = rows.rows_for(pairs)
+        table.take(pairs, [()] * len(pairs))
+        table.scale(rows.clipping(table.norm(), norm))
     return grad._rebuilt(iter(out))

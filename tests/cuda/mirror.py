@@ -14,7 +14,21 @@ from typing import ClassVar
 import numpy as np
 
 __version__ = "0"
-DEVICE = SimpleNamespace(id=0)
+
+
+class Device:
+    """The GPU of an array, which work is done on within it."""
+
+    id = 0
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+DEVICE = Device()
 
 
 def _inside(value):
@@ -128,7 +142,7 @@ def _method(name):
     return method
 
 
-for _name in ("reshape", "astype", "copy", "transpose", "sum", "min", "max", "any", "all"):
+for _name in ("reshape", "astype", "copy", "transpose", "sum", "min", "max", "any", "all", "ravel"):
     setattr(DeviceArray, _name, _method(_name))
 
 
@@ -139,8 +153,8 @@ def _operator(name):
     return apply
 
 
-for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or",
-              "xor", "neg", "invert", "abs", "iadd", "imul", "iand", "isub"):  # fmt: skip
+for _name in ("add", "sub", "mul", "truediv", "pow", "lt", "le", "gt", "ge", "eq", "ne", "and",
+              "or", "xor", "neg", "invert", "abs", "iadd", "imul", "iand", "isub"):  # fmt: skip
     _dunder = f"__{_name}__"
     setattr(DeviceArray, _dunder, _operator(_dunder))
 for _name in ("add", "mul", "and"):
@@ -193,6 +207,25 @@ def asarray(value, dtype=None):
     if hasattr(value, "__cuda_array_interface__"):
         return DeviceArray(np.asarray(_Read(value)))
     return DeviceArray(np.array(value, dtype))
+
+
+class _Host:
+    """An array of another package on the device, as NumPy reads it by DLPack."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def __dlpack__(self, **given):
+        return self.value.__dlpack__()
+
+    def __dlpack_device__(self):
+        return 1, 0
+
+
+def from_dlpack(value):
+    """An array of another package on the device, over the same memory."""
+    assert value.__dlpack_device__()[0] == 2
+    return DeviceArray(np.from_dlpack(_Host(value)))
 
 
 ndarray = DeviceArray

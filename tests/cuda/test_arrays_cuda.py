@@ -214,6 +214,37 @@ def test_a_plan_bounds_the_bytes_on_the_device(cell, memory, tokens, monkeypatch
     cuda_footprint.footprint.cache_clear()
 
 
+class Packed:
+    """An array of another package on the GPU that speaks nothing but DLPack."""
+
+    def __init__(self, array):
+        self.memory, self.dtype, self.shape = array, array.dtype, array.shape
+
+    def __dlpack__(self, **given):
+        return self.memory.__dlpack__()
+
+    def __dlpack_device__(self):
+        return 2, 0
+
+
+@pytest.mark.skipif(not runtime.SIMULATED, reason="the stand-in has this package's arrays")
+def test_dlpack_is_read_where_it_is_and_results_speak_it():
+    p = make_problem("lstm")
+    layer = fb.LSTM(*map(Packed, p.layer.arrays()))
+    assert np.shares_memory(layer.U.inside, p.layer.U)
+    h, _ = fb.run(layer, Packed(p.x), tuple(map(Packed, p.state)))
+    assert np.array_equal(np.from_dlpack(h), fb.run(p.layer, p.x, p.state)[0])
+    network = fb.Network(layer, there(p.readout))
+    r = fb.bptt(network, Packed(p.x), Packed(p.y), weights=Packed(np.ones((p.T, p.B))))
+    assert r.loss == fb.bptt(p.network, p.x, p.y).loss and type(r.grad.layer.U) is type(h)
+    for refused in (
+        lambda: fb.run(p.layer, Packed(p.x)),
+        lambda: fb.Stepper(p.layer).process(Packed(p.x)),
+    ):
+        with pytest.raises(TypeError, match="GPU"):
+            refused()
+
+
 def test_arrays_of_two_places_are_a_type_error():
     p = make_problem()
     away = there(p.network)

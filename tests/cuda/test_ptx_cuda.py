@@ -190,3 +190,7 @@ def test_drawn_sweeps_are_the_oracles():
 
 def test_what_is_taken_away_is_found():
     assert "nothing failed" in python("controls", "--few", "5")
+
+
+def test_cells_of_ones_own_compute_what_their_functions_say():
+    assert "nothing failed" in python("tests", "-k", "traced_cell")

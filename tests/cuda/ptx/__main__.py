@@ -14,7 +14,7 @@ from . import device
 
 MISSING = 77  # the exit status that says so
 PARTS = ["controls", "tests", "sweeps"]
-TESTS = ["test_gradients_cuda.py", "test_losses_cuda.py", "test_resets_cuda.py"]
+TESTS = ["test_gradients_cuda.py", "test_losses_cuda.py", "test_resets_cuda.py", "test_own_cuda.py"]
 
 
 def main(words=None):
