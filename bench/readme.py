@@ -5,7 +5,9 @@ python -m bench.readme
 
 import contextlib
 import io
+import os
 import re
+import tempfile
 
 from .figures import block
 from .stored import ROOT
@@ -37,6 +39,15 @@ def with_figures(text):
 
 def main():
     """Rewrite the pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)  # for the files that examples write
+        try:
+            _rewrite()
+        finally:
+            os.chdir(ROOT)
+
+
+def _rewrite():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         page.write_text(with_figures(with_outputs(text)), encoding="utf-8")
