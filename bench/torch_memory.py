@@ -7,9 +7,10 @@ layer must make: h, and the gradients of x and of the weights. x and dh are ther
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
+
+from fastbptt.commands import measuring
 
 from . import stored
 
@@ -24,10 +25,6 @@ def peak(T=1_000_000, I=64, H=64, memory="64MB"):
     return json.loads(done.stdout)
 
 
-def _resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
-
-
 def _step(T, I, H, memory):
     import torch
 
@@ -38,11 +35,11 @@ def _step(T, I, H, memory):
 
     def run(steps):
         x, dh = torch.randn(steps, 1, I, requires_grad=True), torch.randn(steps, 1, H)
-        before = _resident()
+        before = measuring.peak_resident()
         h, _ = module(x)
         h.backward(dh)
         made = sum(a.numel() * a.element_size() for a in (h, x.grad))
-        return _resident() - before - made
+        return measuring.peak_resident() - before - made
 
     run(20_000)  # code is compiled or loaded
     module.zero_grad()
