@@ -39,6 +39,8 @@ def case(name):
         "budget": ("lstm", "float32", "binary_cross_entropy", "sigmoid", False, 0.0),
         "dropout": ("lstm/gru", "float64", "squared_error", "identity", False, 0.4),
         "both ways": ("rnn-tanh|rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
+        "rtrl": ("rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
+        "snap": ("rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
         "windows": ("rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
         "of states": ("rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
         "of outputs": ("rnn-tanh", "float64", "squared_error", "identity", False, 0.0),
@@ -54,6 +56,8 @@ def case(name):
                    "state": q.state},
         "dropout": {"seed": 2**70 + 1, "t0": 5, "state": q.state, "reduction": "mean"},
         "both ways": {"resets": resets[:, 0], "input_grad": True, "lengths": ragged(T, B, rng)},
+        "rtrl": {"memory": fb.RTRL(), "lengths": ragged(T, B, rng), "state": q.state},
+        "snap": {"memory": fb.SnAp1(), "reduction": "mean"},
         "windows": {"memory": fb.Truncated(2, 5), "input_grad": True},
         "of states": {"loss": of_states}, "of outputs": {"loss": fb.OutputLoss(of_outputs)},
     }[name]  # fmt: skip
@@ -66,6 +70,7 @@ def case(name):
 
 
 CASES = ["ragged", "tokens", "budget", "dropout", "both ways", "windows", "of states", "of outputs"]
+CASES += ["rtrl", "snap"]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -84,3 +84,16 @@ def test_run_predict_and_evaluate(cell, sizes, tokens):
         assert fb.run(p.layer, p.x, keep="last", **given)[0].shape == (p.B, p.layer.outputs)
         assert fb.predict(p.network, p.x, **given)[0].shape == p.y.shape
         assert fb.evaluate(p.network, p.x, p.y, **given) == 0
+
+
+@pytest.mark.parametrize("memory", [fb.RTRL(), fb.SnAp1()], ids=str)
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm/gru"])
+def test_bptt_that_goes_forward(cell, sizes, memory):
+    p = problem(cell, sizes, tokens=False)
+    for lengths in (None, p.no_lengths):
+        r = fb.bptt(p.network, p.x, p.y, state=p.state, memory=memory, lengths=lengths)
+        assert r.loss == 0
+        assert_zero(r.grad.arrays(), p.network.arrays())
+        assert all(np.array_equal(*s) for s in zip(flatten(r.state), flatten(p.state), strict=True))
+        if memory == fb.RTRL():
+            assert_zero(flatten(r.grad_state), flatten(p.state))

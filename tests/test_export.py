@@ -243,6 +243,19 @@ def test_the_command_writes_what_the_functions_write(tmp_path, capsys):
         assert path.read_bytes() == due.getvalue() and str(path) in capsys.readouterr().out
 
 
+def test_the_command_takes_the_network_of_a_training(tmp_path):
+    network, due = make_network("lstm", dtype="float32"), io.BytesIO()
+    training, path = tmp_path / "training.npz", tmp_path / "net.onnx"
+    x = np.zeros((2, 1, network.layer.inputs), "f4")
+    y = np.zeros((2, 1, network.readout.outputs), "f4")
+    found = fb.fit(
+        network, x, y, optimizer=fb.SGD(), epochs=1, path=training, progress=None
+    )  # fmt: skip
+    fb.to_onnx(found.network, due)
+    assert main(["export", str(training), "--onnx", str(path)]) == 0
+    assert path.read_bytes() == due.getvalue()
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [([], "--onnx"), (["--onnx", "network.npz"], "different files"),

@@ -214,3 +214,9 @@ def test_an_activation_is_no_cell():
     rejected(lambda: fb.RNN(*ARRAYS, activation=cell), "activation")
     data = file_of(rnn(activation={"defined": ["Cell", "two_gates"]}), ARRAYS)
     rejected(lambda: fb.load(io.BytesIO(data)), "activation", errors=(ValueError,))
+
+
+def test_a_file_of_plain_arrays_is_said_to_hold_no_structure(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.ones(3))
+    with pytest.raises(ValueError, match=r"written by save\(\).* \(it holds no 'structure'\)"):
+        fb.load(tmp_path / "data.npz")

@@ -93,8 +93,8 @@ def test_the_file_of_another_training_is_an_error_that_says_what_differs(tmp_pat
     for own, options, what in [
         (q, {"batch": 3}, "another batch: 2, not 3"),
         (q, {"window": 3}, "another window"),
-        (q, {"x": 2 * q.x}, "another data"),
-        (q, {"validation": (q.x, q.y)}, "another validation"),
+        (q, {"x": 2 * q.x}, "other data: x, y, weights"),
+        (q, {"validation": (q.x, q.y)}, "other validation data"),
         (q, {"optimizer": fb.Adam(0.1)}, "another optimizer"),
         (q, {"optimizer": fb.SGD()}, "another optimizer"),
         (q, {"memory": fb.Truncated(2, 3)}, "another memory"),
@@ -103,10 +103,19 @@ def test_the_file_of_another_training_is_an_error_that_says_what_differs(tmp_pat
     ]:
         with pytest.raises(ValueError, match=what):
             fit(own, **{"path": path, "batch": 2, "seed": 0, **options})
+    options = {"optimizer": fb.SGD(1e-3), "epochs": 1, "reduction": "sum", "progress": None}
+    options["path"] = tmp_path / "own.npz"
+    fb.fit(q.network, q.x, None, _energy, **options)
+    with pytest.raises(ValueError, match=r"another loss: the function _energy, not the .*<lambda>"):
+        fb.fit(q.network, q.x, None, lambda *a: _energy(*a), **options)
     q.network.save(tmp_path / "network.npz")
     with pytest.raises(ValueError, match="holds a Network"):
         fit(q, path=tmp_path / "network.npz")
     assert path.read_bytes() == before
+
+
+def _energy(h, y, start):
+    return float((h * h).sum()), 2 * h
 
 
 @pytest.mark.parametrize(
@@ -130,6 +139,11 @@ def test_the_file_of_another_training_is_an_error_that_says_what_differs(tmp_pat
         ({"lengths": [1, 2]}, "lengths must have shape"),
         ({"lengths": [0, 0, 0, 0]}, "x must have a position that counts"),
         ({"weights": np.zeros((12, 4))}, "x must have a position that counts"),
+        (
+            {"validation": (np.zeros((0, 4, 3)), np.zeros((0, 4, 2)))},
+            "validation must have a pos.*",
+        ),
+        ({"lengths": [12, 12, 12, 0], "validation": 0.25}, "validation must have a position.*"),
         ({"resets": np.zeros(3, bool)}, "resets must have shape"),
         ({"callbacks": 3}, "callbacks must be a function"),
         ({"progress": 3}, "progress must be True or a callable"),
@@ -137,6 +151,7 @@ def test_the_file_of_another_training_is_an_error_that_says_what_differs(tmp_pat
         ({"x": []}, "x must hold at least one sequence"),
         ({"x": [np.zeros((3, 3))], "y": np.zeros((3, 1, 2))}, "y must be a list like x"),
         ({"x": [np.zeros((3, 3))], "y": [np.zeros((4, 2))]}, r"y\[0\] must have 3 steps"),
+        ({"x": [np.zeros((3, 1, 3))], "y": [np.zeros((3, 2))]}, r"x\[0\] must be of one sequence"),
         ({"x": [np.zeros((3, 3))], "y": []}, "y must hold 1 arrays"),
         ({"x": [np.zeros((3, 3)), np.zeros((3, 4))], "y": [np.zeros((3, 2))] * 2}, r"x\[1\] must"),
         ({"x": [np.zeros((3, 3))], "y": [np.zeros((3, 2))], "lengths": [3]}, "lengths must be"),
@@ -175,3 +190,36 @@ def test_no_epochs_return_the_weights_as_they_are():
     q = problem()
     found = fit(q, epochs=0)
     assert same(found.network, q.network) and found.history == () and found.best is None
+
+
+@pytest.mark.parametrize("batch, window", [(None, None), (2, 5)])
+def test_an_id_that_does_not_exist_is_named_by_its_place_in_all_the_data(batch, window):
+    q = problem()
+    network = fb.Network(q.layer, fb.Readout.init(q.layer.outputs, 2, rng=0, dtype="float64",
+                                                  activation="softmax"))  # fmt: skip
+    x, y = np.zeros((12, 4), np.int64), np.zeros((12, 4), np.int64)
+    options = {"optimizer": fb.SGD(), "epochs": 1, "progress": None, "seed": 1}
+    options |= {"loss": "cross_entropy", "batch": batch, "window": window}
+    for name, array in (("x", x), ("y", y)):
+        array[7, 3] = 9
+        with pytest.raises(ValueError, match=f"^{name} must hold classes .*t=7, b=3 it is 9"):
+            fb.fit(network, x, y, **options)
+        lists = [list(a.T) for a in (x, y)]
+        with pytest.raises(ValueError, match=rf"^{name}\[3\] must hold .* at t=7 it is 9"):
+            fb.fit(network, *lists, **options)
+        good = np.zeros_like(x)
+        with pytest.raises(ValueError, match=f"^validation: {name} must hold .* t=7, b=3 it is 9"):
+            fb.fit(network, good, good, validation=(x, y), **options)
+        array[7, 3] = 0
+
+
+def test_a_losss_own_error_is_left_as_it_is():
+    q, own = problem(), ValueError("mine")
+
+    def loss(h, y, start):
+        raise own
+
+    with pytest.raises(ValueError, match=r"^mine$") as raised:
+        fb.fit(q.network, q.x, None, loss, optimizer=fb.SGD(), epochs=1, reduction="sum",
+               progress=None)  # fmt: skip
+    assert raised.value is own and not own.__suppress_context__

@@ -66,6 +66,21 @@ def test_steps_are_those_of_torch_optim(kind, options, clip):
         assert np.abs(weight.detach().numpy() - array).max() < 1e-12
 
 
+def test_adam_without_a_first_mean_forgets_larger_gradients():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    network = make()
+    weights = [torch.tensor(array, requires_grad=True) for array in network.arrays()]
+    theirs, ours = torch.optim.Adam(weights, 0.5, (0.0, 0.0)), fb.Adam(0.5, (0.0, 0.0))
+    for step, grad in enumerate(gradients(network, 6)):
+        grad = grad.with_flat(grad.flat() * (1e4 if step % 2 else 1e-5))
+        for weight, array in zip(weights, grad.arrays(), strict=True):
+            weight.grad = torch.tensor(array)
+        theirs.step()
+        ours.step(network, grad)
+    for weight, array in zip(weights, network.arrays(), strict=True):
+        assert np.abs(weight.detach().numpy() - array).max() < 1e-12
+
+
 @pytest.mark.parametrize("kind, options", KINDS)
 def test_float32_is_float64_to_rounding_and_on_a_gpu_it_is_the_same(kind, options, monkeypatch):
     wide = trained(make(), kind(0.05, **options)).flat()

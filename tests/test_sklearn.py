@@ -191,6 +191,8 @@ WRONG = {
     "epochs": ({"epochs": 0}, "epochs must be .*1"),
     "batch": ({"batch": 0}, "batch must be .*1"),
     "validation_fraction": ({"patience": 2, "validation_fraction": 1.5}, "validation_fraction"),
+    "validation_fraction alone": ({"validation_fraction": 5}, "validation_fraction must be"),
+    "dropout of one layer": ({"dropout": 1.0}, "dropout must .*1"),
     "nothing left": ({"X": X[:1], "y": [1.0], "patience": 2}, "held out"),
     "y of a sequence": ({"output": "steps"}, r"y\[0\] must be .*X\[0\].*steps"),
     "y of fewer steps": (

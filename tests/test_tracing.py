@@ -237,6 +237,11 @@ def test_a_number_of_another_call_is_refused():
     rejected(lambda: text_of(keeps), "another call")
 
 
+def test_numpy_of_the_tuple_in_place_of_its_number_says_so():
+    with pytest.raises(TypeError, match=r"line \d+: .*: a and s are tuples, and a\[0\] is a num"):
+        fb.Cell("tuples", 1, lambda a, s: (np.tanh(a),))
+
+
 RELU = fb.Activation("own_relu", lambda a: fb.where(a < 0, 0, a), lambda s: np.where(s <= 0, 0, 1))
 
 

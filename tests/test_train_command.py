@@ -47,6 +47,19 @@ def test_tokens_and_classes_are_learnt_and_a_training_goes_on(data, capsys):
     assert len(fb.load("on.npz").history) == 5
 
 
+def test_numbers_of_another_type_are_converted_where_that_loses_nothing(data, capsys):
+    x, up = np.random.default_rng(0).standard_normal((9, 4, 3)), np.ones((9, 4, 2))
+    np.savez("mixed.npz", x=x.astype("f4"), y=up)
+    assert main(["train", "mixed.npz", *SMALL]) == 0
+    for y in (up > 0, up.astype(int)):
+        np.savez("flags.npz", x=x.astype("f4"), y=y)
+        assert main(["train", "flags.npz", "--loss=binary_cross_entropy", *SMALL]) == 0
+    np.savez("large.npz", x=x.astype("f4"), y=np.full((9, 4, 2), 2**24 + 1))
+    with pytest.raises(SystemExit):
+        main(["train", "large.npz", "--loss=squared_error", *SMALL])
+    assert "y must be float32, the dtype of the weights, not int64" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -150,8 +150,9 @@ def gradient(
     if exact:
         dtype, grads = problem.layer.dtype, []
         for form in forms:
-            part = totals.first[:, form.first : form.first + form.rows].reshape(B, -1, form.hidden)
-            grads.append(np.array(part.transpose(1, 0, 2), dtype, order="C"))
+            part = totals.first[:, form.first : form.first + form.rows]
+            apart = part.reshape(B, form.rows // form.hidden, form.hidden)
+            grads.append(np.array(apart.transpose(1, 0, 2), dtype, order="C"))
         grad_state = outputs.state(grads)
         if restart is not None:
             whole = totals.own if own.state_given else totals.own + totals.first.sum(axis=0)

@@ -21,7 +21,8 @@ def add_command(commands: Any) -> None:
         description="Write a network or layer for programs that run it without this package. What "
         "a format has no layer for is an error, and then no file is written.",
     )
-    parser.add_argument("network", metavar="NETWORK.npz", help="written by network.save(path)")
+    text = "written by network.save(path), or the file of a training"
+    parser.add_argument("network", metavar="NETWORK.npz", help=text)
     text = "inputs x and the states, outputs likewise, in float32"
     parser.add_argument("--onnx", type=options.new_file, metavar="FILE.onnx", help=text)
     text = "an LSTM or GRU, or a stack of them, and its readout"
@@ -42,6 +43,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         if len(set(places)) < len(places):
             raise ValueError("NETWORK.npz, --onnx and --rtneural must be different files")
         network = fb.load(args.network)
+        network = getattr(network, "network", network)  # of a training or a learner
         files = {name: io.BytesIO() for name in paths}
         for name, file in files.items():
             formats[name](network, file)

@@ -79,6 +79,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         data = _arrays(args)
         y, loss = data["y"], _loss(args, data["y"])
         network = _network(args, data["x"], y, loss)
+        data = {**data, **_converted(network, loss, x=data["x"], y=y)}
         clip, kind = args.clip or None, fb.Adam if args.optimizer == "adam" else fb.SGD
         optimizer = kind(clip=clip) if args.lr is None else kind(lr=args.lr, clip=clip)
         print(f"{args.data}: x {_shape(data['x'])}, y {_shape(y)}; {loss}")
@@ -161,6 +162,18 @@ def _network(args: argparse.Namespace, x: Any, y: Any, loss: Any) -> Any:
     activation: Any = LOSSES[loss].readout or "identity"
     readout = fb.Readout.init(layer.outputs, outputs, rng=rng, dtype=dtype, activation=activation)
     return fb.Network(layer, readout)
+
+
+def _converted(network: Any, loss: Any, **arrays: Any) -> dict[str, Any]:
+    """Numbers of another type as those of the network, where that loses nothing."""
+    classes = {"x": arrays["x"].dtype.kind in "iu", "y": LOSSES[loss].classes}
+    found = {}
+    for name, array in arrays.items():
+        if not classes[name] and array.dtype.kind in "biuf":
+            own = array.astype(network.dtype)
+            same = (own == array) | (own != own) & (array != array)
+            found[name] = own if same.all() else array
+    return found
 
 
 def _memory(text: str) -> str:

@@ -24,14 +24,14 @@ class Terms:
 
     same : a text for each argument that must be the same; None from a process that does not mind
     T, B : of its sequences
-    exact : whether its memory policy gives the exact gradient
+    windows : whether its gradient is truncated, by windows that depend on T
     count : the positions that count, for the mean
     """
 
     same: dict[str, str | None]
     T: int
     B: int
-    exact: bool
+    windows: bool
     count: int
 
     def plain(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def check(told: list[dict[str, Any]], block: int) -> list[Terms]:
     for name in terms[0].same:
         _check_same(name, [one.same[name] for one in terms])
     held = {rank: one for rank, one in enumerate(terms) if one.B}
-    if not all(one.exact for one in terms):
+    if any(one.windows for one in terms):
         _check_same(
             "T, since windows of Truncated depend on it",
             [str(one.T) if one.B else None for one in terms],

@@ -79,10 +79,12 @@ class Run:
     def _result(self, grad: Array, loss: float, factor: float) -> Result[Any]:
         assert self.plan is not None
         network, xp = self.share.network, module_of(self.share.network.arrays()[0])
-        grad_state = mapped(_joined, *self.grad_states)
+        known = self.grad_states[0] is not None  # SnAp1 has none
+        grad_state = mapped(_joined, *self.grad_states) if known else None
         if factor != 1:
             grad *= factor
-            mapped(lambda array: imul(array, factor), grad_state)
+            if known:
+                mapped(lambda array: imul(array, factor), grad_state)
             if self.grad_x is not None:
                 self.grad_x *= factor
         return Result(

@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import arguments
 from ..arrays import AlongTime, on_gpu
-from ..calls import device_choice, inputs, loss_inputs, planning
+from ..calls import device_choice, forward_mode, inputs, loss_inputs, planning
 from ..calls import resets as own_resets
 from ..calls.inputs import Inputs
 from ..engine.dropout import PartSeed
@@ -16,6 +16,7 @@ from ..engine.losses import NamedLoss
 from ..layers.composite import State, shaped
 from ..layers.network import Network
 from ..lazy import Lazy, Source
+from ..memory.forward_mode import policy_of
 from . import agreement
 from .agreement import Terms
 
@@ -55,6 +56,10 @@ class Share:
         self.weights, self.resets = _held("weights", self.weights), _held("resets", self.resets)
         if not loss_inputs.is_own(self.loss):
             self.y = _held("y", self.y)
+        carried = policy_of(self.memory)
+        if carried is not None:
+            forward_mode.check(layer, carried, self.input_grad, self.device)
+            self.device = "cpu"
         own = inputs.check(
             layer, self.x, self.state, self.lengths, self.device, resets=self.resets,
             own_state=network.state, seed=self.seed, t0=self.t0, drops=True,
@@ -70,13 +75,16 @@ class Share:
         cuts = own_resets.check(self.resets, own.T, own.B, own.squeeze)
         most = max(own_resets.count(None if cuts is None else cuts[:, a:b]) for a, b in self.blocks)
         B = min(self.block, own.B)
-        plan = planning.choose(network, own.T, B, self.memory, backend, most)[0]
+        windows = False  # of RTRL and SnAp-1 there are none
+        if carried is None:
+            plan = planning.choose(network, own.T, B, self.memory, backend, most)[0]
+            windows = not plan.exact
         count = 0
         if self.reduction == "mean":
             assert isinstance(loss, NamedLoss)  # no other has a mean
             count = loss.count(own.problem, max(1, _COUNTED // (own.B * loss.readout.outputs or 1)))
         kind = "tokens" if own.problem.shapes.tokens else str(layer.dtype)
-        return Terms(self._same(kind, backend.name), own.T, own.B, plan.exact, count)
+        return Terms(self._same(kind, backend.name), own.T, own.B, windows, count)
 
     def _take_apart(self, own: Inputs) -> None:
         """Bring what has an entry for each sequence to arrays."""

@@ -89,8 +89,8 @@ class Rows:
                 below *= block.masks[layer - 1][self.start : self.stop, self.b, None]
             self._add(layer, form, delta, v, out[layer], 0 if first is None else first - form.first)
             at = slice(form.first, form.first + form.rows)
-            self.carried[:, at] = carry[:, 0].transpose(1, 0, 2).reshape(N, -1)
-            self.restarts[:, at] = restarts.transpose(1, 0, 2).reshape(N, -1)
+            self.carried[:, at] = carry[:, 0].transpose(1, 0, 2).reshape(N, form.rows)
+            self.restarts[:, at] = restarts.transpose(1, 0, 2).reshape(N, form.rows)
             if layer:
                 carry, dh = self.zeros(layer - 1, N), below
 

@@ -134,7 +134,7 @@ class Steps:
             self._run(layer, form, run, marks, stop)
             previous = self.previous[layer][p:stop]
             previous[...] = self.states[layer][0, p:stop]
-            previous.reshape(m * self.B, -1)[resets] = run.restart[0]
+            previous.reshape(m * self.B, form.hidden)[resets] = run.restart[0]
             self.tables[layer][p:stop] = run.back.addresses
             if drop is not None and layer + 1 < len(self.forms):
                 mask = self.masks[layer][p:stop]

@@ -128,13 +128,41 @@ def _read_ids(reader: TokenReader, start: int, stop: int) -> Array:
         if bad.any():
             t, b = np.argwhere(bad)[0].tolist()
             at = time_of(reader.reversal, start + t, b)
-            hint = f": integers are tokens; give features as .astype({reader.dtype.name!r})"
-            raise ValueError(
-                f"{reader.name} must hold classes 0..{reader.classes - 1}, but at t={at}, b={b} "
-                f"it is {in_memory(reader.array[at : at + 1])[0, b]}"
-                f"{hint if reader.name == 'x' else ''}"
-            )
+            value = in_memory(reader.array[at : at + 1])[0, b]
+            raise Misplaced(reader.name, reader.classes, at, b, value, reader.dtype.name).error()
     return reader.device.here(ids)
+
+
+@dataclass(frozen=True)
+class Misplaced:
+    """A token or class that does not exist: of the argument `name`, at step t of sequence b.
+
+    b : None where `name` is that of a single sequence; dtype : of the features that x may have
+    """
+
+    name: str
+    classes: int
+    t: int
+    b: int | None
+    value: Any
+    dtype: str
+
+    def error(self) -> ValueError:
+        """The error that says so; `misplaced` finds this again in it."""
+        where = f"t={self.t}" if self.b is None else f"t={self.t}, b={self.b}"
+        hint = f": integers are tokens; give features as .astype({self.dtype!r})"
+        error = ValueError(
+            f"{self.name} must hold classes 0..{self.classes - 1}, but at {where} "
+            f"it is {self.value}{hint if self.name.startswith('x') else ''}"
+        )
+        vars(error)["_misplaced"] = self
+        return error
+
+
+def misplaced(error: ValueError) -> Misplaced | None:
+    """What an error says about a token or class, if it is about one."""
+    found: Misplaced | None = vars(error).get("_misplaced")
+    return found
 
 
 _TINY = np.finfo(np.float64).tiny

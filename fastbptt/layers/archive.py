@@ -73,6 +73,8 @@ class Archive:
 
     def text(self, name: str, most: int) -> str:
         """The text in the array `name`, of at most `most` characters."""
+        if name not in self.claims:
+            raise ValueError(f"it holds no {name!r}")
         claim = self.claims[name]
         if claim.dtype.kind != "U" or claim.shape != () or claim.dtype.itemsize > 4 * most:
             raise ValueError(

@@ -109,7 +109,12 @@ class Cell(Traced):
         if not takes(self.forward, 2 + len(last)):
             due = ("(a, s) or (a, s, p)", "(a, s, p)", "(a, s, p, d)")[len(self._last)]
             raise TypeError(f"{name} must take {due}, not {inspect.signature(self.forward)}")
-        graph, value = custom.trace(name, self.forward, a=self.gates, s=self.states, **last)
+        try:
+            graph, value = custom.trace(name, self.forward, a=self.gates, s=self.states, **last)
+        except TypeError as error:
+            if "has no callable" not in str(error):  # NumPy of a tuple
+                raise
+            raise TypeError(f"{error}: a and s are tuples, and a[0] is a number") from error
         if not isinstance(value, tuple) or len(value) != self.states:
             raise ValueError(
                 f"{name} must return a tuple of {self.states} numbers, the states after the step, "

@@ -37,7 +37,8 @@ def build(settings: Any, inputs: int, outputs: int, activation: Any, seed: int) 
         below = layers[-1].outputs if layers else inputs
         parts = [kind.init(below, hidden, rng=rng, dtype=settings.dtype) for _ in range(1 + both)]
         layers.append(Bidirectional(*parts) if both else parts[0])
-    layer = layers[0] if len(layers) == 1 else Stack(layers, settings.dropout)
+    stack = Stack(layers, settings.dropout)  # checks dropout, of one layer too
+    layer = layers[0] if len(layers) == 1 else stack
     readout = Readout.init(
         layer.outputs, outputs, rng=rng, dtype=settings.dtype, activation=activation
     )
@@ -66,9 +67,9 @@ def trained(
     epochs = arguments.integer("epochs", settings.epochs, 1)
     batch = arguments.integer("batch", settings.batch, 1)
     verbose = arguments.flag("verbose", settings.verbose)
-    held = None
+    held, share = None, _share(settings.validation_fraction)
     if settings.patience is not None:
-        count = _held_out(settings.validation_fraction, len(x))
+        count = _held_out(share, len(x))
         order = np.random.default_rng(seed).permutation(len(x)).tolist()
         (xs, ys), (x, y) = (
             ([x[i] for i in part], [y[i] for i in part]) for part in (order[:count], order[count:])
@@ -98,12 +99,17 @@ def _stepwise(x: Sequence[Array], y: Sequence[Array], which: str) -> tuple[Any, 
     return np.stack(x, axis=1), np.stack(y, axis=1), along
 
 
-def _held_out(share: Any, count: int) -> int:
-    """How many of the sequences are held out for validation."""
-    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+def _share(given: Any) -> float:
+    """The setting validation_fraction, checked."""
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given < 1:
         raise ValueError(
-            f"validation_fraction must be a number between 0 and 1, not {arguments.shown(share)}"
+            f"validation_fraction must be a number between 0 and 1, not {arguments.shown(given)}"
         )
+    return given
+
+
+def _held_out(share: float, count: int) -> int:
+    """How many of the sequences are held out for validation."""
     held = max(1, round(share * count))
     if held >= count:
         raise ValueError(

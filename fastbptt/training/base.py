@@ -115,7 +115,7 @@ class Optimiser(Stored):
             table.put_back()
             return norm
         scale = 1.0 if self.clip is None else rows.clipping(norm, self.clip)
-        self._apply(table, rate, scale)
+        self._apply(table, means, rate, scale)
         table.put_back()
         self._means, self._steps = means, self._steps + 1
         return norm
@@ -131,8 +131,8 @@ class Optimiser(Stored):
         if self.clip is not None:
             positive("clip", self.clip)
 
-    def _apply(self, table: Any, rate: float, scale: float) -> None:
-        """Change what the table says."""
+    def _apply(self, table: Any, means: Any, rate: float, scale: float) -> None:
+        """Change what the table says; `means` are the kept arrays in it."""
         raise NotImplementedError
 
     def _check_means(self, pairs: rows.Pairs, means: tuple[tuple[Array, ...], ...]) -> bool:

@@ -13,6 +13,7 @@ from .. import arguments
 from ..arrays import AlongTime, Array, home, in_memory, module_of, on_host
 from ..calls import inputs, loss_inputs
 from ..calls.sequences import pad
+from ..engine.readers import misplaced
 from ..layers.network import Network
 from ..lazy import Lazy
 
@@ -102,6 +103,14 @@ class Arrays:
         """All sequences in their order, together: a call without a gradient needs no more."""
         yield self._whole
 
+    def placed(self, error: ValueError, rows: Array | None, start: int) -> ValueError | None:
+        """An error about an id of these sequences, from step `start`, as one of all the data."""
+        found = misplaced(error)
+        if found is None:
+            return None
+        b = found.b if rows is None else int(rows[found.b])
+        return replace(found, t=found.t + start, b=b).error()
+
     def arrays(self) -> Iterator[Any]:
         """All that is read."""
         yield from (getattr(self._whole, name) for name in (*_NAMES, "lengths"))
@@ -139,6 +148,14 @@ class Lists:
         """All sequences in their order, `size` at a time, so that few are padded at once."""
         for start in range(0, self.count, size or self.count):
             yield self.part(np.arange(start, min(start + (size or self.count), self.count)))
+
+    def placed(self, error: ValueError, rows: Array | None, start: int) -> ValueError | None:
+        """An error about an id of these sequences, from step `start`, as one of all the data."""
+        found = misplaced(error)
+        if found is None:
+            return None
+        row = found.b if rows is None else int(rows[found.b])
+        return replace(found, name=f"{found.name}[{row}]", t=found.t + start, b=None).error()
 
     def arrays(self) -> Iterator[Any]:
         """All that is read."""
@@ -196,9 +213,15 @@ def _listed(
     for name, arrays in found.items():
         for i, one in enumerate(arrays or ()):
             first, steps = arrays[0], len(found["x"][i])  # type: ignore[index]
-            if one.ndim == 0 or one.ndim > 2 or len(one) != steps:
-                due = f"{steps} steps, as x[{i}] has, and at most one axis more"
-                raise ValueError(f"{name}[{i}] must have {due}, not the shape {one.shape}")
+            if not 1 <= one.ndim <= 2:
+                raise ValueError(
+                    f"{name}[{i}] must be of one sequence, with one axis or two, steps first, "
+                    f"not of shape {one.shape}"
+                )
+            if len(one) != steps:
+                raise ValueError(
+                    f"{name}[{i}] must have {steps} steps, as x[{i}] has, not shape {one.shape}"
+                )
             if one.shape[1:] != first.shape[1:] or one.dtype != first.dtype:
                 raise ValueError(
                     f"{name}[{i}] must be like {name}[0], {arguments.describe(first)}, but for its "

@@ -23,12 +23,18 @@ def settings(
     kept = {**optimizer._settings(), "lr": rate}
     return {
         "network": f"{network!r}, arrays {sizes}",
-        "loss": loss if isinstance(loss, str) else "a function",
+        "loss": loss if isinstance(loss, str) else _name(loss),
         "optimizer": f"{type(optimizer).__name__} of {kept}, {optimizer.steps} steps done",
         **{name: str(value) for name, value in others.items()},
         "data": data.digest(own),
         "validation": data.digest(held),
     }
+
+
+def _name(loss: Any) -> str:
+    """The name of a loss of one's own: those of one name are taken to be the same."""
+    function = getattr(loss, "function", loss)  # of an OutputLoss
+    return f"the function {getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,14 @@ class Place:
             )
         for name in due:
             if found._settings.get(name) != due[name]:
+                what = f"another {name}: {found._settings.get(name)}, not {due[name]}"
+                if name == "data":
+                    what = "other data: x, y, weights, lengths, resets, or what validation= leaves"
+                elif name == "validation":
+                    what = "other validation data"
                 raise ValueError(
                     f"path must be the file of this training, or a new one, but "
-                    f"{str(self.path)!r} is of another {name}: "
-                    f"{found._settings.get(name)}, not {due[name]}"
+                    f"{str(self.path)!r} is of {what}"
                 )
         if seed is not None and seed != found._seed:
             raise ValueError(

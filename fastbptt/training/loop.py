@@ -14,6 +14,7 @@ from ..arrays import Array
 from ..calls import gradient
 from ..calls.progress import Progress
 from ..engine.losses import Reduction
+from ..engine.readers import misplaced
 from ..layers.composite import AnyLayer, Stack, State
 from ..layers.network import Network
 from . import files
@@ -43,8 +44,11 @@ class Training(Generic[AnyLayer]):
         self.lr = self.optimizer.rate()
         self.stopped, self.leading = start.stopped, start.best
         self.total = sum(part.positions() for part in data.batches(batch))
-        if not self.total:
-            raise ValueError("x must have a position that counts: of a length, and of a weight")
+        for name, own in (("x", data), ("validation", held)):
+            if own is not None and not any(part.positions() for part in own.batches(batch)):
+                raise ValueError(
+                    f"{name} must have a position that counts: of a length, and of a weight"
+                )
 
     def run(
         self, epochs: int, patience: int | None, callbacks: Sequence[Callback], progress: Progress
@@ -80,7 +84,13 @@ class Training(Generic[AnyLayer]):
             seed = self._dropout_seed(epoch, number_)
             for start in range(0, part.longest, self.window or max(1, part.steps)):
                 stretch = part.stretch(start, start + (self.window or part.steps))
-                state, value, count = self._update(epoch, stretch, state, seed, start)
+                try:
+                    state, value, count = self._update(epoch, stretch, state, seed, start)
+                except ValueError as error:
+                    placed = self.data.placed(error, rows, start)
+                    if placed is None:
+                        raise
+                    raise placed from None
                 total.add(value, count)
                 show(before + total.count, f"epoch {epoch}, loss {total.value():.4g}{note}")
         validation = self._validate(epoch)
@@ -137,7 +147,12 @@ class Training(Generic[AnyLayer]):
             total = _Total(self.call["reduction"])
             call = {name: self.call[name] for name in ("loss", "reduction", "device")}
             for part in self.held.batches(self.batch):
-                found = gradient.evaluate(self.live, **part.arguments, **call)
+                try:
+                    found = gradient.evaluate(self.live, **part.arguments, **call)
+                except ValueError as error:
+                    if misplaced(error) is None:
+                        raise
+                    raise ValueError(f"validation: {error}") from None
                 total.add(found, part.positions())
             value = total.value()
             if not math.isfinite(value):

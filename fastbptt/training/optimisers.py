@@ -68,8 +68,11 @@ class Adam(Optimiser):
             if not number(f"betas[{index}]", beta) < 1:
                 raise ValueError(f"betas[{index}] must lie in 0 <= beta < 1, not {beta}")
 
-    def _apply(self, table: Any, rate: float, scale: float) -> None:
+    def _apply(self, table: Any, means: Any, rate: float, scale: float) -> None:
         beta1, beta2 = self.betas
+        if not beta1:  # then the mean is the gradient alone, with nothing left of larger ones
+            for first, _ in means:
+                first.fill(0)
         t = self._steps + 1
         decay = float(self.weight_decay)
         keep = 1.0 - rate * decay if self.decoupled else 1.0
@@ -123,7 +126,7 @@ class SGD(Optimiser):
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov must be False without momentum, not True")
 
-    def _apply(self, table: Any, rate: float, scale: float) -> None:
+    def _apply(self, table: Any, means: Any, rate: float, scale: float) -> None:
         momentum = float(self.momentum)
         now, ahead = (1.0, momentum) if self.nesterov else (0.0, 1.0)
         table.sgd(scale, rate, float(self.weight_decay), momentum, now, ahead)
