@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from fastbptt.kernels.cpu import split
 
-claims, figures, floors, load = (
-    pytest.importorskip(f"bench.{name}") for name in ("claims", "figures", "floors", "load")
+claims, figures, floors, frameworks, load = (
+    pytest.importorskip(f"bench.{name}")
+    for name in ("claims", "figures", "floors", "frameworks", "load")
 )
 
 MACHINE = {
@@ -75,7 +76,8 @@ def test_shares_name_their_budgets(monkeypatch):
 
 def stored_as(monkeypatch, **results):
     known = {name: json.loads(json.dumps(result)) for name, result in results.items()}
-    monkeypatch.setattr(figures, "load", known.get)
+    for module in (figures, frameworks):
+        monkeypatch.setattr(module, "load", known.get)
 
 
 def test_the_load_is_a_row_for_each_state_of_the_machine(monkeypatch):
