@@ -143,3 +143,14 @@ def test_a_table_without_a_head_has_numbers_for_names(tmp_path):
     rows.close()
     assert rows.names == ["0", "1"]
     assert np.array_equal(found, [[1, 2], [3, np.nan]], equal_nan=True)
+
+
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_table_may_begin_with_a_byte_order_mark(stdin, tmp_path, monkeypatch):
+    text = "\ufeffwave,other\r\n1,2\r\n3,4\r\n"
+    path = "-" if stdin else str(tmp_path / "rows.csv")
+    (tmp_path / "rows.csv").write_bytes(text.encode())
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    rows = Rows(path)
+    assert rows.names == ["wave", "other"] and np.array_equal(list(rows), [[1, 2], [3, 4]])
+    rows.close()

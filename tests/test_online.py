@@ -172,6 +172,20 @@ def test_weights_of_outputs_may_come_at_any_time_and_y_may_be_missing(loss):
     check(updates, due, "float64")
 
 
+@pytest.mark.parametrize("B", [None, 1, 2])
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_weights_of_outputs_may_be_those_of_a_single_output(B, n):
+    q = make_problem("rnn-tanh", (12, 1 if B is None else B, 3, 5, 1))
+    x, y, weights = q.x, q.y, q.rng.random((12, 1 if B is None else B, 1))
+    if B is None:
+        x, y, weights = x[:, 0], y[:, 0], weights[:, 0]
+    memory = fb.Truncated(4, 6)
+    due = fb.bptt(q.network, x, y, memory=memory, weights=weights)
+    learner = fb.Online(q.network, B, gradient=memory)
+    pieces = [slice(a, a + n) for a in range(0, 12, n)]
+    check([learner.push(x[at], y[at], weights=weights[at]) for at in pieces], due, "float64")
+
+
 def squares(values, y, start):
     """A loss of the caller's own: squared_error, with the place in time."""
     assert len(y) == len(values)

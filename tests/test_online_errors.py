@@ -30,7 +30,8 @@ BAD = [
     (lambda q: fb.Online(fb.Network(fb.Bidirectional(q.layer, q.layer), None),
                          gradient=fb.Truncated(2, 3), loss=distance), ValueError, "Bidirectional"),
     (lambda q: fb.Truncated(2, 3, weights="old"), ValueError, "weights must be one of"),
-    (lambda q: fb.plan(q.network, None), ValueError, "T must be an integer with memory=full"),
+    (lambda q: fb.plan(q.network, None), ValueError,
+     "T must be an integer with memory=full.* goes with Truncated, RTRL and SnAp1"),
     (lambda q: fb.plan(q.layer, None, memory=fb.Truncated(2, 3)), ValueError, "must be a Network"),
 ]  # fmt: skip
 

@@ -73,6 +73,21 @@ def test_copies_pickles_and_files_go_on_with_the_same_bits(old, tokens):
         assert other.time == learner.time and np.array_equal(other.state, learner.state)
 
 
+@pytest.mark.parametrize("old", OLD)
+@pytest.mark.parametrize("steps", [1, 5, 7])
+def test_copies_before_the_first_window_and_after_finish_go_on(old, steps):
+    q = problem(T=30)
+    learner = fb.Online(q.network, 2, gradient=fb.Truncated(8, 10, weights=old))
+    learner.push(q.x[:steps], q.y[:steps])
+    others = [copy.copy(learner), pickle.loads(pickle.dumps(learner)), stored(learner)]
+    last = learner.finish()
+    assert_same([other.finish() for other in others], [last] * 3)
+    others.append(pickle.loads(pickle.dumps(learner)))  # due from here on
+    due = rest(learner, q, steps)
+    for other in others:
+        assert_same(rest(other, q, steps), due)
+
+
 def test_a_learner_with_a_loss_of_ones_own_pickles_and_is_not_saved(tmp_path):
     q = problem(T=20)
     network = fb.Network(q.layer, None)
@@ -158,6 +173,25 @@ def test_a_loss_that_raises_leaves_the_learner_as_it_was():
     learner = fb.Online(fb.Network(q.layer, None), 2, gradient=fb.Truncated(4, 6), loss=wrong)
     with pytest.raises(ValueError, match=r"dh returned by loss must have shape \(., 2, 5\)"):
         learner.push(q.x[:4], y[:4])
+
+
+def test_a_first_push_that_fails_leaves_no_gradient_by_the_networks_state():
+    q = problem(T=12)
+    network = fb.Network(q.layer, None, state=q.rng.standard_normal(5))
+    y, fails = q.rng.standard_normal((12, 2, 5)), [True]
+
+    def loss(h, y, start):
+        if start >= 4 and fails:
+            fails.clear()
+            raise RuntimeError("no")
+        return distance(h, y, start)
+
+    learner = fb.Online(network, 2, gradient=fb.Truncated(4, 6), loss=loss)
+    with pytest.raises(RuntimeError, match="no"):
+        learner.push(q.x, y)
+    due = fb.bptt(network, q.x, y, distance, memory=fb.Truncated(4, 6))
+    found = learner.push(q.x, y)
+    np.testing.assert_allclose(found.grad.flat(), due.grad.flat(), rtol=1e-10, atol=1e-12)
 
 
 def test_ctrl_c_in_a_long_push_is_heard_and_leaves_the_learner_as_it_was(monkeypatch):

@@ -163,6 +163,29 @@ def test_without_targets_nothing_is_learned_but_the_past_counts(policy):
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_targets_and_inputs_of_any_strides(policy):
+    q = problem()
+    x, y = np.asfortranarray(q.x), q.y[:, ::-1, ::-1]
+    one, two = (fb.Online(q.network, 2, gradient=policy) for _ in range(2))
+    due = one.push(x.copy("C"), y.copy("C"))
+    found = two.push(x, y)
+    assert found.loss == due.loss and np.array_equal(found.grad.flat(), due.grad.flat())
+    whole = fb.bptt(q.network, x, y, memory=policy)
+    np.testing.assert_allclose(whole.grad.flat(), due.grad.flat(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, fb.Truncated(2, 5)])
+def test_plans_without_end_are_of_learners(policy, monkeypatch):
+    q = problem()
+    alone = fb.plan(q.network, None, None, memory=policy)
+    assert alone.peak_bytes == fb.plan(q.network, None, 1, memory=policy).peak_bytes
+    assert "not exact" in str(fb.plan(q.network, 9, memory=fb.SnAp1()))
+    rejected(lambda: fb.plan(q.network, None, memory=policy, device="cuda"), "device", "CPU")
+    monkeypatch.setenv("FASTBPTT_DEVICE", "cuda")  # not for learners
+    assert fb.plan(q.network, None, memory=policy).peak_bytes == alone.peak_bytes
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_what_cannot_be_had_is_said(policy):
     q = problem()
     both = make_problem("rnn-tanh|rnn-tanh", (4, 2, 3, 5, 2))

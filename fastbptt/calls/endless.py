@@ -21,7 +21,7 @@ def plan(model: Network | Layer, B: int, memory: Any) -> Any:
     if policy is None:
         raise ValueError(
             f"T must be an integer with memory={memory!s}; None, for a sequence that never ends, "
-            "goes with Truncated alone"
+            "goes with Truncated, RTRL and SnAp1 alone"
         )
     layer, readout = inputs.model(model)
     if not isinstance(model, Network):
@@ -45,6 +45,15 @@ def plan(model: Network | Layer, B: int, memory: Any) -> Any:
     held += own.base + own.scratch() + versions * weights
     factor = (1 + 2 * policy.k2 / policy.k1) / 3
     return EndlessPlan(B, policy, ring + kept + weights, held, factor, exact=False)
+
+
+def check_device(device: str | None) -> None:
+    """Raise unless learners run there. FASTBPTT_DEVICE is not for them."""
+    if device is not None and devices.named(device)[0] != "cpu":
+        raise ValueError(
+            f"device must be 'cpu' or None where T is None, not {device!r}: learners run on the "
+            "CPU for now"
+        )
 
 
 def _parts(layer: Layer) -> Any:

@@ -100,7 +100,7 @@ def _half(half: int) -> str:
 def plan(
     network: Network | Layer,
     T: int | None,
-    B: int = 1,
+    B: int | None = 1,
     *,
     memory: Memory = "full",
     loss: Loss = "squared_error",
@@ -123,7 +123,7 @@ def plan(
     ----------
     network : Network, or a layer
     T : time steps; None for a sequence that never ends: what `Online` would take
-    B : sequences
+    B : sequences; where T is None, None too, as in `Online`, for one without a batch axis
     memory : as in `bptt`; "auto" looks at the memory that is free now. A later call may find
         another amount: its own plan says what it did
     device : as in `bptt`; None decides as for arrays that lie where those of the network do
@@ -146,6 +146,10 @@ def plan(
     RuntimeError : this machine does not have the device
     """
     carried = policy_of(memory)
+    if T is None:
+        B = 1 if B is None else B
+        endless.check_device(device)
+        device = "cpu"
     if T is None and carried is None:
         return endless.plan(network, arguments.integer("B", B, 1), memory)
     steps = None if T is None else arguments.integer("T", T, 0)

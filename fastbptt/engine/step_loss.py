@@ -61,6 +61,7 @@ class StepLoss:
             return value, dh
         if weights is not None:
             none = np.ascontiguousarray(weights.reshape(*h.shape[:2], -1))
+        y = np.ascontiguousarray(y)  # it may have any strides
         given = y, no_ids(np), none
         if LOSSES[loss].classes:  # type: ignore[index]
             given = np.empty((0, 0, 0), h.dtype), y, none

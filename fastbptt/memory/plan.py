@@ -131,7 +131,7 @@ class Plan:
     cache_bytes : bytes of checkpoints and cached steps together, at the peak of the schedule
     forward_steps, backward_steps : steps that are run forward (recomputation included) and back
     recomputes : the most times that a step is run again
-    exact : whether the gradient is exact; False where it is truncated
+    exact : whether the gradient is exact; False for Truncated and SnAp1
     stores_outputs : whether outputs are stored for all T, as for a Bidirectional. One recompute is
         then for these outputs, if there are any, and `actions` are those of one direction
     auto : where `memory` was "auto", why it chose this policy, else None. It does not count where
@@ -198,7 +198,7 @@ class Plan:
             ("memory", str(self.memory)),
             *([("  auto", self.auto)] if self.auto else []),
             ("steps, sequences", f"{self.steps:,}, {self.batch:,}"),
-            ("gradient", "exact" if self.exact else "truncated"),
+            ("gradient", self._gradient),
             ("peak", human(self.peak_bytes)),
             ("  states and cache", human(self.cache_bytes)),
             ("  fixed", human(self.fixed_bytes)),
@@ -215,10 +215,15 @@ class Plan:
         """A small table."""
         return "\n".join(f"{name:<20}{value}" for name, value in self._rows())
 
+    @property
+    def _gradient(self) -> str:
+        if self.exact:
+            return "exact"
+        return "truncated" if str(self.memory).startswith("truncated") else "not exact"
+
     def __repr__(self) -> str:
-        kind = "exact" if self.exact else "truncated"
         sizes = f"{human(self.peak_bytes)}, time factor {self.time_factor:.3f}"
-        return f"Plan(T={self.steps}, B={self.batch}, {self.memory}: {kind}, {sizes})"
+        return f"Plan(T={self.steps}, B={self.batch}, {self.memory}: {self._gradient}, {sizes})"
 
     def _repr_html_(self) -> str:
         return html.table("Plan", self._rows())

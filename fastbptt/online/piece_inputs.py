@@ -138,10 +138,10 @@ class Form:
             )
         found = values.astype(np.float64)
         found[abs(found) < _TINY] = 0  # kernels flush them
-        if values.shape == full:
-            return found.reshape(n, self.batch)
-        if values.shape == lead:
+        if values.shape == lead != full:
             return np.repeat(found.reshape(n, 1), self.batch, axis=1)
+        if values.shape == full or outputs == 1:
+            return found.reshape(n, self.batch)
         return found.reshape(n, self.batch, outputs)
 
     def _targets(self, y: Any, weights: Array | None, lead: tuple[int, ...], n: int) -> Array:

@@ -107,6 +107,7 @@ class Stepper:
             not exist. The state is as it was, as it is after any exception, Ctrl-C included
         RuntimeError : another thread is in a long call of this Stepper
         """
+        refuse_gpu("xs", xs)
         found = arguments.along_time("xs", xs)
         self._check_x("xs", found, 1)
         shape = len(found), *self._out_shape
@@ -158,9 +159,10 @@ class Stepper:
         ValueError, TypeError : a network of other layers, sizes or dtype; arrays on a GPU
         RuntimeError : another thread is in a long call of this Stepper
         """
-        due, found = structure(self._model), structure(checked(network))
-        if found != due:
-            raise ValueError(f"network must have the structure {due} as before, not {found}")
+        if structure(checked(network)) != structure(self._model):
+            raise ValueError(
+                f"network must have the sizes of the one before, {self._model!r}, not {network!r}"
+            )
         model = copied(network)
         layer, readout = inputs.model(model)
         self._steps.update(layer, readout)
@@ -205,7 +207,6 @@ class Stepper:
 
     def _check_x(self, name: str, x: Any, axes: int) -> None:
         """Check x of a step, or with one of the `axes` for time, and get ready to read it."""
-        refuse_gpu(name, x)
         tokens = x.dtype.kind in "iu"
         if tokens and self._layer.drives:
             raise TypeError(
@@ -255,6 +256,7 @@ class Stepper:
 
     def _step(self, x: Any, out: Array | None) -> Array:
         """`step` for what is not on its short way: other arrays, errors, wide layers."""
+        refuse_gpu("x", x)
         found = np.asarray(x) if isinstance(x, (int, np.integer)) else arguments.array("x", x)
         self._check_x("x", found, 0)
         if out is None:

@@ -111,7 +111,7 @@ class Window:
             return
         place, (tokens, each, steps) = Place(*own["place"]), own["ring"]
         late = place.time - place.due
-        if len(steps[1]) != 2 * self._size or not 0 <= late < self._policy.k1 <= place.time + late:
+        if len(steps[1]) != 2 * self._size or not 0 <= late < self._policy.k1 or late > place.time:
             raise ValueError("the steps of a learner must be those of its window")
         packed = [
             (begin, Packed(self._form, network.arrays(), self._device, tokens))
@@ -256,6 +256,7 @@ class Window:
 
     def _undo(self, before: Place) -> None:
         ring = self._ring
+        self._gradient_of_state()
         if ring is None or not before.parts:
             self._place, self._ring = before, None
             return
@@ -263,7 +264,6 @@ class Window:
             ring.put_back(self._saved)
         ring.drop()
         ring.use(before.parts[-1][1])
-        self._gradient_of_state()
         self._place = before
 
     # Windows.

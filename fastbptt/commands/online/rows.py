@@ -34,7 +34,7 @@ class Rows:
         if path == "-":
             self._file = sys.stdin
         else:
-            self._file = open(as_path(path), encoding="utf-8", newline="")  # noqa: SIM115
+            self._file = open(as_path(path), encoding="utf-8-sig", newline="")  # noqa: SIM115
         try:
             self._begin(self._lines(self._file))
         except BaseException:
@@ -46,6 +46,7 @@ class Rows:
         if first is None:
             raise ValueError(f"{self.path!r} must hold at least one row")
         try:
+            first[0] = first[0].removeprefix("\ufeff")  # a mark that stdin may begin with
             [float(text or "nan") for text in first]
         except ValueError:
             self.names, self._rows = first, lines
