@@ -80,7 +80,7 @@ class Run:
         assert self.plan is not None
         network, xp = self.share.network, module_of(self.share.network.arrays()[0])
         known = self.grad_states[0] is not None  # SnAp1 has none
-        grad_state = mapped(_joined, *self.grad_states) if known else None
+        grad_state: Any = mapped(_joined, *self.grad_states) if known else None
         if factor != 1:
             grad *= factor
             if known:
