@@ -77,7 +77,7 @@ def module_of(array: Any) -> Any:
 
 def on_its_gpu(array: Any) -> AbstractContextManager[Any]:
     """Within it CuPy works on the GPU of a CuPy array: on its current one it makes new arrays."""
-    return array.device if on_gpu(array) else nullcontext()  # type: ignore[no-any-return]
+    return array.device if on_gpu(array) else nullcontext()
 
 
 def wrapped(value: Any) -> Array:
