@@ -216,3 +216,18 @@ def test_it_is_the_forward_mode_of_jax():
     due = jax.jit(jax.jacfwd(loss))([jnp.asarray(a) for a in q.network.arrays()])
     r = fb.bptt(q.network, q.x, q.y, memory=fb.RTRL())
     assert_close(r.grad, np.concatenate([np.ravel(g) for g in due]))
+
+
+def test_a_cell_of_ones_own_is_differentiated_like_any_other():
+    cell = fb.Cell("rtrl_leaky", 1, lambda a, s: (s[0] / 2 + np.tanh(a[0]),))
+    network = fb.Network(
+        cell.init(3, 5, rng=0, dtype="float64"), fb.Readout.init(5, 2, rng=1, dtype="float64")
+    )
+    x, y = np.random.default_rng(2).standard_normal((2, 20, 2, 3))
+    due = fb.bptt(network, x, y[..., :2])
+    found = fb.bptt(network, x, y[..., :2], memory=fb.RTRL(6))
+    np.testing.assert_allclose(found.grad.flat(), due.grad.flat(), rtol=1e-12, atol=1e-12)
+    one_way = fb.bptt(network, x[:1], y[:1, :, :2], memory=fb.SnAp1())  # exact through one step
+    np.testing.assert_allclose(
+        one_way.grad.flat(), fb.bptt(network, x[:1], y[:1, :, :2]).grad.flat(), rtol=1e-12
+    )
