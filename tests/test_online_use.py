@@ -175,6 +175,31 @@ def test_a_loss_that_raises_leaves_the_learner_as_it_was():
         learner.push(q.x[:4], y[:4])
 
 
+@pytest.mark.parametrize("old", OLD)
+def test_a_push_of_tokens_that_fails_leaves_the_weights_as_they_are(old):
+    q = problem(T=24, tokens=True)
+    y, fails = q.rng.standard_normal((24, 2, 5)), []
+
+    def loss(h, y, start):
+        if fails:
+            raise RuntimeError("no")
+        return distance(h, y, start)
+
+    network = fb.Network(q.layer, None)
+    one, two = (
+        fb.Online(network, 2, gradient=fb.Truncated(4, 6, weights=old), loss=loss) for _ in range(2)
+    )
+    for learner in (one, two):
+        learner.push(q.x[:6], y[:6])
+        learner.network = network.with_flat(1.1 * network.flat())
+        learner.push(q.x[6:12], y[6:12])
+    fails.append(True)
+    with pytest.raises(RuntimeError, match="no"):
+        one.push(q.x[12:], y[12:])
+    fails.clear()
+    assert_same([one.push(q.x[12:], y[12:])], [two.push(q.x[12:], y[12:])])
+
+
 def test_a_first_push_that_fails_leaves_no_gradient_by_the_networks_state():
     q = problem(T=12)
     network = fb.Network(q.layer, None, state=q.rng.standard_normal(5))

@@ -162,6 +162,16 @@ def test_without_targets_nothing_is_learned_but_the_past_counts(policy):
     assert one.grad.flat().tobytes() == two.grad.flat().tobytes()
 
 
+def test_snap_holds_no_weights_of_longer_pieces():
+    q = problem()
+    learner, held = fb.Online(q.network, 2, gradient=fb.SnAp1()), set()
+    for n in range(6, 0, -1):
+        learner.push(q.x[:n], q.y[:n])
+        held.add(learner.nbytes)
+        learner.network = learner.network.with_flat(learner.network.flat() * 0.9)
+    assert len(held) == 1
+
+
 @pytest.mark.parametrize("policy", POLICIES)
 def test_targets_and_inputs_of_any_strides(policy):
     q = problem()

@@ -111,7 +111,9 @@ class Ring:
     def use(self, packed: Packed) -> None:
         """Have kernels read these weights from here on."""
         self.sums.fold()
-        if packed.weights is self.packed.weights and packed.bits is not self.loaded:
+        if packed.weights is not self.packed.weights:
+            self.loaded = packed.bits
+        elif packed.bits is not self.loaded:
             self.fill(packed.own, packed)
         self.packed, head = packed, self.head
         for row, own, weights, restart, slots in zip(
