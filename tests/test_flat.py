@@ -73,7 +73,7 @@ def test_a_wrong_vector_is_an_error(change, error, words):
 
 def test_the_optimiser_on_the_page_of_losses_takes_the_vector():
     """That example runs only where SciPy is installed, so it is not among those of test_readme."""
-    pytest.importorskip("scipy.optimize")
+    pytest.importorskip("scipy.optimize", reason="SciPy is not installed")
     page = Path(__file__).parents[1] / "docs" / "losses.md"
     (example,) = re.findall(r"^```py\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     q = make_problem("rnn-tanh", (30, 2, 2, 4, 1))

@@ -76,7 +76,7 @@ def test_every_kind_of_model_is_registered():
 def test_optax_updates_a_network_and_its_state():
     import jax
 
-    optax = pytest.importorskip("optax")
+    optax = pytest.importorskip("optax", reason="optax is not installed")
     from fastbptt.jax import recurrent
 
     p = make_problem("lstm/gru", (20, 3, 4, 6, 2), "float64")
@@ -129,7 +129,7 @@ def test_a_network_trained_in_jax_is_saved_as_it_is():
 
 @in_jax
 def test_the_example_reaches_its_goal():
-    pytest.importorskip("optax")
+    pytest.importorskip("optax", reason="optax is not installed")
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
     try:
         from jax_training import main

@@ -10,16 +10,17 @@ import pytest
 from numba import types
 
 pytest.importorskip("numba_cuda", reason="CUDA kernels need numba-cuda")
-ptxas = pytest.importorskip("bench.ptxas")
+pytest.importorskip("bench", reason="bench/ is not beside the tests")
+from bench import ptxas
 
 if not util.find_spec("cuda.bindings") or ptxas.assembler() is None or not util.find_spec("nvidia"):
     pytest.skip("compiling for CUDA needs numba-cuda[cu13] and ptxas", allow_module_level=True)
 
-import test_tracing  # noqa: E402
-from fastbptt.kernels import disk  # noqa: E402
-from fastbptt.kernels.cuda import machine_code, rowwise  # noqa: E402
+import test_tracing
+from fastbptt.kernels import disk
+from fastbptt.kernels.cuda import machine_code, rowwise
 
-import fastbptt as fb  # noqa: E402
+import fastbptt as fb
 
 KEPT = json.loads(ptxas.FILE.read_text(encoding="utf-8"))
 SWEEPS = [row for row in KEPT["rows"] if "cell" in row]

@@ -6,9 +6,9 @@ import sys
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
-figures, frameworks, modules = (
-    pytest.importorskip(f"bench.{name}") for name in ("figures", "frameworks", "torch_modules")
-)
+pytest.importorskip("bench", reason="bench/ is not beside the tests")
+from bench import figures, frameworks, headlines
+from bench import torch_modules as modules
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is counted as Linux does")
@@ -39,7 +39,6 @@ def test_a_small_grid_is_measured_and_shown(monkeypatch, tmp_path):
 
 
 def test_the_headlines_speak_of_the_modules_once_the_whole_grid_is_measured(monkeypatch):
-    headlines = pytest.importorskip("bench.headlines")
     names = ("compare", "claims", "examples", "lengths_cost", "lengths", "torch_modules")
     known = {name: headlines.load(name) for name in names}
     small = {**known["torch_modules"], "points": known["torch_modules"]["points"][:1]}

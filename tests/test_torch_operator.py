@@ -11,7 +11,7 @@ from checks import run_python
 import fastbptt as fb
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-ft = pytest.importorskip("fastbptt.torch")
+import fastbptt.torch as ft  # noqa: E402
 from fastbptt.torch import operators  # noqa: E402
 
 T, B, I, H = 5, 3, 2, 4

@@ -17,8 +17,9 @@ from test_docstrings import items, parameters, sections
 import fastbptt as fb
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-prune = pytest.importorskip("torch.nn.utils.prune")
-ft = pytest.importorskip("fastbptt.torch")
+from torch.nn.utils import prune  # noqa: E402
+
+import fastbptt.torch as ft  # noqa: E402
 
 T, B, I, H = 6, 4, 3, 4
 CLASSES = ["RNN", "GRU", "LSTM"]

@@ -4,8 +4,8 @@ import multiprocessing
 
 import pytest
 
-gpu = pytest.importorskip("bench.gpu")
-gpu_points = pytest.importorskip("bench.gpu_points")
+pytest.importorskip("bench", reason="bench/ is not beside the tests")
+from bench import gpu, gpu_points
 
 
 @pytest.fixture
