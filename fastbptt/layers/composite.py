@@ -219,6 +219,12 @@ def recurrent_layers(layer: Layer) -> Iterator[Recurrent]:
             yield from recurrent_layers(part)
 
 
+def needs_future(layer: Layer) -> bool:
+    """Whether some of it runs in reverse time."""
+    parts = layer.layers if isinstance(layer, Stack) else (layer,)
+    return any(isinstance(part, Bidirectional) for part in parts)
+
+
 def stages(layer: Layer) -> list[tuple[Direction, ...]]:
     """The directions of a layer, stage by stage: a stage reads the outputs of the stage below."""
     if isinstance(layer, Recurrent):
