@@ -12,7 +12,7 @@ from ..backends import devices
 from ..backends.base import Backend
 from ..engine.problem import Problem
 from ..engine.readers import Reader, float_reader, one_hot, read, token_reader
-from ..layers.composite import Layer, Stack, needs_future, recurrent_layers
+from ..layers.composite import Layer, Stack, needs_future, recurrent_layers, state_of
 from ..layers.network import Network, Readout
 from ..memory.blocking import BlockSizes
 from ..memory.endless import EndlessPlan
@@ -152,7 +152,7 @@ def gradient(
             grads.append(np.array(apart.transpose(1, 0, 2), dtype, order="C"))
         grad_state = outputs.state(grads)
         if restart is not None:
-            own_grad = outputs.per_layer(iter(totals.of_own_state(own.state_given)))
+            own_grad = state_of(problem.layer, totals.of_own_state(own.state_given))
     layer = outputs.gradient(totals.gradients())
     result = {
         "loss": loss.value(),

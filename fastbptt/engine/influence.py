@@ -47,8 +47,8 @@ class Totals(Sums):
         parts = self.stretch() if self.parts is None else self.parts
         return [form.gradient(own) for form, own in zip(self.forms, parts, strict=True)]
 
-    def of_own_state(self, given: bool) -> list[Any]:
-        """The gradient by the network's own state, a layer each.
+    def of_own_state(self, given: bool) -> list[list[Array]]:
+        """The gradient by the network's own state, for each layer one (H,) a state.
 
         given : whether sequences began from another state
         """

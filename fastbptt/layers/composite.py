@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, Union
 
@@ -263,3 +263,8 @@ def shaped(layer: Layer, parts: Iterator) -> Any:
     if isinstance(layer, Recurrent):
         return next(parts)
     return tuple(shaped(part, parts) for part in layer.parts)
+
+
+def state_of(layer: Layer, parts: Iterable[Sequence[Any]]) -> Any:
+    """The state as users write it, from the arrays of each recurrent layer."""
+    return shaped(layer, (own[0] if len(own) == 1 else tuple(own) for own in parts))

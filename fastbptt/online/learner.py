@@ -16,7 +16,15 @@ from ..arrays import Array, ArrayLike
 from ..calls import inputs, loss_inputs, states
 from ..engine.losses import Loss
 from ..engine.output_losses import OutputLoss
-from ..layers.composite import AnyLayer, State, StateLike, needs_future, recurrent_layers, shaped
+from ..layers.composite import (
+    AnyLayer,
+    State,
+    StateLike,
+    needs_future,
+    recurrent_layers,
+    shaped,
+    state_of,
+)
 from ..layers.model import Model
 from ..layers.network import Network
 from ..memory.forward_mode import RTRL, SnAp1
@@ -187,11 +195,10 @@ class Online(Generic[AnyLayer]):
     @property
     def state(self) -> State:
         """The state after the last step, in the form of the argument `state`, new arrays."""
-        own = []
-        for found in self._method.state:
-            parts = [part[0] if self._B is None else part for part in found]
-            own.append(parts[0] if len(parts) == 1 else tuple(parts))
-        return shaped(self._network.layer, iter(own))
+        values = self._method.state
+        if self._B is None:
+            values = [own[:, 0] for own in values]
+        return state_of(self._network.layer, values)
 
     @property
     def time(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine.influence import Block, Totals
-from ..layers.composite import shaped
+from ..layers.composite import state_of
 from .carried import Carried
 
 
@@ -18,4 +18,4 @@ class Rtrl(Carried):
         return Totals(self._forms, self._B)
 
     def _of_state(self, totals: Totals) -> Any:
-        return shaped(self._form.layer, iter(totals.of_own_state(self._given is not None)))
+        return state_of(self._form.layer, totals.of_own_state(self._given is not None))

@@ -13,7 +13,7 @@ from ..arrays import Array, ArrayLike
 from ..calls import inputs, states
 from ..calls import resets as own_resets
 from ..engine.stepping import Steps
-from ..layers.composite import Layer, State, StateLike, recurrent_layers, shaped
+from ..layers.composite import Layer, State, StateLike, recurrent_layers, state_of
 from ..layers.model import Model, arrays_of
 from ..layers.network import Network
 from .models import checked, copied, refuse_gpu, structure
@@ -127,8 +127,7 @@ class Stepper:
         values = self._steps.state()
         if self._B is None:
             values = [own[:, 0] for own in values]
-        parts = iter([own[0] if len(own) == 1 else tuple(own) for own in values])
-        return shaped(self._layer, parts)
+        return state_of(self._layer, values)
 
     @state.setter
     def state(self, state: StateLike) -> None:

@@ -12,7 +12,7 @@ from ..backends import devices
 from ..engine.footprint import footprint
 from ..engine.packed import Packed
 from ..engine.ring import Ring
-from ..layers.composite import recurrent_layers, shaped
+from ..layers.composite import recurrent_layers, state_of
 from ..layers.network import Network
 from ..memory.policies import Truncated
 from .asked import Asked, Entry
@@ -313,7 +313,7 @@ class Window:
                 (begun + more).astype(own.dtype)
                 for begun, more in zip(self._of_state, restarts, strict=True)
             )
-            return shaped(own.layer, (tuple(a) if len(a) > 1 else a[0] for a in found))
+            return state_of(own.layer, found)
 
         result = ring.sums.take(of_state)
         if own.state is not None:
