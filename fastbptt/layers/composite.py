@@ -265,6 +265,6 @@ def shaped(layer: Layer, parts: Iterator) -> Any:
     return tuple(shaped(part, parts) for part in layer.parts)
 
 
-def state_of(layer: Layer, parts: Iterable[Sequence[Any]]) -> Any:
+def state_of(layer: Layer, parts: Iterable[Array | Sequence[Array]]) -> Any:
     """The state as users write it, from the arrays of each recurrent layer."""
     return shaped(layer, (own[0] if len(own) == 1 else tuple(own) for own in parts))

@@ -232,8 +232,8 @@ class Window:
         if piece.resets is not None and piece.resets[0].any():
             first = piece.resets[0]
             begun |= first
-            own = first_state(network, self._B, None)
-            for state, fresh in zip(self._initial, own, strict=True):
+            anew = first_state(network, self._B, None)
+            for state, fresh in zip(self._initial, anew, strict=True):
                 state[:, first] = fresh[:, first]
             resets = piece.resets.copy()
             resets[0] = False
