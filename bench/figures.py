@@ -11,7 +11,7 @@ from fastbptt.display.tables import markdown
 from .frameworks import distributed, jax_calls, torch_modules
 from .headlines import headlines, ratios_of
 from .stored import ROOT, load
-from .wording import joined, load_before, or_nothing, short, size, where
+from .wording import joined, load_before, measured_on, or_nothing, short, size, where
 
 _NAMES = ("fastbptt", "torch", "jax")
 
@@ -113,8 +113,7 @@ def load_beside():
     lines = [
         f"Forward and backward pass, {result['points'][0]['dtype']}, microseconds a time step; "
         f"medians of {result['rounds']} interleaved rounds of {result['timed']} runs, one for each "
-        f"of {result['tries']} tries, on {where(result)}; {result['machine']['date'][:10]}. "
-        f"{load_before(result['machine'])}",
+        f"of {result['tries']} tries, on {measured_on(result)}",
         "",
     ]
     rows = [
@@ -141,8 +140,7 @@ def steps():
     grown = max(result["grown_bytes"].values())
     lines = [
         f"Microseconds a step from Python, layers of one sequence, float32, medians of "
-        f"{result['rounds']} interleaved rounds on {where(result)}; "
-        f"{result['machine']['date'][:10]}. {load_before(result['machine'])} PyTorch is its "
+        f"{result['rounds']} interleaved rounds on {measured_on(result)} PyTorch is its "
         f"`LSTMCell` or `GRUCell` under `inference_mode`, with one thread, `run` is `fb.run` on "
         f"{result['steps']:,} steps at once. At 48 kHz there are 20.8.",
         "",

@@ -3,7 +3,7 @@
 from fastbptt.display.tables import markdown
 
 from .stored import load
-from .wording import joined, load_before, short, size, where
+from .wording import joined, load_before, measured_on, short, size
 
 
 def torch_modules():
@@ -12,8 +12,7 @@ def torch_modules():
     calls, step = result["calls"], result["memory"]
     lines = [
         f"A training step with Adam, microseconds a time step; medians of {result['rounds']} "
-        f"interleaved rounds of {result['timed']} runs, on {where(result)}; "
-        f"{result['machine']['date'][:10]}. {load_before(result['machine'])}",
+        f"interleaved rounds of {result['timed']} runs, on {measured_on(result)}",
         "",
     ]
     rows = [
@@ -50,7 +49,7 @@ def jax_calls():
     lines = [
         "The jitted gradient of an LSTM's weights and input, float32, microseconds a time step; "
         f"medians of {result['rounds']} interleaved rounds of {result['timed']} runs, on "
-        f"{where(result)}; {result['machine']['date'][:10]}. {load_before(result['machine'])}",
+        + measured_on(result),
         "",
     ]
     names = ("fastbptt.jax", "lax.scan")

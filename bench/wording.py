@@ -18,6 +18,12 @@ def load_before(machine):
     return "" if load is None else f"Load of the machine just before: {load:.1f}."
 
 
+def measured_on(result):
+    """Return what `where` returns, the day, and the sentence on the load before."""
+    machine = result["machine"]
+    return f"{where(result)}; {machine['date'][:10]}. {load_before(machine)}"
+
+
 def between(values, form):
     """The least and the greatest value in words; one of them where they read alike."""
     low, high = format(min(values), form), format(max(values), form)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import devices
 from ..engine.footprint import footprint
-from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
+from ..layers.composite import Layer, needs_future, recurrent_layers
 from ..layers.network import Network
 from ..memory.endless import EndlessPlan
 from ..memory.policies import windows_of
@@ -26,7 +26,7 @@ def plan(model: Network | Layer, B: int, memory: Any) -> Any:
     layer, readout = inputs.model(model)
     if not isinstance(model, Network):
         raise ValueError("network must be a Network where T is None: what Online takes")
-    if any(isinstance(part, Bidirectional) for part in _parts(layer)):
+    if needs_future(layer):
         raise ValueError(
             "network must have no Bidirectional layer where T is None: it needs the future"
         )
@@ -54,7 +54,3 @@ def check_device(device: str | None) -> None:
             f"device must be 'cpu' or None where T is None, not {device!r}: learners run on the "
             "CPU for now"
         )
-
-
-def _parts(layer: Layer) -> Any:
-    return layer.layers if isinstance(layer, Stack) else (layer,)

@@ -11,8 +11,8 @@ from ..arrays import Array, on_gpu
 from ..backends import devices
 from ..backends.base import Backend
 from ..engine.problem import Problem
-from ..engine.readers import Reader, float_reader, read, token_reader
-from ..layers.composite import Bidirectional, Layer, Stack, recurrent_layers
+from ..engine.readers import Reader, float_reader, one_hot, read, token_reader
+from ..layers.composite import Layer, Stack, needs_future, recurrent_layers, state_of
 from ..layers.network import Network, Readout
 from ..memory.blocking import BlockSizes
 from ..memory.endless import EndlessPlan
@@ -28,8 +28,7 @@ def check(
     """Raise where the policy cannot be had."""
     if input_grad:
         raise ValueError(f"input_grad must be False with memory={policy}, which has no dL/dx")
-    parts = layer.layers if isinstance(layer, Stack) else (layer,)
-    if any(isinstance(part, Bidirectional) for part in parts):
+    if needs_future(layer):
         raise ValueError(
             f"memory must not be {policy} with a Bidirectional layer, which needs the future"
         )
@@ -66,9 +65,7 @@ _SNAP_FACTOR = 2.0  # a step takes about as long as two of BPTT
 def row(model: Network | Layer, T: int, B: int, device: Backend) -> Plan | None:
     """RTRL's row of a frontier, or None where it cannot be had."""
     layer, _ = inputs.model(model)
-    parts = layer.layers if isinstance(layer, Stack) else (layer,)
-    refused = any(isinstance(part, Bidirectional) for part in parts)
-    if layer is model or refused or device.name != "cpu" or not T:
+    if layer is model or needs_future(layer) or device.name != "cpu" or not T:
         return None
     found: Plan = plan(model, T, B, RTRL(), 0)
     return found if max(found.peak_bytes, found.backward_steps) <= arguments.MOST else None
@@ -98,13 +95,13 @@ def costs(
 
 
 def gradient(
-    network: Network, own: inputs.Inputs, checked: loss_inputs.CheckedLoss,
+    own: inputs.Inputs, checked: loss_inputs.CheckedLoss,
     planned: tuple[ForwardMode, Plan],
     progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     """The fields of the Result of `gradient.bptt`."""
     from ..engine.influence import Block, Totals  # here, since they load Numba
-    from ..engine.influence_weights import Run, state_parts
+    from ..engine.influence_weights import Run
     from ..engine.influence_weights import forms as forms_of
     from ..engine.snap import Snap, SnapTotals
 
@@ -124,7 +121,7 @@ def gradient(
         steps.begun[lengths.first] = False
     sizes = BlockSizes(size, size, size, size)
     workspace = device.workspace()
-    totals: Any = (Totals if exact else SnapTotals)(forms, B)
+    totals: Any = Totals(forms, B) if exact else SnapTotals(forms)
     loss = checked.sum(problem, sizes, workspace, True)
     reader = _reader(problem, size)
     report, finish = reporter(progress)
@@ -155,8 +152,7 @@ def gradient(
             grads.append(np.array(apart.transpose(1, 0, 2), dtype, order="C"))
         grad_state = outputs.state(grads)
         if restart is not None:
-            whole = totals.own if own.state_given else totals.own + totals.first.sum(axis=0)
-            own_grad = outputs.per_layer(iter(state_parts(forms, whole)))
+            own_grad = state_of(problem.layer, totals.of_own_state(own.state_given))
     layer = outputs.gradient(totals.gradients())
     result = {
         "loss": loss.value(),
@@ -183,11 +179,8 @@ def _reader(problem: Problem, steps: int) -> Reader:
 def _floats(reader: Reader, start: int, stop: int, problem: Problem) -> Array:
     """The inputs of steps as floats: a token is a one among zeros."""
     x, ids = read(reader, start, stop)
-    if not problem.shapes.tokens:
-        return x
-    x = np.zeros((*ids.shape, problem.layer.inputs), problem.layer.dtype)
-    np.put_along_axis(x, ids[..., None], 1, axis=2)
-    return x
+    layer = problem.layer
+    return one_hot(ids, layer.inputs, layer.dtype) if problem.shapes.tokens else x
 
 
 def _drop(problem: Problem, start: int) -> Any:

@@ -201,7 +201,7 @@ def bptt(
     checked = loss_inputs.check(network, own, y, loss, weights, reduction)
     if carried is not None:
         plan = forward_mode.plan(network, own.T, own.B, carried, own.resets)
-        return Result(**forward_mode.gradient(network, own, checked, (carried, plan), progress))
+        return Result(**forward_mode.gradient(own, checked, (carried, plan), progress))
     report, finish = reporter(progress)
     T, B, backend = own.T, own.B, problem.device
     plan, footprint, scratch = planning.choose(network, T, B, memory, backend, own.resets)

@@ -19,7 +19,7 @@ from ..engine.losses import NamedLoss
 from ..engine.problem import Problem
 from ..engine.stages import Stages, Tape
 from ..kernels.loss_table import LOSSES
-from ..layers.composite import Layer, State, rebuilt, shaped
+from ..layers.composite import Layer, State, rebuilt, state_of
 from ..layers.network import Network
 from ..memory.blocking import flush_steps
 from ..memory.plan import Plan, Policy
@@ -49,7 +49,7 @@ def _state(call: ShortCall, found: Iterable[Array]) -> State:
     """Arrays (states, B, H), one a layer, in the caller's form."""
     if call.squeeze:
         found = [array[:, 0] for array in found]
-    return shaped(call.layer, iter([own[0] if len(own) == 1 else tuple(own) for own in found]))
+    return state_of(call.layer, found)
 
 
 def _begin(

@@ -88,6 +88,11 @@ def network(args: argparse.Namespace, seed: Any = None) -> Network:
     return fb.Network(layer, readout)
 
 
+def memory(text: str) -> str:
+    """Return a memory policy as `bptt` takes it; a number alone is of bytes."""
+    return f"{text}B" if text.isdecimal() else text
+
+
 def new_file(text: str) -> Path:
     """Return the path of a file to write; an argument type, so no work is lost to a bad path."""
     path = Path(text)

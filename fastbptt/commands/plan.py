@@ -47,7 +47,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
     try:
         network = options.network(args, UNDRAWN)
         if args.memory is not None:
-            memory = f"{args.memory}B" if args.memory.isdecimal() else args.memory
+            memory = options.memory(args.memory)
             plan = fb.plan(network, args.steps, args.batch, memory=memory)
         rows = fb.frontier(network, args.steps, args.batch)
     except ValueError as error:

@@ -87,7 +87,7 @@ def run(parser: Any, args: argparse.Namespace) -> int:
         fit = fb.fit(
             network, **data, loss=loss, optimizer=optimizer, epochs=args.epochs, batch=args.batch,
             window=args.window, validation=args.validation or None, patience=args.patience,
-            memory=_memory(args.memory), seed=args.seed, path=args.resume,
+            memory=options.memory(args.memory), seed=args.seed, path=args.resume,
         )  # fmt: skip
     except fb.NotFiniteError as error:
         error.network.save(out)
@@ -174,10 +174,6 @@ def _converted(network: Any, loss: Any, **arrays: Any) -> dict[str, Any]:
             same = (own == array) | (own != own) & (array != array)
             found[name] = own if same.all() else array
     return found
-
-
-def _memory(text: str) -> str:
-    return f"{text}B" if text.isdecimal() else text
 
 
 def _shape(array: Any) -> str:

@@ -13,7 +13,7 @@ from ..calls import resets as own_resets
 from ..calls.inputs import Inputs
 from ..engine.dropout import PartSeed
 from ..engine.losses import NamedLoss
-from ..layers.composite import State, shaped
+from ..layers.composite import State, state_of
 from ..layers.network import Network
 from ..lazy import Lazy, Source
 from ..memory.forward_mode import policy_of
@@ -91,9 +91,7 @@ class Share:
         if self.lengths is not None:
             self.lengths = own.problem.arrays.lengths.values
         if self.state is not None:
-            parts = own.state("state", self.state)
-            single = (part if len(part) > 1 else part[0] for part in parts)
-            self.state = shaped(own.problem.layer, single)
+            self.state = state_of(own.problem.layer, own.state("state", self.state))
         if loss_inputs.is_own(self.loss) and self.y is not None:
             shape: tuple[int, ...] = getattr(self.y, "shape", ())
             if len(shape) < 2 or shape[1] != own.B:

@@ -21,22 +21,20 @@ from ..arrays import Array
 from ..kernels.cpu import influence as kernels
 from ..kernels.cpu.team import get_num_threads, team_for
 from .influence_rows import Rows, group_rows
-from .influence_steps import Steps, alike
-from .influence_weights import Form, Part, dense, in_panels
+from .influence_steps import Steps, Sums, alike
+from .influence_weights import Form, Part, dense, in_panels, state_parts
 
 
-class Totals:
-    """The gradient so far.
+class Totals(Sums):
+    """The gradient so far: for each layer, influences on one row.
 
-    parts : for each layer, influences on one row; float64 from the second stretch of steps on
     first : (B, n) float64, by the state with which each sequence began
     own : (n,) float64, by the state that resets set
     """
 
     def __init__(self, forms: Sequence[Form], B: int):
+        super().__init__(forms)
         n = forms[0].above
-        self.forms = forms
-        self.parts: list[list[Array]] | None = None
         self.first, self.own = np.zeros((B, n)), np.zeros(n)
 
     def stretch(self) -> list[list[Array]]:
@@ -44,18 +42,17 @@ class Totals:
         item = self.forms[0].layer.dtype
         return [[np.zeros(p.shape(1, item.itemsize), item) for p in f.parts] for f in self.forms]
 
-    def add(self, parts: list[list[Array]]) -> None:
-        """Add what a stretch of steps has."""
-        if self.parts is not None:
-            for own, more in zip(self.parts, parts, strict=True):
-                own[:] = [np.add(a, b, dtype=np.float64) for a, b in zip(own, more, strict=True)]
-        else:
-            self.parts = parts
-
     def gradients(self) -> list[Any]:
         """The gradient of each layer."""
         parts = self.stretch() if self.parts is None else self.parts
         return [form.gradient(own) for form, own in zip(self.forms, parts, strict=True)]
+
+    def of_own_state(self, given: bool) -> list[list[Array]]:
+        """The gradient by the network's own state, for each layer one (H,) a state.
+
+        given : whether sequences began from another state
+        """
+        return state_parts(self.forms, self.own if given else self.own + self.first.sum(axis=0))
 
 
 class Block(Steps):

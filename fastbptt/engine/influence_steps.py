@@ -20,6 +20,29 @@ _PLAIN = "states", "residuals", "previous"
 _RING = (*_PLAIN, "tables", "dropped", "masks")
 
 
+class Sums:
+    """The gradient of layers so far, added up over stretches of steps.
+
+    parts : for each layer, arrays as `stretch` makes them; float64 from the second stretch on
+    """
+
+    def __init__(self, forms: Sequence[Form]):
+        self.forms = forms
+        self.parts: list[list[Array]] | None = None
+
+    def stretch(self) -> list[list[Array]]:
+        """Zeros for a stretch of steps."""
+        raise NotImplementedError
+
+    def add(self, parts: list[list[Array]]) -> None:
+        """Add what a stretch of steps has."""
+        if self.parts is not None:
+            for own, more in zip(self.parts, parts, strict=True):
+                own[:] = [np.add(a, b, dtype=np.float64) for a, b in zip(own, more, strict=True)]
+        else:
+            self.parts = parts
+
+
 class Steps:
     """Consecutive steps that are cached, and how they were run.
 

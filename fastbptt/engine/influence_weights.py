@@ -168,13 +168,12 @@ def forms(layers: Sequence[Recurrent]) -> list[Form]:
     return found
 
 
-def state_parts(forms: Sequence[Form], flat: Array) -> list[Any]:
-    """For each layer its part of n numbers, one a state, as users write the state of a sequence."""
+def state_parts(forms: Sequence[Form], flat: Array) -> list[list[Array]]:
+    """For each layer, from n numbers, those of each of its states, (H,)."""
     found = []
     for form in forms:
         rows = flat[form.first : form.first + form.rows].astype(form.layer.dtype)
-        parts = tuple(row.copy() for row in rows.reshape(-1, form.hidden))
-        found.append(parts if len(parts) > 1 else parts[0])
+        found.append([row.copy() for row in rows.reshape(-1, form.hidden)])
     return found
 
 

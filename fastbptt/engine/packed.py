@@ -33,9 +33,7 @@ class Packed:
         own, workspace = self.own, device.workspace()
         layers = list(recurrent_layers(own.layer))
         self.weights = [device.weights(layer, 1, workspace) for layer in layers]
-        self.restart: list[Array | None] = [None] * len(layers)
-        if own.state is not None:
-            self.restart = list(own_states(own))
+        self.restart = own_states(own)
         self.head = self.c = None
         if own.readout is not None:
             self.head = Matrix(workspace, device.threads, own.readout.V)
@@ -109,8 +107,10 @@ def bits_of(arrays: Sequence[Array]) -> list[bytes]:
     return [array.tobytes() for array in arrays]
 
 
-def own_states(network: Network[Any]) -> list[Array]:
-    """A network's own state, for each recurrent layer (states, H)."""
+def own_states(network: Network[Any]) -> list[Array | None]:
+    """A network's own state, for each recurrent layer (states, H), or None."""
     counts = [layer.states for layer in recurrent_layers(network.layer)]
+    if network.state is None:
+        return [None] * len(counts)
     flat = iter(network.arrays()[-sum(counts) :])
     return [np.stack([next(flat) for _ in range(count)]) for count in counts]

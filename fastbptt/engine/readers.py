@@ -115,6 +115,13 @@ def read(reader: Reader, start: int, stop: int) -> tuple[Array, Array]:
     return buffer, no_ids(xp)
 
 
+def one_hot(ids: Array, classes: int, dtype: DType) -> Array:
+    """Tokens (n, B) as vectors (n, B, classes) of zeros and a one."""
+    found = np.zeros((*ids.shape, classes), dtype)
+    np.put_along_axis(found, ids[..., None], 1, axis=2)
+    return found
+
+
 def _read_ids(reader: TokenReader, start: int, stop: int) -> Array:
     ids = reader.buffer[: stop - start]
     for a, b in pieces(reader.array, start, stop):

@@ -129,7 +129,7 @@ class Ring:
             self.bound.head[_HEAD] = packed.head_slots
 
     def fill(self, network: Network[Any], packed: Packed) -> None:
-        """Pack the network's weights in the place of those that kernels read; where `fast`."""
+        """Pack the network's weights where those lie that kernels read, if `sums.short`."""
         self.loaded = []  # what is there if this is interrupted
         slots, (_, _, put_layer, _, _, put_head, _) = self.bound.slots, short.build_short()
         for index, (layer, own, row) in enumerate(

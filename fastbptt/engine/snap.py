@@ -14,32 +14,18 @@ import numpy as np
 from ..arrays import Array
 from ..kernels.cpu import influence as kernels
 from ..kernels.cpu.snap import SPAN, build_snap
-from .influence_steps import Drop, Steps, alike
+from .influence_steps import Drop, Steps, Sums, alike
 from .influence_weights import Form, Run
 
 _PARTS = "x", "s", "v", "one"  # of a layer, in the order of the kernel
 
 
-class SnapTotals:
-    """The gradient so far: for each layer and part (outputs, inputs); see `influence.Totals`."""
-
-    first = own = None
-
-    def __init__(self, forms: Sequence[Form], B: int):
-        self.forms = forms
-        self.parts: list[list[Array]] | None = None
+class SnapTotals(Sums):
+    """The gradient so far: for each layer and part (outputs, inputs)."""
 
     def stretch(self) -> list[list[Array]]:
         """Zeros for a stretch of steps."""
         return [[np.zeros(shape, f.layer.dtype) for shape in shapes(f)] for f in self.forms]
-
-    def add(self, parts: list[list[Array]]) -> None:
-        """Add what a stretch of steps has, from the second one on in float64."""
-        if self.parts is not None:
-            for own, more in zip(self.parts, parts, strict=True):
-                own[:] = [np.add(a, b, dtype=np.float64) for a, b in zip(own, more, strict=True)]
-        else:
-            self.parts = parts
 
     def gradients(self) -> list[Any]:
         """The gradient of each layer."""

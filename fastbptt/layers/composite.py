@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, Union
 
@@ -219,6 +219,12 @@ def recurrent_layers(layer: Layer) -> Iterator[Recurrent]:
             yield from recurrent_layers(part)
 
 
+def needs_future(layer: Layer) -> bool:
+    """Whether some of it runs in reverse time."""
+    parts = layer.layers if isinstance(layer, Stack) else (layer,)
+    return any(isinstance(part, Bidirectional) for part in parts)
+
+
 def stages(layer: Layer) -> list[tuple[Direction, ...]]:
     """The directions of a layer, stage by stage: a stage reads the outputs of the stage below."""
     if isinstance(layer, Recurrent):
@@ -257,3 +263,8 @@ def shaped(layer: Layer, parts: Iterator) -> Any:
     if isinstance(layer, Recurrent):
         return next(parts)
     return tuple(shaped(part, parts) for part in layer.parts)
+
+
+def state_of(layer: Layer, parts: Iterable[Array | Sequence[Array]]) -> Any:
+    """The state as users write it, from the arrays of each recurrent layer."""
+    return shaped(layer, (own[0] if len(own) == 1 else tuple(own) for own in parts))

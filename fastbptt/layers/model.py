@@ -306,13 +306,18 @@ def written(path: Any, write: Callable[[Any], None]) -> None:
     if hasattr(path, "write"):
         write(path)
         return
-    path = as_path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"path must name a file, not the folder {str(path)!r}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(path)!r}")
-    with disk.replacing(path) as file:
+    with disk.replacing(as_new_file(path)) as file:
         write(file)
+
+
+def as_new_file(path: Any) -> Path:
+    """`as_path` of a file to write; raises for a folder, and where its own folder is missing."""
+    found = as_path(path)
+    if found.is_dir():
+        raise IsADirectoryError(f"path must name a file, not the folder {str(found)!r}")
+    if not found.parent.is_dir():
+        raise FileNotFoundError(f"path must name a file in an existing folder, not {str(found)!r}")
+    return found
 
 
 def as_path(path: Any) -> Path:

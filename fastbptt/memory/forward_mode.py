@@ -43,7 +43,7 @@ class ForwardMode:
         return iter((("carry", 0, plan.steps),) if plan.steps else ())
 
     def leaves(self, plan: Plan) -> int:
-        """None: nothing is gone back over."""
+        """0: nothing is gone back over."""
         return 0
 
     def of_one_direction(self, plan: Plan) -> Policy:

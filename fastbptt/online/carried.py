@@ -11,13 +11,14 @@ from ..arrays import Array
 from ..backends import devices
 from ..engine.influence import Block, Totals
 from ..engine.influence_weights import Back, Form, Run, forms
-from ..engine.packed import bits_of
-from ..engine.packed import own_states as stacked
+from ..engine.packed import bits_of, own_states
+from ..engine.readers import one_hot
 from ..engine.snap import Snap, SnapTotals
 from ..engine.step_loss import StepLoss
 from ..layers.composite import rebuilt, recurrent_layers
 from ..layers.network import Network
 from ..memory.forward_mode import ForwardMode
+from .models import first_state
 from .pieces import Due, Piece
 
 
@@ -63,7 +64,6 @@ class Carried:
     """A gradient that is carried forward; updates are due at the end of each push (a `Method`)."""
 
     steps: type[Block] | type[Snap]
-    totals: type[Totals] | type[SnapTotals]
 
     def __init__(
         self, network: Network[Any], B: int, loss: Any, state: list[Array] | None,
@@ -95,13 +95,15 @@ class Carried:
         return found
 
     def _pushed(self, steps: Any, weights: Weights, piece: Piece) -> Due:
-        n, totals, loss = len(piece.x), self.totals(self._forms, self._B), 0.0
+        n, totals, loss = len(piece.x), self._sums(), 0.0
         out = np.empty((n, self._B, weights.width), steps.dtype)
         weights.end.begin()
         at = 0
         while at < n:
             stop = min(n, at + steps.room)
-            x = one_hot(piece.x[at:stop], self._forms[0].layer.inputs, steps.dtype)
+            x = piece.x[at:stop]
+            if x.ndim == 2:
+                x = one_hot(x, self._forms[0].layer.inputs, steps.dtype)
             ends, resets = np.full(self._B, stop - at, np.int64), _NONE
             if piece.resets is not None:
                 resets = np.flatnonzero(piece.resets[at:stop])
@@ -122,6 +124,10 @@ class Carried:
         layer = rebuilt(weights.network.layer, iter(totals.gradients()))
         own = None if weights.network.state is None else self._of_state(totals)
         return Network(layer, weights.end.gradient(), own)
+
+    def _sums(self) -> Totals | SnapTotals:
+        """What the gradient adds up in."""
+        raise NotImplementedError
 
     def _of_state(self, totals: Any) -> Any:
         """The gradient by the network's own state."""
@@ -176,32 +182,3 @@ class Carried:
 
 
 _NONE = np.empty(0, np.int64)
-
-
-def own_states(network: Network[Any]) -> list[Array | None]:
-    """For each layer the network's own state (S, H), or None."""
-    if network.state is None:
-        return [None] * len(list(recurrent_layers(network.layer)))
-    return list(stacked(network))
-
-
-def first_state(network: Network[Any], B: int, given: list[Array] | None) -> list[Array]:
-    """For each layer the state (S, B, H) before the first step, a new array."""
-    if given is not None:
-        return [state.copy() for state in given]
-    found = []
-    for layer, own in zip(recurrent_layers(network.layer), own_states(network), strict=True):
-        state = np.zeros((layer.states, B, layer.hidden), layer.dtype)
-        if own is not None:
-            state[...] = own[:, None]
-        found.append(state)
-    return found
-
-
-def one_hot(x: Array, classes: int, dtype: Any) -> Array:
-    """Floats as they are; tokens (m, B) as vectors of zeros and a one."""
-    if x.ndim == 3:
-        return x
-    found = np.zeros((*x.shape, classes), dtype)
-    np.put_along_axis(found, x[..., None], 1, axis=2)
-    return found

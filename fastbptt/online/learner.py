@@ -12,11 +12,19 @@ import numpy as np
 
 from .. import arguments
 from ..arguments import File
-from ..arrays import Array, ArrayLike, on_gpu
+from ..arrays import Array, ArrayLike
 from ..calls import inputs, loss_inputs, states
 from ..engine.losses import Loss
 from ..engine.output_losses import OutputLoss
-from ..layers.composite import AnyLayer, Bidirectional, State, StateLike, recurrent_layers, shaped
+from ..layers.composite import (
+    AnyLayer,
+    State,
+    StateLike,
+    needs_future,
+    recurrent_layers,
+    shaped,
+    state_of,
+)
 from ..layers.model import Model
 from ..layers.network import Network
 from ..memory.forward_mode import RTRL, SnAp1
@@ -84,9 +92,7 @@ class Online(Generic[AnyLayer]):
     ) -> None:
         self._network: Network[AnyLayer] = _on_cpu(inputs.network(network))
         layer = inputs.recurrent(network.layer)
-        if isinstance(layer, Bidirectional) or any(
-            isinstance(part, Bidirectional) for part in getattr(layer, "layers", ())
-        ):
+        if needs_future(layer):
             raise ValueError(
                 f"network must have no Bidirectional layer, which needs the future, not {layer!r}"
             )
@@ -113,11 +119,7 @@ class Online(Generic[AnyLayer]):
 
     def _given(self, state: StateLike) -> list[Array]:
         layer, squeeze = self._network.layer, self._B is None
-
-        def on_host(name: str, value: Any) -> Array:
-            return _numpy(name, value)
-
-        found = states.check("state", layer, state, self._batch, squeeze, on_host)
+        found = states.check("state", layer, state, self._batch, squeeze, piece_inputs.taken)
         return [np.stack(parts) for parts in found]
 
     def push(
@@ -193,11 +195,10 @@ class Online(Generic[AnyLayer]):
     @property
     def state(self) -> State:
         """The state after the last step, in the form of the argument `state`, new arrays."""
-        own = []
-        for found in self._method.state:
-            parts = [part[0] if self._B is None else part for part in found]
-            own.append(parts[0] if len(parts) == 1 else tuple(parts))
-        return shaped(self._network.layer, iter(own))
+        values = self._method.state
+        if self._B is None:
+            values = [own[:, 0] for own in values]
+        return state_of(self._network.layer, values)
 
     @property
     def time(self) -> int:
@@ -274,17 +275,9 @@ def _update(due: Due, axes: tuple[Any, ...]) -> Update[Any]:
     return Update(due.loss, due.grad, outputs, due.steps)
 
 
-def _numpy(name: str, value: Any) -> Array:
-    if on_gpu(value):
-        raise TypeError(
-            f"{name} must be in the CPU's memory, not on a GPU: learners run on the CPU for now"
-        )
-    return arguments.array(name, value)
-
-
 def _on_cpu(network: Network[AnyLayer]) -> Network[AnyLayer]:
     for number, array in enumerate(network.arrays()):
-        _numpy(f"network.arrays()[{number}]", array)
+        piece_inputs.taken(f"network.arrays()[{number}]", array)
     return network
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from .. import arguments
-from ..arrays import home, on_gpu
+from ..arrays import Array, home, on_gpu
 from ..calls import inputs
-from ..layers.composite import Layer, stages
+from ..engine.packed import own_states
+from ..layers.composite import Layer, needs_future, recurrent_layers, stages
 from ..layers.network import Network
 
 
@@ -26,7 +27,7 @@ def checked(network: Any) -> Network | Layer:
     layer, readout = inputs.model(network)
     if isinstance(network, Network) and readout is None:
         raise ValueError("network must have a readout, or be a layer, but its readout is None")
-    if len(stages(layer)) > 1 or len(stages(layer)[0]) > 1:
+    if needs_future(layer):
         raise ValueError(
             "network must have no Bidirectional, which needs the future of its sequence, "
             f"not {layer!r}"
@@ -46,3 +47,16 @@ def structure(network: Any) -> tuple[Any, ...]:
     layer, readout = inputs.model(network)
     head = None if readout is None else (readout.V.shape, readout.activation)
     return layer.dtype.name, stages(layer)[0][0].shapes, head
+
+
+def first_state(network: Network[Any], B: int, given: list[Array] | None) -> list[Array]:
+    """For each layer the state (S, B, H) before the first step, a new array."""
+    if given is not None:
+        return [state.copy() for state in given]
+    found = []
+    for layer, own in zip(recurrent_layers(network.layer), own_states(network), strict=True):
+        state = np.zeros((layer.states, B, layer.hidden), layer.dtype)
+        if own is not None:
+            state[...] = own[:, None]
+        found.append(state)
+    return found

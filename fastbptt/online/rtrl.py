@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine.influence import Block, Totals
-from ..engine.influence_weights import state_parts
-from ..layers.composite import shaped
+from ..layers.composite import state_of
 from .carried import Carried
 
 
 class Rtrl(Carried):
     """RTRL: J is carried forward by blocks (a `Method`)."""
 
-    steps, totals = Block, Totals
+    steps = Block
+
+    def _sums(self) -> Totals:
+        return Totals(self._forms, self._B)
 
     def _of_state(self, totals: Totals) -> Any:
-        flat = totals.own if self._given is not None else totals.own + totals.first.sum(axis=0)
-        return shaped(self._form.layer, iter(state_parts(self._forms, flat)))
+        return state_of(self._form.layer, totals.of_own_state(self._given is not None))

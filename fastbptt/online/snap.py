@@ -9,7 +9,10 @@ from .carried import Carried
 class SnapOne(Carried):
     """SnAp-1: J has each unit's influence on itself alone (a `Method`)."""
 
-    steps, totals = Snap, SnapTotals
+    steps = Snap
+
+    def _sums(self) -> SnapTotals:
+        return SnapTotals(self._forms)
 
     def _of_state(self, totals: SnapTotals) -> None:
         """None: a state is not among what J is the derivative by."""

@@ -11,12 +11,11 @@ from .. import arguments
 from ..arguments import File
 from ..arrays import Array, ArrayLike
 from ..calls import inputs, states
-from ..calls import resets as own_resets
 from ..engine.stepping import Steps
-from ..layers.composite import Layer, State, StateLike, recurrent_layers, shaped
+from ..layers.composite import Layer, State, StateLike, recurrent_layers, state_of
 from ..layers.model import Model, arrays_of
 from ..layers.network import Network
-from .models import checked, copied, refuse_gpu, structure
+from .models import checked, copied, first_state, refuse_gpu, structure
 
 
 class Stepper:
@@ -127,8 +126,7 @@ class Stepper:
         values = self._steps.state()
         if self._B is None:
             values = [own[:, 0] for own in values]
-        parts = iter([own[0] if len(own) == 1 else tuple(own) for own in values])
-        return shaped(self._layer, parts)
+        return state_of(self._layer, values)
 
     @state.setter
     def state(self, state: StateLike) -> None:
@@ -281,16 +279,11 @@ class Stepper:
 
     def _initial(self) -> list[Any]:
         """The state that `reset` goes back to, (states, B, H) for each layer."""
-        batch, given = self._B or 1, self._given
-        own = self._model.state if isinstance(self._model, Network) else None
-        if given is None and own is not None:
-            whole = own_resets.own_state(self._layer, own, arguments.array)
-            assert whole is not None
-            given = own_resets.for_batch(whole, batch)
-        if given is not None:
-            return list(given)
-        shapes = [(own.states, batch, own.hidden) for own in recurrent_layers(self._layer)]
-        return [np.zeros(shape, self._layer.dtype) for shape in shapes]
+        if self._given is not None:
+            return list(self._given)
+        model = self._model
+        network = model if isinstance(model, Network) else Network(model, None)
+        return list(first_state(network, self._B or 1, None))
 
 
 def _made(kind: type, model: Any, batch: int | None, given: Any, state: Any) -> Any:

@@ -10,12 +10,13 @@ from .. import arguments
 from ..arrays import Array
 from ..backends import devices
 from ..engine.footprint import footprint
-from ..engine.packed import Packed, own_states
+from ..engine.packed import Packed
 from ..engine.ring import Ring
-from ..layers.composite import recurrent_layers, shaped
+from ..layers.composite import recurrent_layers, state_of
 from ..layers.network import Network
 from ..memory.policies import Truncated
 from .asked import Asked, Entry
+from .models import first_state
 from .pieces import Due, Piece
 from .place import Place
 
@@ -38,8 +39,7 @@ class Window:
         self._place = Place()
         self._ring: Ring | None = None
         self._saved: list[Array] | None = None
-        self._initial: list[Array] = []
-        self._begin_state(network)
+        self._initial = first_state(network, B, state)
         self._gradient_of_state()
 
     # What a Method does.
@@ -223,29 +223,18 @@ class Window:
                 ring.use(packed)
         return place._replace(parts=(*parts, (time, packed)))
 
-    def _begin_state(self, network: Network[Any]) -> None:
-        """The state before the first step: the given one, the network's own, or zero."""
-        B, dtype = self._B, network.dtype
-        if self._given is not None:
-            self._initial = [state.copy() for state in self._given]
-            return
-        self._initial = [np.zeros((n.states, B, n.hidden), dtype) for n in self._layers]
-        if network.state is not None:
-            for state, own in zip(self._initial, own_states(network), strict=True):
-                state[...] = own[:, None]
-
     def _begun(
         self, network: Network[Any], place: Place, piece: Piece
     ) -> tuple[Place, Piece]:  # fmt: skip
         """Stand before the first step. A reset there says that the state is the network's own."""
-        self._begin_state(network)
+        self._initial = first_state(network, self._B, self._given)
         begun = np.full(self._B, self._given is None)
         if piece.resets is not None and piece.resets[0].any():
             first = piece.resets[0]
             begun |= first
-            owns = own_states(network) if network.state is not None else [0.0] * len(self._layers)
-            for state, own in zip(self._initial, owns, strict=True):
-                state[:, first] = own[:, None] if isinstance(own, np.ndarray) else own
+            anew = first_state(network, self._B, None)
+            for state, fresh in zip(self._initial, anew, strict=True):
+                state[:, first] = fresh[:, first]
             resets = piece.resets.copy()
             resets[0] = False
             piece = piece._replace(resets=resets)
@@ -324,7 +313,7 @@ class Window:
                 (begun + more).astype(own.dtype)
                 for begun, more in zip(self._of_state, restarts, strict=True)
             )
-            return shaped(own.layer, (tuple(a) if len(a) > 1 else a[0] for a in found))
+            return state_of(own.layer, found)
 
         result = ring.sums.take(of_state)
         if own.state is not None:

@@ -37,6 +37,11 @@ class Optimiser(Stored):
     _rows: Any
     _means: tuple[tuple[Array, ...], ...]  # for each array of the network, those kept for it
 
+    def __post_init__(self) -> None:
+        self._check()
+        self.lr = plain_rate(self.lr)
+        self._steps, self._means, self._rows = 0, (), None
+
     @property
     def steps(self) -> int:
         """The number of steps done."""
@@ -159,7 +164,7 @@ class Optimiser(Stored):
 
     def _settings(self) -> dict[str, Any]:
         """The fields by name, as Python's own numbers; an lr that is a function is None."""
-        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.init}  # type: ignore[arg-type]
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore[arg-type]
         found["lr"] = None if callable(self.lr) else self.lr
         return {name: _plain(value) for name, value in found.items()}
 

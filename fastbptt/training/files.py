@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..layers import files
-from ..layers.model import as_path
+from ..layers.model import as_new_file
 from ..layers.network import Network
 from . import data
 from .base import Optimiser
@@ -48,14 +48,7 @@ class Place:
         """The place of an argument `path`, checked, or None."""
         if path is None:
             return None
-        found = as_path(path)
-        if found.is_dir():
-            raise IsADirectoryError(f"path must name a file, not the folder {str(found)!r}")
-        if not found.parent.is_dir():
-            raise FileNotFoundError(
-                f"path must name a file in an existing folder, not {str(found)!r}"
-            )
-        return Place(found)
+        return Place(as_new_file(path))
 
     def read(self, due: dict[str, str], seed: int | None) -> Fit | None:
         """The training to go on from, or None where there is no file; raises for another one."""

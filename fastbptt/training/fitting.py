@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from ..arrays import ArrayLike, home, module_of, on_its_gpu
 from ..calls import inputs, loss_inputs, planning
 from ..calls.progress import Progress
 from ..engine.losses import Loss, Reduction
-from ..layers.composite import AnyLayer, Bidirectional, Stack
+from ..layers.composite import AnyLayer, needs_future
 from ..layers.network import Network
 from ..memory.policies import Memory
 from . import files
@@ -110,7 +110,7 @@ def fit(
     )
     if seed is not None:
         seed = arguments.integer("seed", seed, 0)
-    if window is not None and _looks_ahead(network):
+    if window is not None and needs_future(network.layer):
         raise ValueError(
             "window must be None for a network with a Bidirectional layer, which reads a sequence "
             f"from its end, too, not {window}"
@@ -197,9 +197,3 @@ def _functions(callbacks: Any) -> Sequence[Callback]:
             f"callbacks must be a function or a list of them, not {arguments.describe(callbacks)}"
         )
     return found
-
-
-def _looks_ahead(network: Network) -> bool:
-    layer = network.layer
-    parts: Iterable[Any] = layer.layers if isinstance(layer, Stack) else (layer,)
-    return any(isinstance(part, Bidirectional) for part in parts)

@@ -79,9 +79,9 @@ class Training(Generic[AnyLayer]):
         note = ""
         if self.history:
             note = f", before {self.history[-1].score:.4g}"
-        for number_, rows in enumerate(self._order(epoch)):
+        for update, rows in enumerate(self._order(epoch)):
             part, state = self.data.part(rows), None
-            seed = self._dropout_seed(epoch, number_)
+            seed = self._dropout_seed(epoch, update)
             for start in range(0, part.longest, self.window or max(1, part.steps)):
                 stretch = part.stretch(start, start + (self.window or part.steps))
                 try:
@@ -115,11 +115,11 @@ class Training(Generic[AnyLayer]):
         for start in range(0, count, self.batch):
             yield order[start : start + self.batch]
 
-    def _dropout_seed(self, epoch: int, number_: int) -> int | None:
+    def _dropout_seed(self, epoch: int, update: int) -> int | None:
         layer = self.live.layer
         if not (isinstance(layer, Stack) and layer.dropout):
             return None
-        drawn = np.random.SeedSequence([self.seed, epoch, number_]).generate_state(1, np.uint64)
+        drawn = np.random.SeedSequence([self.seed, epoch, update]).generate_state(1, np.uint64)
         return int(drawn[0])
 
     def _update(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .. import arguments
-from ..arrays import Array, module_of, on_its_gpu
+from ..arrays import module_of, on_its_gpu
 from ..layers.model import Model
 from . import rows
-from .base import Optimiser, Rate, number, plain_rate, positive
+from .base import Optimiser, Rate, number, positive
 
 AnyModel = TypeVar("AnyModel", bound=Model)
 
@@ -43,13 +43,9 @@ class Adam(Optimiser):
     weight_decay: float = 0.0
     decoupled: bool = False
     clip: float | None = None
-    _steps: int = field(default=0, init=False)
-    _means: tuple[tuple[Array, ...], ...] = field(default=(), init=False)
-    _rows: Any = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._check()
-        self.lr = plain_rate(self.lr)
+        super().__post_init__()
         self.betas = float(self.betas[0]), float(self.betas[1])
 
     @property
@@ -107,13 +103,6 @@ class SGD(Optimiser):
     nesterov: bool = False
     weight_decay: float = 0.0
     clip: float | None = None
-    _steps: int = field(default=0, init=False)
-    _means: tuple[tuple[Array, ...], ...] = field(default=(), init=False)
-    _rows: Any = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        self._check()
-        self.lr = plain_rate(self.lr)
 
     @property
     def _kept(self) -> int:
