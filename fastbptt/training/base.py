@@ -15,6 +15,7 @@ from ..arguments import File
 from ..arrays import Array, home, module_of, on_its_gpu
 from ..layers.model import Model, save
 from ..layers.stored import Stored
+from ..layers.turns import Turns
 from . import rows
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Optimiser(Stored):
     clip: float | None
     _steps: int
     _rows: Any
+    _turns: Turns
     _means: tuple[tuple[Array, ...], ...]  # for each array of the network, those kept for it
 
     @property
@@ -90,11 +92,12 @@ class Optimiser(Stored):
 
         finite : leave all as it is if the gradient is not finite
         """
-        self._check()
-        rate = self.rate()
-        pairs = rows.pairs(network, grad)
-        with on_its_gpu(pairs[0][0]):
-            return self._move(network, pairs, rate, finite)
+        with self._turns.mine():
+            self._check()
+            rate = self.rate()
+            pairs = rows.pairs(network, grad)
+            with on_its_gpu(pairs[0][0]):
+                return self._move(network, pairs, rate, finite)
 
     def _move(self, network: Model, pairs: rows.Pairs, rate: float, finite: bool) -> float:
         means = self._means if self._kept else ((),) * len(pairs)
@@ -199,10 +202,11 @@ class Optimiser(Stored):
         for own, kept in zip(means, other._means, strict=True):
             for to, of in zip(own, kept, strict=True):
                 to[...] = of
-        self.__dict__.update(other.__dict__, _means=means, _rows=self._rows)
+        self.__dict__.update(other.__dict__, _means=means, _rows=self._rows, _turns=self._turns)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": None}  # addresses
+        with self._turns.mine():
+            return {**self.__dict__, "_rows": None, "_turns": Turns()}  # _rows has addresses
 
     def __repr__(self) -> str:
         shown = {name: repr(value) for name, value in self._settings().items()}

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from .. import arguments
 from ..arrays import Array, module_of, on_its_gpu
 from ..layers.model import Model
+from ..layers.turns import Turns
 from . import rows
 from .base import Optimiser, Rate, number, plain_rate, positive
 
@@ -46,6 +47,7 @@ class Adam(Optimiser):
     _steps: int = field(default=0, init=False)
     _means: tuple[tuple[Array, ...], ...] = field(default=(), init=False)
     _rows: Any = field(default=None, init=False)
+    _turns: Turns = field(default_factory=Turns, init=False)
 
     def __post_init__(self) -> None:
         self._check()
@@ -110,6 +112,7 @@ class SGD(Optimiser):
     _steps: int = field(default=0, init=False)
     _means: tuple[tuple[Array, ...], ...] = field(default=(), init=False)
     _rows: Any = field(default=None, init=False)
+    _turns: Turns = field(default_factory=Turns, init=False)
 
     def __post_init__(self) -> None:
         self._check()

@@ -1,0 +1,95 @@
+"""Threads that use one learner, or one optimiser: as if one had made all the calls."""
+
+import copy
+import os
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import fastbptt as fb
+from fastbptt.layers.turns import Turns
+
+GRADIENTS = [fb.Truncated(3, 5), fb.Truncated(3, 5, weights="stored"), fb.RTRL(), fb.SnAp1()]
+
+
+def problem():
+    rng = np.random.default_rng(0)
+    layer = fb.LSTM.init(8, 16, rng=0, dtype="float64")
+    network = fb.Network(layer, fb.Readout(rng.standard_normal((2, 16)), np.zeros(2)))
+    return network, rng.standard_normal((50, 2, 8)), rng.standard_normal((50, 2, 2))
+
+
+def at_once(work, threads=3):
+    """Have so many threads do it; returns what they raised."""
+    raised = []
+
+    def one():
+        try:
+            work()
+        except Exception as error:
+            raised.append(error)
+
+    own = [threading.Thread(target=one) for _ in range(threads)]
+    for thread in own:
+        thread.start()
+    for thread in own:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=repr)
+def test_pushes_of_several_threads_follow_each_other(gradient):
+    network, x, y = problem()
+    shared, alone = (fb.Online(network, 2, gradient=gradient) for _ in range(2))
+    found = []
+    assert not at_once(lambda: [found.append(shared.push(x, y).loss) for _ in range(10)])
+    assert sorted(found) == sorted(alone.push(x, y).loss for _ in range(30))
+    assert shared.time == alone.time
+    for own, expected in zip(shared.state, alone.state, strict=True):
+        assert own.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["adam", "clipped", "sgd"])
+def test_steps_of_several_threads_follow_each_other(kind):
+    network, x, y = problem()
+    grad = fb.bptt(network, x, y).grad
+    make = {"adam": fb.Adam, "clipped": lambda: fb.Adam(clip=1.0),
+            "sgd": lambda: fb.SGD(1e-3, momentum=0.9)}[kind]  # fmt: skip
+    (shared, one), (alone, other) = ((make(), copy.deepcopy(network)) for _ in range(2))
+    assert not at_once(lambda: [shared.step(one, grad) for _ in range(200)])
+    for _ in range(600):
+        alone.step(other, grad)
+    assert shared.steps == 600
+    assert one.flat().tobytes() == other.flat().tobytes()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_does_not_wait_for_a_thread_that_it_lacks():
+    turns, taken, over = Turns(), threading.Event(), threading.Event()
+
+    def hold():
+        with turns.mine():
+            taken.set()
+            over.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(60)
+    child = os.fork()
+    if not child:
+        os._exit(0 if turns.mine().acquire(timeout=20) else 1)
+    status = os.waitpid(child, 0)[1]
+    over.set()
+    thread.join()
+    assert status == 0
+
+
+def test_copies_take_turns_of_their_own():
+    network, x, y = problem()
+    learner, optimiser = fb.Online(network, 2, gradient=fb.SnAp1()), fb.Adam()
+    optimiser.step(network, fb.bptt(network, x, y).grad)
+    for one in (learner, optimiser):
+        for other in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
+            assert other._turns is not one._turns
