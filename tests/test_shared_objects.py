@@ -93,3 +93,23 @@ def test_copies_take_turns_of_their_own():
     for one in (learner, optimiser):
         for other in (copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))):
             assert other._turns is not one._turns
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS, ids=repr)
+def test_what_is_saved_beside_pushes_is_a_learner_between_two(gradient, tmp_path):
+    network, x, y = problem()
+    learner, alone = (fb.Online(network, 2, gradient=gradient) for _ in range(2))
+    states = {0: alone.state}
+    for _ in range(60):
+        alone.push(x, y)
+        states[alone.time] = alone.state
+
+    def use():
+        for number in range(20):
+            learner.push(x, y)
+            path = tmp_path / f"{threading.get_ident()}.{number}.npz"
+            learner.save(path)
+            for found in (fb.load(path), copy.deepcopy(learner)):
+                np.testing.assert_array_equal(found.state, states[found.time])
+
+    assert not at_once(use)

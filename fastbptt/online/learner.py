@@ -241,18 +241,21 @@ class Online(Generic[AnyLayer]):
                 f"loss must be a name for a learner to be saved, not "
                 f"{arguments.describe(self._loss)}: files hold no functions; pickle the learner"
             )
-        method = self._method.__getstate__()
-        parts: list[Any] = []
-        content = {
-            "loss": self._loss,
-            "gradient": [type(self._gradient).__name__, asdict(self._gradient)],
-            "plain": [self._B, self._time, self._tokens],
-            "given": plain.written(method["made"][3], parts),
-            "method": {
-                name: plain.written(own, parts) for name, own in method.items() if name != "made"
-            },
-        }
-        SavedOnline(self._network, json.dumps(content), tuple(parts)).save(path)
+        with self._turns.mine():
+            method = self._method.__getstate__()
+            parts: list[Any] = []
+            content = {
+                "loss": self._loss,
+                "gradient": [type(self._gradient).__name__, asdict(self._gradient)],
+                "plain": [self._B, self._time, self._tokens],
+                "given": plain.written(method["made"][3], parts),
+                "method": {
+                    name: plain.written(own, parts)
+                    for name, own in method.items()
+                    if name != "made"
+                },
+            }
+            SavedOnline(self._network, json.dumps(content), tuple(parts)).save(path)
 
     def _stands(
         self, time: int, tokens: bool | None, method: dict[str, Any], given: list[Array] | None

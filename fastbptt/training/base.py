@@ -75,7 +75,8 @@ class Optimiser(Stored):
         TypeError, ValueError : `path` is neither a path nor a binary file
         OSError : the file cannot be written
         """
-        save(self, path)
+        with self._turns.mine():
+            save(self, path)
 
     def rate(self) -> float:
         """The learning rate of the next step; raises ValueError or TypeError for a wrong one."""
