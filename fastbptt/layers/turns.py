@@ -10,7 +10,8 @@ from typing import Any
 class Turns:
     """Of one object: `with turns.mine():` waits until no other thread is in a call of it.
 
-    A forked process has a lock of its own: the thread that held the parent's is not in it.
+    A forked process has a lock of its own: the thread that held the parent's is not in it. What
+    that thread was doing to the object has stopped midway there, so that it is of no use.
     """
 
     __slots__ = ("_locks",)
@@ -19,10 +20,22 @@ class Turns:
         self._locks: dict[int, Any] = {}
 
     def mine(self) -> Any:
-        """The lock of this process, which a thread may take again while it holds it."""
+        """The lock of this process, which a thread may take again while it holds it.
+
+        Raises RuntimeError where the process was forked while another thread was in a call.
+        """
         pid = os.getpid()
         lock = self._locks.get(pid)
-        return self._locks.setdefault(pid, RLock()) if lock is None else lock
+        return self._forked(pid) if lock is None else lock
+
+    def _forked(self, pid: int) -> Any:
+        for other, lock in self._locks.copy().items():
+            if other != pid and not lock.acquire(blocking=False):
+                raise RuntimeError(
+                    "this process was forked while another thread was in a call of this object, "
+                    "which is not whole here: make a new one, or load or copy one before the fork"
+                )
+        return self._locks.setdefault(pid, RLock())
 
     def __reduce__(self) -> Any:
         """A copy of an object is used by itself."""
