@@ -37,12 +37,13 @@ def to_onnx(network: Network | Layer, path: File) -> None:
     path : a string or Path ("~" is the home directory), or an open binary file. An existing file is
         replaced only when the new one is complete
 
-    The model is in float32, whatever the network's dtype. T and B are free. Its inputs are x
-    (T, B, I) and the states of the recurrent layers, in the order of our state: s0 (B, H), and c0
-    for an LSTM, then s1 and so on. Its outputs are o (T, B, O), or without a readout the states h
-    (T, B, H) of the top layer, and the final states s0_next, c0_next and so on. A sequence begins
-    with zeros, or with the network's own initial state: the model's metadata hold it as lists of
-    numbers, by the names of the inputs. Tokens are one-hot vectors in x. Dropout is off.
+    The model is in float32, whatever the network's dtype. T and B are free, from 1 on: onnxruntime
+    ends the process at a GRU or LSTM without any steps or sequences. Its inputs are x (T, B, I) and
+    the states of the recurrent layers, in the order of our state: s0 (B, H), and c0 for an LSTM,
+    then s1 and so on. Its outputs are o (T, B, O), or without a readout the states h (T, B, H) of
+    the top layer, and the final states s0_next, c0_next and so on. A sequence begins with zeros, or
+    with the network's own initial state: the model's metadata hold it as lists of numbers, by the
+    names of the inputs. Tokens are one-hot vectors in x. Dropout is off.
 
     Raises
     ------

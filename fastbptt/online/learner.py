@@ -27,6 +27,7 @@ from ..layers.composite import (
 )
 from ..layers.model import Model
 from ..layers.network import Network
+from ..layers.turns import Turns
 from ..memory.forward_mode import RTRL, SnAp1
 from ..memory.policies import Truncated
 from . import piece_inputs, plain
@@ -75,6 +76,7 @@ class Online(Generic[AnyLayer]):
 
     The arrays of the network may be changed in place between pushes, or `network` be set. Memory
     is constant. Learners pickle, copy and go on with the same bits. They run on the CPU.
+    Threads that use one learner take turns.
 
     Raises
     ------
@@ -108,6 +110,7 @@ class Online(Generic[AnyLayer]):
             loss_inputs.check_readout("squared_error", network.readout)
         self._gradient, self._loss, self._time = gradient, loss, 0
         self._tokens: bool | None = None
+        self._turns = Turns()
         given = None if state is None else self._given(state)
         own = piece_inputs.own_loss(loss, self._B is None)
         self._form = piece_inputs.Form(network, self._B, loss)
@@ -151,16 +154,17 @@ class Online(Generic[AnyLayer]):
         ------
         ValueError, TypeError : an argument of the wrong shape, dtype or value, before any work
         """
-        piece, axes = self._form.check(x, y, weights, resets, self._time)
-        tokens = piece.x.ndim == 2
-        if self._tokens is not tokens and self._tokens is not None:
-            what = ("floats", "tokens")
-            raise TypeError(
-                f"x must hold {what[self._tokens]} like the pieces before, not {what[tokens]}"
-            )
-        due = self._method.push(self._network, piece)
-        self._time += len(piece.x)
-        self._tokens = tokens
+        with self._turns.mine():
+            piece, axes = self._form.check(x, y, weights, resets, self._time)
+            tokens = piece.x.ndim == 2
+            if self._tokens is not tokens and self._tokens is not None:
+                what = ("floats", "tokens")
+                raise TypeError(
+                    f"x must hold {what[self._tokens]} like the pieces before, not {what[tokens]}"
+                )
+            due = self._method.push(self._network, piece)
+            self._time += len(piece.x)
+            self._tokens = tokens
         return _update(due, axes)
 
     def finish(self) -> Update[AnyLayer]:
@@ -176,7 +180,8 @@ class Online(Generic[AnyLayer]):
         ------
         ValueError, TypeError : a loss of the caller's own returns something else than it should
         """
-        return _update(self._method.finish(self._network), (slice(None),))
+        with self._turns.mine():
+            return _update(self._method.finish(self._network), (slice(None),))
 
     @property
     def network(self) -> Network[AnyLayer]:
@@ -195,7 +200,8 @@ class Online(Generic[AnyLayer]):
     @property
     def state(self) -> State:
         """The state after the last step, in the form of the argument `state`, new arrays."""
-        values = self._method.state
+        with self._turns.mine():
+            values = self._method.state
         if self._B is None:
             values = [own[:, 0] for own in values]
         return state_of(self._network.layer, values)
@@ -212,8 +218,9 @@ class Online(Generic[AnyLayer]):
 
     def reset(self) -> None:
         """Go back to time 0 and the state given at the construction; nothing is due."""
-        self._method.reset()
-        self._time = 0
+        with self._turns.mine():
+            self._method.reset()
+            self._time = 0
 
     def save(self, path: File) -> None:
         """Write the network and where the learner stands to an .npz file; `fastbptt.load` reads it.
@@ -234,18 +241,21 @@ class Online(Generic[AnyLayer]):
                 f"loss must be a name for a learner to be saved, not "
                 f"{arguments.describe(self._loss)}: files hold no functions; pickle the learner"
             )
-        method = self._method.__getstate__()
-        parts: list[Any] = []
-        content = {
-            "loss": self._loss,
-            "gradient": [type(self._gradient).__name__, asdict(self._gradient)],
-            "plain": [self._B, self._time, self._tokens],
-            "given": plain.written(method["made"][3], parts),
-            "method": {
-                name: plain.written(own, parts) for name, own in method.items() if name != "made"
-            },
-        }
-        SavedOnline(self._network, json.dumps(content), tuple(parts)).save(path)
+        with self._turns.mine():
+            method = self._method.__getstate__()
+            parts: list[Any] = []
+            content = {
+                "loss": self._loss,
+                "gradient": [type(self._gradient).__name__, asdict(self._gradient)],
+                "plain": [self._B, self._time, self._tokens],
+                "given": plain.written(method["made"][3], parts),
+                "method": {
+                    name: plain.written(own, parts)
+                    for name, own in method.items()
+                    if name != "made"
+                },
+            }
+            SavedOnline(self._network, json.dumps(content), tuple(parts)).save(path)
 
     def _stands(
         self, time: int, tokens: bool | None, method: dict[str, Any], given: list[Array] | None
@@ -261,7 +271,8 @@ class Online(Generic[AnyLayer]):
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy has of its own: it learns on apart from this learner."""
-        return {**self.__dict__, "_method": copy.copy(self._method)}
+        with self._turns.mine():
+            return {**self.__dict__, "_method": copy.copy(self._method), "_turns": Turns()}
 
     def __repr__(self) -> str:
         return (

@@ -15,6 +15,7 @@ from ..arguments import File
 from ..arrays import Array, home, module_of, on_its_gpu
 from ..layers.model import Model, save
 from ..layers.stored import Stored
+from ..layers.turns import Turns
 from . import rows
 
 if TYPE_CHECKING:
@@ -35,12 +36,13 @@ class Optimiser(Stored):
     clip: float | None
     _steps: int
     _rows: Any
+    _turns: Turns
     _means: tuple[tuple[Array, ...], ...]  # for each array of the network, those kept for it
 
     def __post_init__(self) -> None:
         self._check()
         self.lr = plain_rate(self.lr)
-        self._steps, self._means, self._rows = 0, (), None
+        self._steps, self._means, self._rows, self._turns = 0, (), None, Turns()
 
     @property
     def steps(self) -> int:
@@ -78,7 +80,8 @@ class Optimiser(Stored):
         TypeError, ValueError : `path` is neither a path nor a binary file
         OSError : the file cannot be written
         """
-        save(self, path)
+        with self._turns.mine():
+            save(self, path)
 
     def rate(self) -> float:
         """The learning rate of the next step; raises ValueError or TypeError for a wrong one."""
@@ -95,11 +98,12 @@ class Optimiser(Stored):
 
         finite : leave all as it is if the gradient is not finite
         """
-        self._check()
-        rate = self.rate()
-        pairs = rows.pairs(network, grad)
-        with on_its_gpu(pairs[0][0]):
-            return self._move(network, pairs, rate, finite)
+        with self._turns.mine():
+            self._check()
+            rate = self.rate()
+            pairs = rows.pairs(network, grad)
+            with on_its_gpu(pairs[0][0]):
+                return self._move(network, pairs, rate, finite)
 
     def _move(self, network: Model, pairs: rows.Pairs, rate: float, finite: bool) -> float:
         means = self._means if self._kept else ((),) * len(pairs)
@@ -204,10 +208,11 @@ class Optimiser(Stored):
         for own, kept in zip(means, other._means, strict=True):
             for to, of in zip(own, kept, strict=True):
                 to[...] = of
-        self.__dict__.update(other.__dict__, _means=means, _rows=self._rows)
+        self.__dict__.update(other.__dict__, _means=means, _rows=self._rows, _turns=self._turns)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": None}  # addresses
+        with self._turns.mine():
+            return {**self.__dict__, "_rows": None, "_turns": Turns()}  # _rows has addresses
 
     def __repr__(self) -> str:
         shown = {name: repr(value) for name, value in self._settings().items()}

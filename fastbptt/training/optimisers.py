@@ -30,7 +30,7 @@ class Adam(Optimiser):
     clip : None, or the norm to which a longer gradient is scaled before all else: see `clip_norm`
 
     `step(network, grad)` changes the network's arrays in place; `.steps` is how often it has. In
-    float32 all is in float32. After its first step it allocates no arrays.
+    float32 all is in float32. After its first step it allocates no arrays. Threads take turns.
 
     Raises
     ------
@@ -91,7 +91,7 @@ class SGD(Optimiser):
     clip : None, or the norm to which a longer gradient is scaled before all else: see `clip_norm`
 
     `step(network, grad)` changes the network's arrays in place; `.steps` is how often it has. In
-    float32 all is in float32. After its first step it allocates no arrays.
+    float32 all is in float32. After its first step it allocates no arrays. Threads take turns.
 
     Raises
     ------
